@@ -1,0 +1,1 @@
+"""Data: one protocol for every kind of matrix, drawn problems, named data sets."""

@@ -1,0 +1,207 @@
+"""Data matrices: input is checked here, once; inside, every method reads X through the `Matrix` protocol."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf.protocols import Statistics
+
+__all__ = ["Dense", "as_matrix"]
+
+BLOCK_ENTRIES = 2**18  # entries of X in a row block: 2 MB of float64, which stays in cache while its chains read it
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A dense matrix in memory, some of its entries perhaps missing.
+
+    Args:
+        values: shape (N, D), zero where an entry is missing; make one with `as_matrix`.
+        mask: boolean (N, D), True where observed, or None when everything is.
+    """
+
+    values: Tensor
+    mask: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @cached_property
+    def n_observed(self) -> int:
+        return self.values.numel() if self.mask is None else int(self.mask.sum())
+
+    @cached_property
+    def sum_of_squares(self) -> float:
+        return float(sum(self.values[rows.start : rows.stop].double().square().sum() for rows in self.blocks))
+
+    @cached_property
+    def blocks(self) -> list[range]:
+        N, D = self.shape
+        size = N if self.device.type == "cuda" else max(1, BLOCK_ENTRIES // D)
+        return [range(start, min(start + size, N)) for start in range(0, N, size)]
+
+    def mean(self) -> float:
+        """Mean of the observed entries."""
+        return float(self.values.double().sum()) / self.n_observed
+
+    def variance(self) -> float:
+        """Variance of the observed entries."""
+        deviations = self.values.double() - self.mean()
+        if self.mask is not None:
+            deviations = deviations * self.mask
+        return float(deviations.square().sum()) / self.n_observed
+
+    def column_means(self) -> Tensor:
+        """Mean of the observed entries of each column, shape (D,); the overall mean where a column has none."""
+        if self.mask is None:
+            return self.values.mean(0)
+        count = self.mask.sum(0)
+        overall = torch.as_tensor(self.mean(), dtype=self.dtype, device=self.device)
+        return torch.where(count > 0, self.values.sum(0) / count.clamp(min=1), overall)
+
+    def transposed(self) -> Dense:
+        """The same data with rows and columns exchanged."""
+        mask = None if self.mask is None else self.mask.mT.contiguous()
+        return Dense(self.values.mT.contiguous(), mask)
+
+    def hide(self, kept: Tensor) -> Dense:
+        """The same data with only the entries that are True in `kept` (N, D) observed."""
+        mask = kept if self.mask is None else self.mask & kept
+        return Dense(torch.where(mask, self.values, torch.zeros_like(self.values)), mask)
+
+    @cached_property
+    def _weights(self) -> Tensor | None:
+        return None if self.mask is None else self.mask.to(self.dtype)
+
+    def prepare(self, H: Tensor) -> Statistics:
+        Ht = H.mT.contiguous()
+        return Statistics(Ht, Ht.mT @ Ht if self.mask is None else _products(Ht))
+
+    def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
+        P = self.values[rows.start : rows.stop] @ shared.P
+        if self._weights is None:
+            return Statistics(P, shared.Q)
+        return Statistics(P, _unpacked(self._weights[rows.start : rows.stop] @ shared.Q, P.shape[-1]))
+
+    def column_statistics(self, rows: range, W: Tensor) -> Statistics:
+        P = self.values[rows.start : rows.stop].mT @ W
+        if self._weights is None:
+            return Statistics(P, W.mT @ W)
+        return Statistics(P, _unpacked(self._weights[rows.start : rows.stop].mT @ _products(W), W.shape[-1]))
+
+    def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
+        residual = self.values[rows.start : rows.stop].double() - W.double() @ H.double()
+        if self._weights is not None:
+            residual = residual * self._weights[rows.start : rows.stop]
+        return residual.square().sum((-2, -1))
+
+
+def _products(F: Tensor) -> Tensor:
+    """Products of the pairs of columns of F (*, R, K), shape (*, R, K (K + 1) / 2): a masked Gram matrix is linear in them."""
+    i, j = torch.triu_indices(F.shape[-1], F.shape[-1], device=F.device)
+    return F[..., i] * F[..., j]
+
+
+def _unpacked(packed: Tensor, K: int) -> Tensor:
+    """Symmetric matrices (*, K, K) from their upper triangles (*, K (K + 1) / 2)."""
+    i, j = torch.triu_indices(K, K, device=packed.device)
+    place = torch.empty(K, K, dtype=torch.int64, device=packed.device)
+    place[i, j] = place[j, i] = torch.arange(len(i), device=packed.device)
+    return packed[..., place.flatten()].unflatten(-1, (K, K))
+
+
+def as_matrix(
+    X: Any, mask: Any = None, missing: str = "error", device: torch.device | str | None = None
+) -> Dense:
+    """Check X and its mask, and make them a `Dense`.
+
+    Args:
+        X: (N, D): NumPy array, torch tensor, SciPy sparse matrix, or nested sequences. Floating input keeps its dtype
+            (half precision becomes float32), whole numbers become float64.
+        mask: boolean (N, D), True where observed; what lies under False, NaN too, is never read.
+        missing: "error", or "nan": NaN entries count as missing.
+        device: where to work; X's own device by default.
+
+    Raises:
+        ValueError: X is not a non-empty finite matrix, or the mask does not fit. NaN entries are an error unless the
+            mask hides them or `missing="nan"`. A row or column with nothing observed is a warning.
+    """
+    if missing not in ("error", "nan"):
+        raise ValueError(f"missing is {missing!r}; it must be 'error' or 'nan'")
+    values = _tensor(X).to(device=device)
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"X has shape {tuple(values.shape)}; a matrix (N, D) with at least one row and column is needed")
+    observed = None if mask is None else _mask(mask, values)
+    nan = values.isnan()
+    if missing == "nan" and bool(nan.any()):
+        observed = ~nan if observed is None else observed & ~nan
+    if observed is not None and bool(observed.all()):
+        observed = None
+    if observed is not None:
+        values = torch.where(observed, values, torch.zeros_like(values))
+    _refuse_non_finite(values)
+    if observed is not None:
+        _check_observed(observed)
+    return Dense(values.contiguous(), observed)
+
+
+def _tensor(X: Any) -> Tensor:
+    if isinstance(X, Dense):
+        raise TypeError("X is a Dense already; pass the data itself")
+    if hasattr(X, "toarray"):
+        X = X.toarray()  # SciPy sparse: its zeros are observed
+    if not isinstance(X, Tensor):
+        array = np.asarray(X)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"X has entries of type {array.dtype}; real numbers are needed")
+        X = torch.from_numpy(np.array(array, order="C", copy=None if array.flags.writeable else True))
+    if X.is_complex():
+        raise ValueError(f"X has entries of type {X.dtype}; real numbers are needed")
+    if not X.is_floating_point():
+        return X.detach().double()
+    return X.detach().float() if X.dtype in (torch.float16, torch.bfloat16) else X.detach()
+
+
+def _mask(mask: Any, values: Tensor) -> Tensor:
+    observed = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
+    if observed.dtype != torch.bool:
+        raise ValueError(f"mask has entries of type {observed.dtype}; booleans are needed, True where observed")
+    if observed.shape != values.shape:
+        raise ValueError(f"mask has shape {tuple(observed.shape)} and X has {tuple(values.shape)}; they must be equal")
+    return observed.to(values.device)
+
+
+def _refuse_non_finite(values: Tensor) -> None:
+    if bool(values.isfinite().all()):
+        return
+    nan, inf = int(values.isnan().sum()), int(values.isinf().sum())
+    if nan:
+        raise ValueError(
+            f"X has {nan} NaN entries; if they are missing, say so with missing='nan' or a mask (True where observed)"
+        )
+    raise ValueError(f"X has {inf} infinite entries; finite numbers are needed: check the input, or mask them")
+
+
+def _check_observed(observed: Tensor) -> None:
+    if not bool(observed.any()):
+        raise ValueError("no entry of X is observed; at least one is needed")
+    rows, columns = int((~observed.any(1)).sum()), int((~observed.any(0)).sum())
+    if rows or columns:
+        what = " and ".join(f"{n} {name}" for n, name in ((rows, "row(s)"), (columns, "column(s)")) if n)
+        warnings.warn(f"{what} of X have nothing observed: their factors follow the prior alone", stacklevel=4)

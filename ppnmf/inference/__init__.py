@@ -1,0 +1,85 @@
+"""Methods by name: each turns a model and X into a `Posterior`; `fit` checks the input and calls one."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.posterior import Posterior
+from ppnmf.protocols import Model
+
+__all__ = ["METHODS", "check", "fit", "method_named"]
+
+METHODS = {  # name -> the module whose `run` it is
+    "gibbs": "ppnmf.inference.gibbs",
+    "icm": "ppnmf.inference.icm",
+    "svi": "ppnmf.inference.svi",
+    "nuts": "ppnmf.inference.nuts",
+}
+
+
+def fit(
+    model: Model,
+    X: Any,
+    *,
+    method: str = "gibbs",
+    mask: Any = None,
+    missing: str = "error",
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Posterior:
+    """Fit a model to X by a method.
+
+    Args:
+        model: from `ppnmf.models`; it is never changed, `Posterior.model` is the fitted copy.
+        X: data (N, D): NumPy array, torch tensor, or SciPy sparse matrix.
+        method: "gibbs", "icm", "svi" or "nuts".
+        mask: boolean (N, D), True where observed.
+        missing: "error", or "nan" when NaN entries are missing ones.
+        device: where to work; X's own by default.
+        seed: of every random number; the caller's global generators are left as found.
+        progress: show a bar, where standard error is a terminal.
+        options: the method's own, such as draws, warmup, thin, chains, init, keep, moves (`gibbs`); restarts, tol,
+            max_sweeps, init (`icm`); steps, batch_size, draws (`svi`): see the `run` of its module.
+
+    Raises:
+        ValueError: bad input, in one sentence that says what to do.
+        TypeError: the model lacks what the method needs, or the method has no such option.
+    """
+    run = method_named(method)
+    allowed = inspect.signature(run).parameters
+    unknown = [name for name in options if name not in allowed]
+    if unknown:
+        own = [name for name in allowed if name not in ("model", "X", "seed", "progress")]
+        raise TypeError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(own)}")
+    data = as_matrix(X, mask, missing, device)
+    check(model, data)
+    return run(model, data, seed=seed, progress=progress, **options)
+
+
+def method_named(method: str) -> Callable[..., Posterior]:
+    """The `run` of a method. Raises ValueError for an unknown name."""
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; there are {', '.join(METHODS)}")
+    return import_module(METHODS[method]).run
+
+
+def check(model: Model, X: Dense) -> None:
+    """Whether the model can take the data: negative entries and the rank."""
+    negative = X.values < 0
+    if bool(negative.any()):
+        what = f"X has {int(negative.sum())} negative entries (least {float(X.values.min()):.6g})"
+        if not model.accepts_negative:
+            raise ValueError(f"{what}; {model.name} needs data >= 0: check the input, or use a Gaussian model")
+        warnings.warn(f"{what}: a Gaussian story can produce them, but W @ H cannot follow", stacklevel=3)
+    N, D = X.shape
+    if model.rank > min(N, D):
+        warnings.warn(f"rank {model.rank} is above min(N, D) = {min(N, D)}: components are redundant", stacklevel=3)

@@ -1,0 +1,228 @@
+r"""Gibbs sampling of a Gaussian model with rectified-normal priors, moved along the ridge W @ H = constant.
+
+A sweep draws the columns of W, the rows of H, then σ² ~ InverseGamma(α + β n / 2, θ + β SSE / 2), each from its exact
+conditional (Schmidt, Winther, Hansen 2009, whose noise shape has one too many), and then moves scale and shear, which
+leave W @ H alone and end the crawl along the ridge.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import torch
+from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from torch import Tensor
+
+from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.inference.start import Start, start
+from ppnmf.inference.sweep import sweep_factors
+from ppnmf.kernels import kernels_for
+from ppnmf.posterior import Posterior
+from ppnmf.progress import bar
+from ppnmf.protocols import Conjugate, Matrix, Params
+from ppnmf.rng import Stream
+
+__all__ = ["GibbsKernel", "Info", "State", "init", "run", "step"]
+
+SITES = ("W", "H", "sigma2")
+
+
+class State(NamedTuple):
+    """What the next step needs."""
+
+    params: Params  # W (C, N, K), H (C, K, D), sigma2 (C,)
+    sweep: int  # with the stream, it fixes every random number of the step
+
+
+class Info(NamedTuple):
+    """What a reader of the run may want."""
+
+    lp: Tensor  # log joint, (C,)
+
+
+def init(model: Conjugate, X: Matrix, stream: Stream, begin: Start = "scaled") -> State:
+    """The state before the first sweep, a chain for each key of the stream."""
+    return State(start(model, X, stream, begin), 1)
+
+
+def step(
+    model: Conjugate,
+    state: State,
+    X: Matrix,
+    stream: Stream,
+    power: float = 1.0,
+    moves: bool = True,
+    first: tuple[int, int] = (0, 0),
+    noise: bool = True,
+) -> tuple[State, Info]:
+    """One sweep, as a pure function.
+
+    Args:
+        power: temperature β of the likelihood.
+        moves: move along the ridge after the sweep.
+        first: the first component of W, and of H, that is updated; those before stay. Moves need (0, 0).
+        noise: draw σ² too.
+    """
+    kernels = kernels_for(state.params["W"].device)
+    W, H, misfit = sweep_factors(model, state.params, X, (stream, state.sweep), power, first)
+    sigma2 = state.params["sigma2"]
+    if noise:
+        shape, scale = model.noise_shape + power * X.n_observed / 2, model.noise_scale + power * misfit / 2
+        sigma2 = kernels.inverse_gamma(shape, scale, stream, state.sweep).to(W.dtype)
+    if moves:
+        rates = (-model.prior("W").linear, -model.prior("H").linear)
+        W, H = kernels.scale_move(W, H, rates, stream, state.sweep)
+        W, H = kernels.shear_move(W, H, rates, stream, state.sweep)
+    params = {"W": W, "H": H, "sigma2": sigma2}
+    lp = model.log_likelihood(misfit, sigma2, X.n_observed) + model.log_prior(params)
+    return State(params, state.sweep + 1), Info(lp)
+
+
+def run(
+    model: Conjugate,
+    X: Dense,
+    *,
+    draws: int = 1000,
+    warmup: int = 1000,
+    thin: int = 1,
+    chains: int = 4,
+    seed: int = 0,
+    init: Start = "scaled",
+    keep: Collection[str] | None = None,
+    moves: bool = True,
+    progress: bool = True,
+) -> Posterior:
+    """Sample the posterior by warmup + draws · thin sweeps in each chain.
+
+    Args:
+        model: a Gaussian model with proper priors.
+        X: data (N, D).
+        thin: keep every thin-th sweep after the warm-up.
+        init: where chains start (`ppnmf.inference.start.start`).
+        keep: the sites whose draws are kept; all three by default. `lp` and sigma2 are always kept.
+        moves: move along the ridge after each sweep; off, chains crawl.
+
+    Returns: a Posterior; after Ctrl-C with the draws so far, attrs["interrupted"] True.
+
+    Raises:
+        TypeError: the model has no full conditionals.
+        ValueError: a count below its least value, an unknown site, a zero rate.
+        KeyboardInterrupt: Ctrl-C before the first draw is kept.
+    """
+    if not isinstance(model, Conjugate):
+        raise TypeError(f"gibbs needs full conditionals; {getattr(model, 'name', model)} offers none: use svi or nuts")
+    _check_counts(draws=(draws, 1), warmup=(warmup, 0), thin=(thin, 1), chains=(chains, 1))
+    kept = _kept_sites(keep)
+    model.require_proper()
+    began, stream = time.perf_counter(), Stream.of(seed, chains)
+    state = State(start(model, X, stream, init), 1)
+    store = {site: torch.empty(chains, draws, *state.params[site].shape[1:], dtype=X.dtype, device=X.device) for site in kept}
+    lp = torch.empty(chains, draws, dtype=torch.float64, device=X.device)
+    done, seconds = 0, {}
+    with bar(warmup + draws * thin, f"gibbs, {chains} chain(s)", progress) as ticker:
+        try:
+            for sweep in range(warmup + draws * thin):
+                if sweep == warmup:
+                    seconds["warmup"] = time.perf_counter() - began
+                state, info = step(model, state, X, stream, moves=moves)
+                after = sweep + 1 - warmup
+                if after > 0 and after % thin == 0:
+                    for site in kept:
+                        store[site][:, done] = state.params[site]
+                    lp[:, done] = info.lp
+                    done += 1
+                ticker.update()
+        except KeyboardInterrupt:
+            if done == 0:
+                raise
+    seconds["total"] = time.perf_counter() - began
+    return Posterior(
+        draws={site: values[:, :done] for site, values in store.items()},
+        stats={"lp": lp[:, :done]},
+        model=model,
+        X=X,
+        method="gibbs",
+        seed=seed,
+        timings=seconds,
+        attrs={"warmup": warmup, "thin": thin, "moves": moves, "interrupted": done < draws},
+    )
+
+
+def _check_counts(**counts: tuple[int, int]) -> None:
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number >= {least}")
+
+
+def _kept_sites(keep: Collection[str] | None) -> list[str]:
+    if keep is None:
+        return list(SITES)
+    unknown = set(keep) - set(SITES)
+    if unknown or isinstance(keep, str):
+        raise ValueError(f"keep is {keep!r}; give a list of sites out of {', '.join(SITES)}")
+    return [site for site in SITES if site in keep or site == "sigma2"]
+
+
+class GibbsKernel(MCMCKernel):
+    """The same sweep as a Pyro kernel: `MCMC(GibbsKernel(model, seed=0), 1000, num_chains=2).run(X)`.
+
+    Chain c draws from the stream of (seed, c), in one process or in many, so its draws are those of
+    `ppnmf.fit(model, X, method="gibbs", chains=..., seed=seed)`. Another run in parallel with the same seed gives the
+    same draws; sequential chains go on counting. Per-chain `initial_params` are honoured in both, which Pyro 1.9.2
+    alone does not do in parallel.
+
+    Args:
+        model: a model with full conditionals.
+        seed: of the streams.
+        begin: where chains start when `initial_params` does not say.
+        moves: move along the ridge.
+    """
+
+    transforms: dict[str, Any] = {}  # noqa: RUF012  # W, H and sigma2 are drawn in their own space
+
+    def __init__(self, model: Conjugate, seed: int = 0, begin: Start = "scaled", moves: bool = True) -> None:
+        self.model, self.seed, self.begin, self.moves = model, seed, begin, moves
+        self._given: list[dict[str, Tensor]] = []
+        self._params: dict[str, Tensor] | None = None
+        self._chain = -1
+
+    def setup(self, warmup_steps: int, X: Any, mask: Any = None) -> None:
+        """Start a chain on X (N, D); a worker process of Pyro's carries its chain's number as its name."""
+        worker = multiprocessing.current_process()
+        parallel = multiprocessing.parent_process() is not None and worker.name.isdigit()
+        self._chain = int(worker.name) if parallel else self._chain + 1
+        self.model.require_proper()
+        self._X, self._stream = as_matrix(X, mask), Stream.of(self.seed, [self._chain])
+        given = self._given[self._chain] if parallel and self._given else (self._given or [None])[-1]
+        begin = self.begin if given is None else {site: values[None] for site, values in given.items()}
+        self._state = init(self.model, self._X, self._stream, begin)
+        self._params = {site: values[0] for site, values in self._state.params.items()}
+        self._warmup, self._lp = warmup_steps, []
+
+    @property
+    def initial_params(self) -> dict[str, Tensor] | None:
+        return self._params
+
+    @initial_params.setter
+    def initial_params(self, params: dict[str, Tensor]) -> None:
+        self._given.append(params)  # Pyro sets one a chain on the same kernel before it starts its workers
+
+    def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        state = State({site: values[None] for site, values in params.items()}, self._state.sweep)
+        self._state, info = step(self.model, state, self._X, self._stream, moves=self.moves)
+        if self._state.sweep > self._warmup + 1:
+            self._lp.append(info.lp[0])
+        return {site: values[0] for site, values in self._state.params.items()}
+
+    def logging(self) -> dict[str, Any]:
+        return {"sigma2": f"{float(self._state.params['sigma2'][0]):.4g}"}
+
+    def diagnostics(self) -> dict[str, Any]:
+        """`lp` of each draw; empty `divergences`, which `arviz.from_pyro` looks for."""
+        return {"lp": torch.stack(self._lp) if self._lp else torch.empty(0), "divergences": []}
+
+    def cleanup(self) -> None:
+        self._params, self._given = None, []

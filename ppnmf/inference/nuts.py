@@ -1,0 +1,67 @@
+"""Pyro's NUTS on the same program: the second route to the same posterior, for small problems."""
+
+from __future__ import annotations
+
+import time
+
+import pyro
+import torch
+from pyro.infer import MCMC, NUTS
+
+from ppnmf.data.matrix import Dense
+from ppnmf.inference.gibbs import SITES, _check_counts
+from ppnmf.inference.sweep import misfit
+from ppnmf.posterior import Posterior
+from ppnmf.protocols import Conjugate
+from ppnmf.rng import forked
+
+__all__ = ["run"]
+
+
+def run(
+    model: Conjugate,
+    X: Dense,
+    *,
+    draws: int = 1000,
+    warmup: int = 1000,
+    chains: int = 4,
+    seed: int = 0,
+    max_tree_depth: int = 8,
+    progress: bool = True,
+) -> Posterior:
+    """Sample by the no-U-turn sampler, one chain after another, each from its own draw of the prior.
+
+    (Pyro's parallel chains ignore their initial values and repeat their draws; ours do neither.)
+
+    Raises:
+        TypeError: the model does not sample all of W, H and sigma2 with a known log joint.
+    """
+    if not isinstance(model, Conjugate):
+        raise TypeError(f"nuts needs W, H and sigma2 to be random; in {getattr(model, 'name', model)} they are not all")
+    _check_counts(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
+    model.require_proper()
+    began, samples = time.perf_counter(), []
+    divergent = []
+    for chain in range(chains):
+        with forked(seed + 1_000_003 * chain, X.device):
+            pyro.clear_param_store()
+            mcmc = MCMC(
+                NUTS(model, max_tree_depth=max_tree_depth), draws, warmup_steps=warmup, disable_progbar=not progress
+            )
+            mcmc.run(X.values, X.mask)
+        samples.append(mcmc.get_samples(group_by_chain=True))
+        divergent.append(len(mcmc.diagnostics()["divergences"]["chain 0"]))
+    found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in SITES}
+    found["sigma2"] = found["sigma2"].reshape(chains, draws)
+    flat = {site: values.flatten(0, 1) for site, values in found.items()}
+    lp = model.log_likelihood(misfit(X, flat["W"], flat["H"]), flat["sigma2"], X.n_observed) + model.log_prior(flat)
+    return Posterior(
+        draws=found,
+        stats={"lp": lp.reshape(chains, draws)},
+        model=model,
+        X=X,
+        method="nuts",
+        seed=seed,
+        timings={"total": time.perf_counter() - began},
+        attrs={"warmup": warmup, "thin": 1, "divergences": divergent, "interrupted": False},
+    )

@@ -1,0 +1,125 @@
+"""Where chains start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppnmf.inference.sweep import misfit
+from ppnmf.kernels import kernels_for
+from ppnmf.posterior import Posterior
+from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.rng import Site, Stream
+
+__all__ = ["Start", "start"]
+
+Start = str | Mapping[str, Any] | Posterior
+JITTER = 0.5  # standard deviation of the logarithm that sets chains started by nndsvd apart
+
+
+def start(model: Conjugate, X: Matrix, stream: Stream, init: Start = "scaled") -> dict[str, Tensor]:
+    """Starting values W (C, N, K), H (C, K, D), sigma2 (C,), one chain a key of the stream.
+
+    Args:
+        init: "scaled": exponential draws scaled so that W @ H has X's mean; "prior": draws from the prior; "nndsvd":
+            Boutsidis and Gallopoulos (2008), jittered per chain; a dict of arrays (N, K), (K, D), () or with a leading
+            chain axis, where sigma2 may be left out; or a Posterior, whose last draws are taken, chain by chain.
+
+    Raises:
+        ValueError: an unknown name, or values of the wrong shape, or negative or not finite ones.
+    """
+    if isinstance(init, Posterior):
+        last = {site: init._kept(site)[:, -1] for site in ("W", "H", "sigma2")}
+        turn = torch.arange(len(stream)) % init.chains
+        params = _given(model, X, stream, {site: values[turn] for site, values in last.items()})
+    elif isinstance(init, Mapping):
+        params = _given(model, X, stream, init)
+    elif isinstance(init, str) and init in STARTS:
+        params = STARTS[init](model, X, stream)
+    else:
+        raise ValueError(f"init is {init!r}; give {', '.join(map(repr, STARTS))}, a dict with W and H, or a Posterior")
+    if "sigma2" not in params:
+        params["sigma2"] = noise_mode(model, X, misfit(X, params["W"], params["H"])).to(X.dtype)
+    return params
+
+
+def noise_mode(model: Conjugate, X: Matrix, sum_of_squares: Tensor) -> Tensor:
+    """Mode of p(σ² | rest): (θ + SSE / 2) / (α + n / 2 + 1), shape of the sum of squares."""
+    return (model.noise_scale + sum_of_squares / 2) / (model.noise_shape + X.n_observed / 2 + 1)
+
+
+def _exponential(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+    """Standard exponential draws for W and H, in float64."""
+    N, D = X.shape
+    u = stream.uniforms(0, Site.START, range(N + D), model.rank, X.device)
+    return {"W": -u[:, :N].log(), "H": -u[:, N:].mT.log()}
+
+
+def _prior(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+    draws = {}
+    for site, unit in _exponential(model, X, stream).items():
+        draws[site] = model.prior(site).survival_inverse((-unit).exp()).to(X.dtype)
+    scale = torch.full((len(stream),), model.noise_scale, dtype=torch.float64, device=X.device)
+    draws["sigma2"] = kernels_for(X.device).inverse_gamma(model.noise_shape, scale, stream, 0).to(X.dtype)
+    return draws
+
+
+def _scaled(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+    mean = float(X.column_means().double().mean())
+    size = (abs(mean) / model.rank) ** 0.5 or 1.0
+    return {site: (size * unit).to(X.dtype) for site, unit in _exponential(model, X, stream).items()}
+
+
+def _nndsvd(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+    values = X.values.double() if X.mask is None else torch.where(X.mask, X.values, X.column_means()).double()
+    W, H = nndsvd(values, model.rank)
+    N = X.shape[0]
+    u = stream.uniforms(0, Site.START, range(N + X.shape[1]), model.rank, X.device)
+    jitter = (JITTER * torch.special.ndtri(u)).exp()
+    return {"W": (W * jitter[:, :N]).to(X.dtype), "H": (H * jitter[:, N:].mT).to(X.dtype)}
+
+
+def nndsvd(values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Non-negative parts of the leading singular vectors, zeros filled with a hundredth of the mean.
+
+    References: Boutsidis and Gallopoulos (2008), doi:10.1016/j.patcog.2007.09.010 (their variant "a", smaller).
+    """
+    U, S, Vt = torch.linalg.svd(values, full_matrices=False)
+    N, D = values.shape
+    W, H = values.new_zeros(N, rank), values.new_zeros(rank, D)
+    for k in range(min(rank, len(S))):
+        u, v = U[:, k], Vt[k]
+        parts = [(u.clamp(min=0), v.clamp(min=0)), ((-u).clamp(min=0), (-v).clamp(min=0))]
+        a, b = max(parts, key=lambda part: float(part[0].norm() * part[1].norm()))
+        size = (S[k] * a.norm() * b.norm()).sqrt()
+        W[:, k], H[k] = size * a / a.norm().clamp(min=1e-300), size * b / b.norm().clamp(min=1e-300)
+    floor = (values.mean().abs() / rank).sqrt() / 100
+    return W.clamp(min=float(floor)), H.clamp(min=float(floor))
+
+
+def _given(model: Conjugate, X: Matrix, stream: Stream, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    N, D = X.shape
+    shapes: dict[str, tuple[int, ...]] = {"W": (N, model.rank), "H": (model.rank, D), "sigma2": ()}
+    unknown, absent = set(values) - set(shapes), {"W", "H"} - set(values)
+    if unknown or absent:
+        raise ValueError(f"init has {sorted(values)}; it needs W and H, and may have sigma2")
+    params = {}
+    for site, value in values.items():
+        given = torch.as_tensor(value, dtype=X.dtype, device=X.device)
+        wanted = shapes[site]
+        if given.shape == wanted:
+            given = given.expand(len(stream), *wanted)
+        if given.shape != (len(stream), *wanted):
+            raise ValueError(
+                f"init's {site} has shape {tuple(given.shape)}; give {wanted}, or {(len(stream), *wanted)} with a value a chain"
+            )
+        if not bool(given.isfinite().all()) or bool((given < 0).any()) or (site == "sigma2" and bool((given == 0).any())):
+            raise ValueError(f"init's {site} has entries that are negative, zero where it must not be, or not finite")
+        params[site] = given.clone()
+    return params
+
+
+STARTS = {"scaled": _scaled, "prior": _prior, "nndsvd": _nndsvd}

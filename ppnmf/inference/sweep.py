@@ -1,0 +1,143 @@
+"""One sweep over the factors of a Gaussian model, drawn or at the mode, in a single pass over the row blocks of X.
+
+For each block: P = X Hᵀ, update its rows of W, add to Wᵀ W and Xᵀ W; then update H. Blocks are the same whatever the
+number of threads, each is worked on by one thread, and their sums are added in order, so the bits are the same too.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppnmf.kernels import kernels_for
+from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
+from ppnmf.rng import Site, Stream
+from ppnmf.threads import ordered_map, single_threaded
+
+__all__ = ["Swept", "misfit", "sweep_factors"]
+
+Natural = tuple[Tensor, Tensor]
+ROWS_AT_ONCE = 1024  # rows of Hᵀ in a task; they are independent, so this changes nothing but who does them
+
+
+class Swept(NamedTuple):
+    """Factors after a sweep, and the residual sum of squares that goes with them."""
+
+    W: Tensor  # (C, N, K)
+    H: Tensor  # (C, K, D)
+    misfit: Tensor  # (C,), float64
+
+
+def sweep_factors(
+    model: Conjugate,
+    params: Params,
+    X: Matrix,
+    draw: tuple[Stream, int] | None,
+    power: float = 1.0,
+    first: tuple[int, int] = (0, 0),
+) -> Swept:
+    """Update W's components and then H's, each from its conditional (or at its mode, where `draw` is None).
+
+    Args:
+        params: W (C, N, K), H (C, K, D), sigma2 (C,).
+        draw: the stream of the C chains, and the step.
+        power: temperature β of the likelihood.
+        first: the first component of W, and of H, that is updated; those before stay as they are.
+    """
+    with single_threaded():
+        W, H = params["W"], params["H"]
+        weight = (power / params["sigma2"]).to(W.dtype)
+        W, statistics = _update_W(model, W, H, weight, X, draw, first[0])
+        H = _update_H(model, H, statistics, weight, draw, first[1])
+        return Swept(W, H, misfit(X, W, H, statistics))
+
+
+def _update_W(
+    model: Conjugate, W: Tensor, H: Tensor, weight: Tensor, X: Matrix, draw: tuple[Stream, int] | None, first: int
+) -> tuple[Tensor, Statistics]:
+    kernels, prior = kernels_for(W.device), _natural(model, "W", W.device)
+    groups = _groups(W)
+    shared = [X.prepare(H[group]) for group in groups]
+
+    def update(task: tuple[int, range]) -> tuple[Tensor, Statistics]:
+        g, rows = task
+        block = slice(rows.start, rows.stop)
+        P, Q = X.row_statistics(rows, shared[g])
+        mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in prior)
+        F = kernels.half_sweep(
+            W[groups[g], block], _weighted(P, Q, weight[groups[g]]), mine, _address(draw, groups[g], Site.W), block.start, first
+        )
+        return F, X.column_statistics(rows, F)
+
+    tasks = [(g, rows) for g in range(len(groups)) for rows in X.blocks]
+    N, D = X.shape
+    done = ordered_map(update, tasks, 4.0 * N * D * W.shape[-1] / len(X.blocks))
+    per_group = [done[i : i + len(X.blocks)] for i in range(0, len(done), len(X.blocks))]
+    statistics = [reduce(_add, (part for _, part in blocks)) for blocks in per_group]
+    W = torch.cat([torch.cat([F for F, _ in blocks], 1) for blocks in per_group])
+    return W, Statistics(torch.cat([s.P for s in statistics]), torch.cat([s.Q for s in statistics]))
+
+
+def _update_H(
+    model: Conjugate, H: Tensor, statistics: Statistics, weight: Tensor, draw: tuple[Stream, int] | None, first: int
+) -> Tensor:
+    kernels, prior = kernels_for(H.device), tuple(n.mT for n in _natural(model, "H", H.device))
+    groups, Ht, D = _groups(H), H.mT, H.shape[-1]
+    P, Q = _weighted(*statistics, weight)
+
+    def update(task: tuple[int, slice]) -> Tensor:
+        g, rows = task
+        mine = tuple(natural[rows] if natural.shape[0] > 1 else natural for natural in prior)
+        own = Q[groups[g]] if Q.ndim < P.ndim else Q[groups[g], rows]
+        part = Statistics(P[groups[g], rows], own)
+        return kernels.half_sweep(Ht[groups[g], rows], part, mine, _address(draw, groups[g], Site.H), rows.start, first)
+
+    bands = [slice(start, min(start + ROWS_AT_ONCE, D)) for start in range(0, D, ROWS_AT_ONCE)]
+    done = ordered_map(
+        update, [(g, rows) for g in range(len(groups)) for rows in bands], 100.0 * min(D, ROWS_AT_ONCE) * H.shape[-2]
+    )
+    per_group = [torch.cat(done[i : i + len(bands)], 1) for i in range(0, len(done), len(bands))]
+    return torch.cat(per_group).mT.contiguous()
+
+
+def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None) -> Tensor:
+    """Residual sum of squares over the observed entries, float64, (C,).
+
+    Read off the statistics of W where given, except where so little of X is left that the subtraction would cancel.
+    """
+    if statistics is not None:
+        P, Q, Ht = (t.double() for t in (*statistics, H.mT))
+        quadratic = (Ht @ Q * Ht if Q.ndim == P.ndim else (Q @ Ht[..., None]).squeeze(-1) * Ht).sum((-2, -1))
+        left = X.sum_of_squares - 2 * (P * Ht).sum((-2, -1)) + quadratic
+        if bool((left > X.sum_of_squares * 100 * torch.finfo(W.dtype).eps ** 0.5).all()):
+            return left
+    direct = ordered_map(
+        lambda rows: X.residual_sum_of_squares(rows, W[:, rows.start : rows.stop], H), X.blocks, 2.0 * W[0].numel() * X.shape[1]
+    )
+    return reduce(torch.add, direct)
+
+
+def _natural(model: Conjugate, site: str, device: torch.device) -> Natural:
+    prior = model.prior(site)
+    return prior.precision.to(device), prior.linear.to(device)
+
+
+def _groups(F: Tensor) -> list[slice]:
+    """Chains that are worked on together: one at a time on a CPU, all at once on an accelerator."""
+    return [slice(c, c + 1) for c in range(F.shape[0])] if F.device.type == "cpu" else [slice(None)]
+
+
+def _address(draw: tuple[Stream, int] | None, group: slice, site: Site) -> tuple[Stream, int, Site] | None:
+    return None if draw is None else (Stream(draw[0].keys[group]), draw[1], site)
+
+
+def _weighted(P: Tensor, Q: Tensor, weight: Tensor) -> Statistics:
+    w = weight[:, None, None]
+    return Statistics(P * w, Q * (w if Q.ndim == P.ndim else w[..., None]))
+
+
+def _add(a: Statistics, b: Statistics) -> Statistics:
+    return Statistics(a.P + b.P, a.Q + b.Q)

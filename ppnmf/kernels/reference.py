@@ -1,0 +1,166 @@
+"""The kernels in plain torch: the definition that the compiled ones are checked against, on any device.
+
+Four functions make a sweep: `half_sweep` of a factor, `inverse_gamma` for the noise, `scale_move` and `shear_move`
+along the ridge where W @ H stays as it is. Each draws from addresses of a `Stream`, so it is a pure function.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ppnmf.distributions import RectifiedNormal, gig_from_uniforms
+from ppnmf.protocols import Statistics
+from ppnmf.rng import Site, Stream
+
+__all__ = ["column", "half_sweep", "inverse_gamma", "scale_move", "shear_move"]
+
+GAMMA_PROPOSALS = 16
+
+Natural = tuple[Tensor, Tensor]  # (precision, linear) of a prior, broadcastable to the rows and columns of a factor
+
+
+def column(k: int, F: Tensor, statistics: Statistics, prior: Natural) -> RectifiedNormal:
+    r"""p(F[:, k] | rest), independent over rows; P = β X Hᵀ / σ² and Q = β H Hᵀ / σ² carry noise and temperature.
+
+    Args:
+        k: the component.
+        F: a factor with its R rows leading, shape (*C, R, K): W, or Hᵀ.
+        statistics: P (*C, R, K) and Q (*C, K, K) or (*C, R, K, K).
+        prior: natural parameters, each broadcastable to (R, K).
+
+    Returns: the conditional, batch shape (*C, R). (Schmidt et al. 2009, equations 9 to 13, in natural parameters.)
+    """
+    P, Q = statistics
+    if Q.ndim == P.ndim:  # one Q for all rows
+        own, row_of_Q = Q[..., k, k, None], Q[..., None, k, :]
+    else:
+        own, row_of_Q = Q[..., k, k], Q[..., k, :]
+    others = (F * row_of_Q).sum(-1) - F[..., k] * own  # (*C, R): what the other components explain
+    precision, linear = (_column_of(natural, k).to(F.device) for natural in prior)
+    return RectifiedNormal(precision + own, linear + P[..., k] - others, validate_args=False)
+
+
+def _column_of(natural: Tensor, k: int) -> Tensor:
+    return natural[:, k if natural.shape[1] > 1 else 0]
+
+
+def half_sweep(
+    F: Tensor,
+    statistics: Statistics,
+    prior: Natural,
+    draw: tuple[Stream, int, Site] | None,
+    first_row: int = 0,
+    first: int = 0,
+) -> Tensor:
+    """Update components first, first + 1, ... K - 1 of a factor F (C, R, K) in turn, each given the ones before it.
+
+    Args:
+        draw: the address of the draws; None takes the mode of each conditional instead, and an entry about which
+            neither prior nor data say anything (precision and linear 0) stays where it is.
+        first_row: the number of F's first row in the whole factor, when F is a block of it.
+    """
+    F = F.clone()
+    uniforms = None
+    if draw is not None:
+        stream, step, site = draw
+        uniforms = stream.uniforms(step, site, range(first_row, first_row + F.shape[-2]), F.shape[-1], F.device)
+    for k in range(first, F.shape[-1]):
+        conditional = column(k, F, statistics, prior)
+        if uniforms is None:
+            said = (conditional.precision > 0) | (conditional.linear != 0)
+            F[..., k] = torch.where(said, conditional.mode.to(F.dtype), F[..., k])
+        else:
+            F[..., k] = conditional.survival_inverse(uniforms[..., k]).to(F.dtype)
+    return F
+
+
+def inverse_gamma(shape: float, scale: Tensor, stream: Stream, step: int) -> Tensor:
+    """σ² ~ InverseGamma(shape, scale), scale (C,), float64: Marsaglia and Tsang (2000), doi:10.1145/358407.358414.
+
+    Sixteen proposals at once, of which the first accepted is taken; all fail less than once in 1e20.
+    """
+    boosted = shape if shape >= 1 else shape + 1
+    d = boosted - 1 / 3
+    u = stream.uniforms(step, Site.SIGMA2, range(GAMMA_PROPOSALS), 2, scale.device)  # (C, 16, 2)
+    z = torch.special.ndtri(u[..., 0])
+    v = (1 + z / (9 * d) ** 0.5) ** 3
+    log_v = v.clamp(min=torch.finfo(v.dtype).tiny).log()
+    accepted = (v > 0) & (u[..., 1].log() < 0.5 * z.square() + d * (1 - v + log_v))
+    g = d * v.gather(-1, accepted.to(torch.int8).argmax(-1, keepdim=True)).squeeze(-1)
+    if shape < 1:
+        extra = stream.uniforms(step, Site.SIGMA2, range(GAMMA_PROPOSALS, GAMMA_PROPOSALS + 1), 1, scale.device)
+        g = g * extra[:, 0, 0] ** (1 / shape)
+    return scale.double() / g
+
+
+def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
+    """W_k ← c W_k, H_k ← H_k / c for every component, c from its exact conditional under exponential priors.
+
+    Under the Haar measure dc / c and with the Jacobian c^(N - D) its density is
+    c^(N - D - 1) exp(-c Σ_i r_W W_ik - Σ_j r_H H_kj / c): a generalised inverse Gaussian.
+
+    Args:
+        W: (C, N, K). H: (C, K, D). rates: of the priors, broadcastable to (N, K) and (K, D).
+    """
+    K = W.shape[-1]
+    a, b = 2 * (W.double() * rates[0]).sum(-2), 2 * (H.double() * rates[1]).sum(-1)  # (C, K)
+    p = torch.full_like(a, W.shape[-2] - H.shape[-1])
+
+    def uniforms(trial: int) -> tuple[Tensor, Tensor, Tensor]:
+        u = stream.uniforms(step, Site.SCALE, range(trial * K, (trial + 1) * K), 3, W.device)
+        return u[..., 0], u[..., 1], u[..., 2]
+
+    alive = (a > 0) & (b > 0)
+    one = torch.ones_like(a)
+    c = torch.where(alive, gig_from_uniforms(p, torch.where(alive, a, one), torch.where(alive, b, one), uniforms), one)
+    return W * c[:, None, :].to(W.dtype), H / c[:, :, None].to(H.dtype)
+
+
+def shear_rounds(K: int, effort: int = 1) -> int:
+    """Rounds of ⌊K / 2⌋ disjoint pairs that make `effort` · K (K - 1) pairs."""
+    return 0 if K < 2 else effort * K * (K - 1) // (K // 2)
+
+
+def shear_move(
+    W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, effort: int = 1
+) -> tuple[Tensor, Tensor]:
+    """W_l ← W_l + t W_k, H_k ← H_k - t H_l for random ordered pairs k ≠ l, t from its exact conditional.
+
+    The Jacobian is 1, so under exponential priors t has density ∝ exp(-t (Σ_i r_W[i,l] W_ik - Σ_j r_H[k,j] H_lj)) where
+    everything stays >= 0. Pairs come in rounds of disjoint ones, which do not disturb one another.
+    """
+    C, N, K = W.shape
+    D, M = H.shape[-1], K // 2
+    W, H = W.clone(), H.clone()
+    rate_W, rate_H = rates[0].expand(N, K).to(W.device), rates[1].expand(K, D).to(H.device)
+    for turn in range(shear_rounds(K, effort)):
+        order = stream.uniforms(step, Site.SHEAR_PAIRS, range(turn, turn + 1), K, W.device)[:, 0].argsort(-1)
+        u = stream.uniforms(step, Site.SHEAR, range(turn, turn + 1), M, W.device)[:, 0]  # (C, M)
+        k, l = order[:, 0 : 2 * M : 2], order[:, 1 : 2 * M : 2]
+        in_W = lambda index: index[:, None, :].expand(C, N, M)  # noqa: E731
+        in_H = lambda index: index[:, :, None].expand(C, M, D)  # noqa: E731
+        W_k, W_l, H_k, H_l = W.gather(2, in_W(k)), W.gather(2, in_W(l)), H.gather(1, in_H(k)), H.gather(1, in_H(l))
+        slope = (rate_W.T[l] * W_k.mT.double()).sum(-1) - (rate_H[k] * H_l.double()).sum(-1)
+        low, high = -_least_ratio(W_l.mT, W_k.mT), _least_ratio(H_k, H_l)
+        t = _truncated_exponential(slope, low, high, u).to(W.dtype)
+        W.scatter_(2, in_W(l), (W_l + t[:, None, :] * W_k).clamp(min=0))
+        H.scatter_(1, in_H(k), (H_k - t[:, :, None] * H_l).clamp(min=0))
+    return W, H
+
+
+def _least_ratio(above: Tensor, below: Tensor) -> Tensor:
+    """The least of above / below over the last axis where below > 0, float64; infinite where it never is."""
+    infinite = torch.full((), torch.inf, dtype=torch.float64, device=above.device)
+    return torch.where(below > 0, above.double() / below.double(), infinite).amin(-1)
+
+
+def _truncated_exponential(slope: Tensor, low: Tensor, high: Tensor, u: Tensor) -> Tensor:
+    """t with density ∝ exp(-slope t) on [low, high], measured from the end where it is greatest; 0 where unbounded."""
+    steep, width = slope.abs(), high - low
+    flat = steep * width < 1e-12
+    e = torch.where(flat, u * width, -torch.log1p(u * torch.expm1(-steep * width)) / torch.where(flat, 1.0, steep))
+    e = torch.minimum(e, width)
+    t = torch.where(slope >= 0, low + e, high - e)
+    return torch.where(t.isfinite(), t, torch.zeros_like(t))
+

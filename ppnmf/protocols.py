@@ -1,0 +1,136 @@
+"""What a model may offer to a method, and what a data matrix must offer to a sweep.
+
+A method asks for an ability (`Conjugate`, `Amortised`) and never for a class; a model that lacks it is refused with a
+`TypeError` that names the ability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+if TYPE_CHECKING:
+    from ppnmf.distributions import RectifiedNormal
+
+__all__ = ["Amortised", "Conjugate", "Matrix", "Model", "Params", "Statistics"]
+
+Params = Mapping[str, Tensor]  # site name -> values; the chain axis C, where there is one, leads
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A generative story for X (N, D) ≈ W (N, K) @ H (K, D), written as a Pyro program."""
+
+    name: ClassVar[str]
+    accepts_negative: ClassVar[bool]
+
+    @property
+    def rank(self) -> int: ...
+
+    def __call__(
+        self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Run the Pyro program: observe X (N, D), or draw X of the given shape from the prior. Returns X."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments: `type(model)(**model.config())` rebuilds the model."""
+        ...
+
+    def likelihood(self, params: Params) -> Distribution:
+        """The distribution of X given the factors, batch shape (*C, N, D)."""
+        ...
+
+
+@runtime_checkable
+class Conjugate(Model, Protocol):
+    """A Gaussian likelihood whose factors have `RectifiedNormal` priors: Gibbs, ICM, Chib and SMC need no more."""
+
+    @property
+    def noise_shape(self) -> float: ...
+
+    @property
+    def noise_scale(self) -> float: ...
+
+    def require_proper(self) -> None:
+        """Raise ValueError when a prior is improper."""
+        ...
+
+    def prior(self, site: str) -> RectifiedNormal:
+        """Prior of the factor `site`, broadcastable to W (N, K) or H (K, D)."""
+        ...
+
+    def log_prior(self, params: Params) -> Tensor:
+        """log p(W, H, σ²), shape (*C,)."""
+        ...
+
+    def log_likelihood(self, sum_of_squares: Tensor, sigma2: Tensor, observed: int) -> Tensor:
+        """log p(X | W, H, σ²) from the residual sum of squares over the observed entries, shape (*C,)."""
+        ...
+
+    def conditional(
+        self, site: str, params: Params, X: Matrix, component: int | None = None, power: float = 1.0
+    ) -> Distribution:
+        """p(site | rest, X^power); of a factor, its component's column of W or row of H."""
+        ...
+
+
+@runtime_checkable
+class Amortised(Model, Protocol):
+    """A model with an encoder: its guide maps a row of X to a distribution of that row of W."""
+
+    def guide(self, X: Tensor, mask: Tensor | None = None) -> None: ...
+
+    def encode(self, X: Tensor, mask: Tensor | None = None) -> Distribution: ...
+
+    def decode(self, W: Tensor) -> Tensor: ...
+
+
+class Statistics(NamedTuple):
+    """What X tells about one factor F (R, K) given the other one, per unit of precision.
+
+    The log likelihood in row i of F is F_i · P_i - ½ F_i Q_i F_iᵀ up to a constant.
+    """
+
+    P: Tensor  # (C, R, K)
+    Q: Tensor  # (C, K, K), shared by the rows, or (C, R, K, K)
+
+
+class Matrix(Protocol):
+    """Data X (N, D), read by row blocks whose borders depend on the shape alone."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def n_observed(self) -> int: ...
+    @property
+    def sum_of_squares(self) -> float:
+        """Σ x² over the observed entries."""
+        ...
+
+    @property
+    def blocks(self) -> list[range]: ...
+
+    def prepare(self, H: Tensor) -> Statistics:
+        """What the row blocks share, given H (C, K, D)."""
+        ...
+
+    def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
+        """P = X Hᵀ and Q = H Hᵀ for a block of rows of W."""
+        ...
+
+    def column_statistics(self, rows: range, W: Tensor) -> Statistics:
+        """P = Xᵀ W and Q = Wᵀ W over a block of rows, W (C, B, K); sum them over the blocks."""
+        ...
+
+    def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
+        """Σ (x - (WH))² over the observed entries of a block, float64, shape (C,)."""
+        ...

@@ -1,0 +1,148 @@
+"""Streams of random numbers keyed by (seed, replicate, chain, step, site, row): the only place that seeds.
+
+Every number is a pure function of its address (Philox 4x32-10, Salmon et al. 2011, doi:10.1145/2063384.2063405), so a
+draw does not depend on threads, blocks, workers or on what ran before. The key is (seed, replicate, chain), hashed by
+NumPy's `SeedSequence`; the counter is (pair of columns, row, step, site). One call gives 128 bits: two uniforms with
+52 bits each, for an even column and the odd one after it. They lie in [2^-53, 1 - 2^-53], never 0 or 1.
+
+The torch and the Numba functions give the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+__all__ = ["Site", "Stream", "forked", "uniform_pair"]
+
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+LOW = 0xFFFFFFFF
+
+
+class Site(IntEnum):
+    """What a random number is for; a new purpose takes a new number, and no number is ever reused."""
+
+    W = 0
+    H = 1
+    SIGMA2 = 2
+    SCALE = 3
+    SHEAR_PAIRS = 4
+    SHEAR = 5
+    START = 6
+    DATA = 7
+    GUIDE = 8
+    FOLDS = 9
+    RESAMPLE = 10
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The streams of a group of chains (or replicates, or particles), which lead as the axis C of every draw.
+
+    Args:
+        keys: one 64-bit key a chain, as two words of 32 bits; use `Stream.of`.
+    """
+
+    keys: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, seed: int, chains: int | Sequence[int] = 1, replicates: int | Sequence[int] = (0,)) -> Stream:
+        """The streams of `chains` chains in each of the replicates (replicate-major). Raises ValueError for seed < 0."""
+        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(f"seed is {seed!r}; it must be a whole number >= 0")
+        chain_numbers = range(chains) if isinstance(chains, int) else chains
+        replicate_numbers = range(replicates) if isinstance(replicates, int) else replicates
+        return cls(tuple(_key(int(seed), r, c) for r in replicate_numbers for c in chain_numbers))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def chain(self, index: int) -> Stream:
+        """The stream of one chain."""
+        return Stream(self.keys[index : index + 1])
+
+    def uniforms(
+        self, step: int, site: Site, rows: range, columns: int, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Uniforms in (0, 1), float64, shape (C, len(rows), columns): entry [c, i, k] belongs to row rows[i]."""
+        pairs = (columns + 1) // 2
+        keys = torch.tensor(self.keys, dtype=torch.int64, device=device)[:, :, None, None]
+        row = torch.arange(rows.start, rows.stop, dtype=torch.int64, device=device)[:, None]
+        pair = torch.arange(pairs, dtype=torch.int64, device=device)
+        zeros = torch.zeros(len(self), len(rows), pairs, dtype=torch.int64, device=device)
+        counter = (zeros + pair, zeros + (row & LOW), zeros + (step & LOW), zeros + int(site))
+        words = _philox(counter, (keys[:, 0], keys[:, 1]))
+        both = torch.stack([_to_unit(words[0], words[1]), _to_unit(words[2], words[3])], -1)
+        return both.reshape(len(self), len(rows), 2 * pairs)[..., :columns]
+
+
+@contextmanager
+def forked(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """The global generators (Python, NumPy, torch) seeded inside and put back after: for libraries that use them."""
+    device = torch.device(device)
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            low, _ = _key(seed, 0, 0)
+            torch.manual_seed(low)
+            random.seed(low)
+            np.random.seed(low)  # noqa: NPY002
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _key(seed: int, replicate: int, chain: int) -> tuple[int, int]:
+    low, high = np.random.SeedSequence(seed, spawn_key=(replicate, chain)).generate_state(2)
+    return int(low), int(high)
+
+
+def _philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Ten rounds on int64 tensors that hold 32-bit words (a product wraps, its bits are right)."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32 & LOW) ^ c1 ^ k0, p1 & LOW, (p0 >> 32 & LOW) ^ c3 ^ k1, p0 & LOW
+        k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW
+    return c0, c1, c2, c3
+
+
+def _to_unit(high: Tensor, low: Tensor) -> Tensor:
+    """52 bits of two words, moved to the middle of their cell."""
+    return ((high << 20 | low >> 12).double() + 0.5) * 2.0**-52
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _round(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[int, int, int, int]:
+    p0 = c0 * np.uint64(0xD2511F53)
+    p1 = c2 * np.uint64(0xCD9E8D57)
+    low = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    return (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
+
+
+@njit(cache=True, nogil=True)
+def uniform_pair(key0: int, key1: int, pair: int, row: int, step: int, site: int) -> tuple[float, float]:
+    """The uniforms of columns 2 pair and 2 pair + 1: what `Stream.uniforms` gives, one address at a time (Numba)."""
+    low = np.uint64(0xFFFFFFFF)
+    c0, c1, c2, c3 = np.uint64(pair), np.uint64(row) & low, np.uint64(step) & low, np.uint64(site)
+    k0, k1 = np.uint64(key0), np.uint64(key1)
+    for _ in range(10):
+        c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
+        k0 = (k0 + np.uint64(0x9E3779B9)) & low
+        k1 = (k1 + np.uint64(0xBB67AE85)) & low
+    first = (c0 << np.uint64(20)) | (c1 >> np.uint64(12))
+    second = (c2 << np.uint64(20)) | (c3 >> np.uint64(12))
+    return (np.float64(first) + 0.5) * 2.0**-52, (np.float64(second) + 0.5) * 2.0**-52

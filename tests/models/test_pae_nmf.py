@@ -1,0 +1,317 @@
+"""PAE-NMF as a Pyro program, its exact objective, and what a fitted model offers."""
+
+import math
+import random
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro.infer import MCMC, NUTS, Predictive, TraceMeanField_ELBO
+from scipy import integrate, stats
+from torch.distributions import Weibull, kl_divergence
+
+from ppnmf.data.matrix import as_matrix
+from ppnmf.models.pae_nmf import LEAST, MOST, PAENMF, analytic_elbo, weibull_moments
+
+N, D, K = 12, 7, 3
+
+
+def problem(seed=0, hidden=0.25):
+    """X (N, D) with noise, and a mask in which each row and column has something observed."""
+    generator = np.random.default_rng(seed)
+    X = generator.exponential(size=(N, K)) @ generator.exponential(size=(K, D)) + 0.1 * generator.normal(size=(N, D))
+    mask = generator.random((N, D)) > hidden
+    mask[:, 0] = True
+    mask[0] = True
+    return torch.from_numpy(np.abs(X)), torch.from_numpy(mask)
+
+
+def started(X, mask=None, **options):
+    """A model somewhat off its start, so that nothing is special."""
+    model = PAENMF(K, **options).initialise(as_matrix(X, mask))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype)
+    return model
+
+
+def plain_elbo(model, X, mask=None):
+    X = X if mask is None else torch.where(mask, X, 0.0)
+    return analytic_elbo(X, model.posterior(model.coordinates(X, mask)), model.H, model.sigma2, mask)
+
+
+def gradients(value, model):
+    grads = torch.autograd.grad(value, tuple(model.parameters()))
+    return torch.cat([grad.flatten() for grad in grads])
+
+
+@pytest.mark.parametrize("k", [0.1, 0.7, 1.0, 3.0, 30.0, 100.0])
+def test_moments_are_those_of_the_weibull(k):
+    mean, variance = weibull_moments(Weibull(torch.tensor(0.3, dtype=torch.float64), torch.tensor(k, dtype=torch.float64)))
+    assert float(mean) == pytest.approx(stats.weibull_min.mean(k, scale=0.3), rel=1e-11)
+    exact = integrate.quad(lambda u: (0.3 * (-math.log(u)) ** (1 / k) - float(mean)) ** 2, 0, 1, epsabs=0, limit=500)[0]
+    if k > 0.1:  # the quadrature, not the formula, is poor there
+        assert float(variance) == pytest.approx(exact, rel=1e-6)
+
+
+def test_the_variance_keeps_its_accuracy_in_single_precision():
+    k = torch.tensor([1.0, 10.0, 100.0])
+    single = weibull_moments(Weibull(torch.ones(3), k))[1]
+    double = weibull_moments(Weibull(torch.ones(3).double(), k.double()))[1]
+    assert torch.allclose(single.double(), double, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("sigma2", [None, 0.3])
+def test_the_analytic_elbo_is_the_mean_of_trace_mean_field_elbo(masked, sigma2):
+    X, mask = problem()
+    mask = mask if masked else None
+    model, draws = started(X, mask, sigma2=sigma2), 4000
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        losses, sampled = [], []
+        for _ in range(draws // 10):
+            value = -TraceMeanField_ELBO(num_particles=10).differentiable_loss(model, model.guide, X, mask)
+            losses.append(value.detach())
+            sampled.append(gradients(value, model))
+    exact = plain_elbo(model, X, mask).value
+    for many, one in ((torch.stack(losses)[:, None], exact.detach()[None]), (torch.stack(sampled), gradients(exact, model))):
+        error = many.std(0) / math.sqrt(len(many))
+        z = (many.mean(0) - one) / error.clamp(min=1e-9)
+        assert float(z.abs().max()) < 4.8  # about 100 gradients: a correct build fails once in ten thousand
+
+
+def test_the_divergence_is_pyros_to_rounding():
+    X, mask = problem()
+    model = started(X, mask)
+    guide = pyro.poutine.trace(model.guide).get_trace(X, mask)
+    story = pyro.poutine.trace(pyro.poutine.replay(model, trace=guide)).get_trace(X, mask)
+    pyros = kl_divergence(guide.nodes["W"]["fn"], story.nodes["W"]["fn"]).sum()
+    assert float(plain_elbo(model, X, mask).divergence) == pytest.approx(float(pyros), rel=1e-12)
+    fixed = analytic_elbo(X, model.posterior(model.coordinates(X)), model.H, model.sigma2)
+    assert float(fixed.divergence) > 0
+
+
+def test_the_divergence_is_that_to_an_exponential_by_quadrature():
+    guide = Weibull(*(torch.tensor([[v]], dtype=torch.float64) for v in (0.4, 2.3)))
+    H = torch.ones(1, D, dtype=torch.float64)
+    ours = analytic_elbo(torch.ones(1, D, dtype=torch.float64), guide, H, torch.tensor(1.0).double()).divergence
+    density = stats.weibull_min(2.3, scale=0.4)
+    exact = integrate.quad(lambda w: density.pdf(w) * (density.logpdf(w) + w), 0, 3)[0]
+    assert float(ours) == pytest.approx(exact, rel=1e-8)
+
+
+@pytest.mark.parametrize("encoder", ["linear", (5,), (6, 4)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_are_those_of_finite_differences(encoder, masked):
+    X, mask = problem()
+    mask = mask if masked else None
+    model = started(X, mask, encoder=encoder)
+    exact = gradients(plain_elbo(model, X, mask).value, model)
+    parameters = list(model.parameters())
+    flat, step, numeric = torch.nn.utils.parameters_to_vector(parameters).detach(), 1e-5, []
+    for at in range(len(flat)):
+        values = []
+        for sign in (1, -1):
+            moved = flat.clone()
+            moved[at] += sign * step
+            torch.nn.utils.vector_to_parameters(moved, parameters)
+            values.append(plain_elbo(model, X, mask).value.detach())
+        numeric.append((values[0] - values[1]) / (2 * step))
+    numeric = torch.stack(numeric)
+    assert torch.allclose(exact, numeric, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))
+
+
+def test_what_lies_under_the_mask_leaks_nowhere():
+    X, mask = problem()
+    model = started(X, mask)
+    poisoned = torch.where(mask, X, torch.nan)
+    for run in (
+        lambda X: plain_elbo(model, X, mask).value,
+        lambda X: TraceMeanField_ELBO().differentiable_loss(model, model.guide, X, mask),
+        lambda X: TraceMeanField_ELBO().differentiable_loss(model, model.guide, X, mask, rows=torch.tensor([1, 5])),
+    ):
+        results = []
+        for data in (X, poisoned, torch.where(mask, X, 1e9)):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                value = run(data)
+            results.append(torch.cat([value.detach()[None], gradients(value, model)]))
+        assert results[0].isfinite().all()
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
+    assert torch.equal(model.encode(poisoned, mask).scale, model.encode(X, mask).scale)
+
+
+def test_the_encoder_sees_a_missing_entry_as_its_columns_mean():
+    X, mask = problem()
+    model = started(X, mask)
+    filled = torch.where(mask, X, as_matrix(X, mask).column_means())
+    assert torch.allclose(model.encode(X, mask).scale, model.encode(filled).scale, rtol=1e-12)
+
+
+def test_mini_batches_are_unbiased():
+    X, mask = problem()
+    model = started(X, mask)
+    parts = []
+    for rows in torch.arange(N).split(4):
+        guide = pyro.poutine.trace(model.guide).get_trace(X, mask, rows=rows)
+        assert guide.nodes["W"]["value"].shape == (4, K)
+        story = pyro.poutine.trace(pyro.poutine.replay(model, trace=guide)).get_trace(X, mask, rows=rows)
+        assert story.nodes["W"]["scale"] == N / 4
+        parts.append(kl_divergence(guide.nodes["W"]["fn"], story.nodes["W"]["fn"]).sum() * guide.nodes["W"]["scale"])
+    assert float(sum(parts) / 3) == pytest.approx(float(plain_elbo(model, X, mask).divergence), rel=1e-12)
+
+
+def test_the_traced_log_joint_is_the_formula():
+    X, mask = problem()
+    model = started(X, mask, sigma2=0.7)
+    W = torch.rand(N, K, dtype=torch.float64) + 0.1
+    trace = pyro.poutine.trace(pyro.condition(model, {"W": W})).get_trace(X, mask)
+    residual = (X - W @ model.H)[mask]
+    exact = -W.sum() - 0.5 * residual.square().sum() / 0.7 - 0.5 * mask.sum() * math.log(2 * math.pi * 0.7)
+    assert float(trace.log_prob_sum()) == pytest.approx(float(exact), rel=1e-12)
+    assert {frame.name for frame in trace.nodes["X"]["cond_indep_stack"]} == {"row", "column"}
+    assert {frame.name for frame in trace.nodes["W"]["cond_indep_stack"]} == {"row", "component"}
+    assert torch.equal(trace.nodes["H"]["value"], model.H)
+    assert float(trace.nodes["sigma2"]["value"]) == pytest.approx(0.7)
+
+
+def test_prior_draws_have_the_priors_moments_through_predictive_and_generate():
+    X, _ = problem()
+    model = started(X, sigma2=0.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = Predictive(model, num_samples=400)(shape=(30, D))
+        assert model(shape=(30, D)).shape == (30, D)
+    assert drawn["W"].shape == (400, 30, K)
+    assert drawn["H"].shape[-2:] == (K, D)
+    H = model.H.detach()
+    mean, variance = H.sum(0), H.square().sum(0) + 0.5
+    for rows in (drawn["X"].reshape(-1, D).detach(), model.generate(12_000, seed=3)):
+        assert ((rows.mean(0) - mean).abs() < 5 * (variance / 12_000).sqrt()).all()
+        assert (rows.var(0) / variance - 1).abs().max() < 5 * math.sqrt(8 / 12_000)
+    assert torch.equal(model.generate(5, seed=3), model.generate(5, seed=3))
+
+
+def test_nuts_agrees_with_the_exact_posterior_of_one_loading():
+    X = torch.tensor([[1.2, 0.4]], dtype=torch.float64)
+    model = PAENMF(1, sigma2=0.3).initialise(as_matrix(X))
+    h = model.H.detach()[0]
+    density = lambda w: math.exp(-w - float((X[0] - w * h).square().sum()) / 0.6)  # noqa: E731
+    mass, first = (integrate.quad(lambda w, p=p: w**p * density(w), 0, 20)[0] for p in (0, 1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sampler = MCMC(NUTS(model), num_samples=400, warmup_steps=100, disable_progbar=True)
+        sampler.run(X)
+    W = sampler.get_samples()["W"]
+    assert W.shape == (400, 1, 1)
+    n_eff = float(sampler.diagnostics()["W"]["n_eff"])
+    assert abs(float(W.mean()) - first / mass) < 4.5 * float(W.std()) / math.sqrt(n_eff)
+
+
+def test_it_can_be_drawn_as_a_graph():
+    pytest.importorskip("graphviz")
+    X, _ = problem()
+    source = pyro.render_model(started(X), model_args=(X,)).source
+    assert "W -> X" in source
+    assert all(plate in source for plate in ("row", "column", "component"))
+
+
+def test_the_start_is_near_ordinary_nmf():
+    from sklearn.decomposition import NMF
+
+    generator = np.random.default_rng(3)
+    X = generator.exponential(size=(200, 3)) @ generator.exponential(size=(3, 20)) + 0.05 * generator.random((200, 20))
+    model = PAENMF(3).initialise(as_matrix(X))
+    best = NMF(3, init="nndsvda", max_iter=1000, tol=1e-6).fit(X).reconstruction_err_ ** 2
+    assert float(model.sigma2) * X.size < 1.5 * best
+    assert (model.H >= 0).all()
+    error = (torch.from_numpy(X) - model.decode(model.encode(X).mean)).square().sum()
+    assert float(error) < 0.02 * np.square(X).sum()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_scaling_x_scales_h_and_leaves_the_encoder(scale):
+    X, mask = problem()
+    one, other = PAENMF(K).initialise(as_matrix(X, mask)), PAENMF(K).initialise(as_matrix(X * scale, mask))
+    assert torch.allclose(other.H / scale, one.H, rtol=1e-6, atol=1e-9)
+    assert float(other.sigma2) / scale**2 == pytest.approx(float(one.sigma2), rel=1e-6)
+    assert torch.allclose(other.encode(X * scale, mask).scale, one.encode(X, mask).scale, rtol=1e-6)
+
+
+def test_the_start_is_repeatable_and_leaves_the_global_generators():
+    X, _ = problem()
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    one, two, other = (PAENMF(K, encoder=(8,)).initialise(as_matrix(X), seed) for seed in (4, 4, 5))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(one.body[0].weight, other.body[0].weight)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize("X", [torch.zeros(6, 4), torch.eye(4, 5), torch.ones(3, 9), torch.ones(1, 1)])
+@pytest.mark.parametrize("rank", [1, 6])
+def test_degenerate_data_give_a_finite_start(X, rank):
+    model = PAENMF(rank).initialise(as_matrix(X.double()))
+    elbo = plain_elbo(model, X.double()).value
+    assert elbo.isfinite()
+    assert gradients(elbo, model).isfinite().all()
+
+
+def test_concentration_and_scale_stay_in_their_bounds():
+    X, _ = problem()
+    model = started(X.float())
+    for size in (1e-3, 1.0, 1e6):
+        guide = model.encode(torch.randn(50, D, generator=torch.Generator().manual_seed(0)) * size)
+        assert (guide.concentration >= LEAST).all()
+        assert (guide.concentration <= MOST).all()
+        assert (guide.scale > 0).all()
+        assert all(moment.isfinite().all() for moment in weibull_moments(guide))
+
+
+def test_whole_numbers_are_cast():
+    X, _ = problem()
+    model = started(X.float())
+    guide = model.encode(np.arange(2 * D).reshape(2, D))
+    assert guide.batch_shape == (2, K)
+    assert guide.scale.dtype == torch.float32
+    assert not guide.scale.requires_grad
+    assert model.decode(np.ones((2, K), dtype=int)).shape == (2, D)
+
+
+@pytest.mark.parametrize("options", [{}, {"sigma2": 0.5, "encoder": (8, 4)}])
+def test_configuration_and_state_rebuild_the_model(options):
+    X, _ = problem()
+    model = started(X.float(), **options)
+    copy = PAENMF(**model.config())
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.encode(X).scale, model.encode(X).scale)
+    assert torch.equal(copy.H, model.H)
+    assert float(copy.sigma2) == float(model.sigma2)
+
+
+def test_bad_input_gets_its_sentence():
+    X, _ = problem()
+    for options, words in (
+        ({"rank": 0}, "rank is 0"),
+        ({"rank": 2.0}, "rank is 2.0"),
+        ({"rank": 2, "sigma2": 0.0}, "sigma2 is 0.0"),
+        ({"rank": 2, "encoder": "deep"}, "encoder is 'deep'"),
+        ({"rank": 2, "encoder": (0,)}, "widths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            PAENMF(**options)
+    with pytest.raises(RuntimeError, match="no weights yet"):
+        PAENMF(2).encode(X)
+    model = started(X)
+    with pytest.raises(ValueError, match="neither X nor shape"):
+        model()
+    with pytest.raises(ValueError, match="8 columns are asked"):
+        model.encode(torch.ones(2, 8))
+    with pytest.raises(ValueError, match="not finite"):
+        model.encode(torch.full((2, D), torch.nan))
