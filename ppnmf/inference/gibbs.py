@@ -67,7 +67,7 @@ def step(
         noise: draw σ² too.
     """
     kernels = kernels_for(state.params["W"].device)
-    W, H, misfit = sweep_factors(model, state.params, X, (stream, state.sweep), power, first)
+    W, H, misfit = sweep_factors(model.prior, state.params, X, (stream, state.sweep), power, first)
     sigma2 = state.params["sigma2"]
     if noise:
         shape, scale = model.noise_shape + power * X.n_observed / 2, model.noise_scale + power * misfit / 2

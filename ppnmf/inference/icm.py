@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.data.matrix import Dense
+from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference.gibbs import Info, State, _check_counts
 from ppnmf.inference.start import Start, noise_mode, start
 from ppnmf.inference.sweep import sweep_factors
@@ -20,17 +21,38 @@ from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix
 from ppnmf.rng import Stream
 
-__all__ = ["dead_components", "run", "step"]
+__all__ = ["begin", "dead_components", "run", "step"]
+
+ORDINARY_SWEEPS = 10
 
 
 def step(model: Conjugate, state: State, X: Matrix) -> tuple[State, Info]:
     """One sweep of modes: W, H, the noise variance, and the scales of the components."""
-    W, H, misfit = sweep_factors(model, state.params, X, None)
+    W, H, misfit = sweep_factors(model.prior, state.params, X, None)
     sigma2 = noise_mode(model, X, misfit)
     W, H = _balance(model, W, H)
     params = {"W": W, "H": H, "sigma2": sigma2.to(W.dtype)}
     lp = model.log_likelihood(misfit, params["sigma2"], X.n_observed) + model.log_prior(params)
     return State(params, state.sweep + 1), Info(lp)
+
+
+def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start) -> State:
+    """The state before the first sweep: a named start, then ten sweeps of ordinary NMF (flat priors).
+
+    At the start the noise looks as large as the data; a prior would shrink components to zero against it, and zero is
+    absorbing: W_k = 0 makes H_k = 0. Given values are taken as they are.
+    """
+    params = start(model, X, stream, init)
+    if isinstance(init, str):
+        for _ in range(ORDINARY_SWEEPS):
+            W, H, misfit = sweep_factors(_flat, params, X, None)
+            params = {"W": W, "H": H, "sigma2": noise_mode(model, X, misfit).to(W.dtype)}
+    return State(params, 1)
+
+
+def _flat(site: str) -> RectifiedNormal:
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    return RectifiedNormal(zero, zero, validate_args=False)
 
 
 def _balance(model: Conjugate, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +96,7 @@ def run(
     with bar(restarts * max_sweeps, f"icm, {restarts} start(s)", progress) as ticker:
         for restart in range(restarts):
             stream = Stream.of(seed, [restart])
-            state = State(start(model, X, stream, init if not isinstance(init, Posterior) else init), 1)
+            state = begin(model, X, stream, init)
             lp, reached = torch.tensor([-torch.inf], dtype=torch.float64), False
             try:
                 while state.sweep <= max_sweeps and not reached:

@@ -1,4 +1,4 @@
-"""Stochastic variational inference of a model with an encoder: the guide's and the model's parameters raise the ELBO."""
+"""Stochastic variational inference of a model with an encoder: its parameters and the guide's raise the ELBO."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def run(
 ) -> Posterior:
     """Train a copy of `model` on X by Adam, then draw from its guide.
 
-    The learning rate follows a cosine to zero at `steps`, and is multiplied by 0.3 whenever 50 steps have not raised the ELBO by
-    `tol`; when it has fallen to a hundredth and still nothing is gained, the training ends. H stays >= 0 by projection.
-    A model that has weights already is trained on from where it is. Ctrl-C ends the training; the draws are then of what was
-    reached, and `attrs["interrupted"]` is True.
+    The learning rate follows a cosine to zero at `steps`, and is multiplied by 0.3 whenever 50 steps have not raised
+    the ELBO by `tol`; when it has fallen to a hundredth and still nothing is gained, the training ends. H stays >= 0 by
+    projection. A model that has weights already is trained on from where it is. Ctrl-C ends the training; the draws
+    are then of what was reached, and `attrs["interrupted"]` is True.
 
     Args:
         model: offers `guide` (`protocols.Amortised`); it is not changed.
@@ -172,7 +172,7 @@ def _train(
 
 
 def _batches(N: int, size: int | None, stream: Stream, device: torch.device) -> Iterator[Tensor | None]:
-    """Rows of each step: every row once an epoch, in a new order; batches differ by one row at most, so none weighs too much."""
+    """Rows of each step: every row once an epoch, in a new order; the sizes of batches differ by one row at most."""
     if size is None or size >= N:
         while True:
             yield None
@@ -215,7 +215,9 @@ def _log_joint(model: PAENMF, X: Dense, W: Tensor) -> Tensor:
         centre = mean[block.start : block.stop]
         P, Q = (part[0] for part in exact.row_statistics(block, shared))  # (B, K); (K, K), or (B, K, K) with a mask
         slope = P - _product(centre, Q)
-        changes = [part[:, block.start : block.stop].double() - centre for part in W.split(max(1, AT_ONCE // W[0].numel()))]
+        changes = [
+            part[:, block.start : block.stop].double() - centre for part in W.split(max(1, AT_ONCE // W[0].numel()))
+        ]
         error += torch.cat([(change * (_product(change, Q) - 2 * slope)).sum((1, 2)) for change in changes])
         error += exact.residual_sum_of_squares(block, centre[None], H)
     log_likelihood = -0.5 * (X.n_observed * (math.log(2 * math.pi) + sigma2.log()) + error / sigma2)
@@ -243,13 +245,19 @@ def _check(
     tol: float,
 ) -> None:
     if not isinstance(model, PAENMF):
-        raise TypeError(f"svi needs a guide and an encoder; {getattr(model, 'name', type(model).__name__)} offers neither")
+        raise TypeError(
+            f"svi needs a guide and an encoder; {getattr(model, 'name', type(model).__name__)} offers neither"
+        )
     if model.is_initialised and model.H.shape[1] != X.shape[1]:
-        raise ValueError(f"X has {X.shape[1]} columns and the model has weights for {model.H.shape[1]}; start from a new model")
-    for name, count in (("steps", steps), ("draws", draws), ("batch_size", batch_size or 1)):
+        raise ValueError(
+            f"X has {X.shape[1]} columns and the model has weights for {model.H.shape[1]}; start from a new model"
+        )
+    for name, count in (("steps", steps), ("draws", draws), ("batch_size", 1 if batch_size is None else batch_size)):
         if isinstance(count, bool) or not isinstance(count, int) or count < (name != "steps"):
             raise ValueError(f"{name} is {count!r}; it must be a whole number >= {int(name != 'steps')}")
     if not 0 < learning_rate < math.inf or not 0 <= tol < math.inf:
-        raise ValueError(f"learning_rate is {learning_rate!r} and tol {tol!r}; one must be positive, the other not negative")
+        raise ValueError(
+            f"learning_rate is {learning_rate!r} and tol {tol!r}; one must be positive, the other not negative"
+        )
     if objective not in OBJECTIVES:
         raise ValueError(f"objective is {objective!r}; it must be one of {', '.join(OBJECTIVES)}")

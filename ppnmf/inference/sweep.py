@@ -6,20 +6,23 @@ number of threads, each is worked on by one thread, and their sums are added in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels import kernels_for
-from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
+from ppnmf.protocols import Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_map, single_threaded
 
 __all__ = ["Swept", "misfit", "sweep_factors"]
 
 Natural = tuple[Tensor, Tensor]
+Prior = Callable[[str], RectifiedNormal]
 ROWS_AT_ONCE = 1024  # rows of Hᵀ in a task; they are independent, so this changes nothing but who does them
 
 
@@ -32,7 +35,7 @@ class Swept(NamedTuple):
 
 
 def sweep_factors(
-    model: Conjugate,
+    prior: Prior,
     params: Params,
     X: Matrix,
     draw: tuple[Stream, int] | None,
@@ -42,6 +45,7 @@ def sweep_factors(
     """Update W's components and then H's, each from its conditional (or at its mode, where `draw` is None).
 
     Args:
+        prior: site -> its prior, such as `model.prior`.
         params: W (C, N, K), H (C, K, D), sigma2 (C,).
         draw: the stream of the C chains, and the step.
         power: temperature β of the likelihood.
@@ -50,15 +54,15 @@ def sweep_factors(
     with single_threaded():
         W, H = params["W"], params["H"]
         weight = (power / params["sigma2"]).to(W.dtype)
-        W, statistics = _update_W(model, W, H, weight, X, draw, first[0])
-        H = _update_H(model, H, statistics, weight, draw, first[1])
+        W, statistics = _update_W(prior, W, H, weight, X, draw, first[0])
+        H = _update_H(prior, H, statistics, weight, draw, first[1])
         return Swept(W, H, misfit(X, W, H, statistics))
 
 
 def _update_W(
-    model: Conjugate, W: Tensor, H: Tensor, weight: Tensor, X: Matrix, draw: tuple[Stream, int] | None, first: int
+    prior: Prior, W: Tensor, H: Tensor, weight: Tensor, X: Matrix, draw: tuple[Stream, int] | None, first: int
 ) -> tuple[Tensor, Statistics]:
-    kernels, prior = kernels_for(W.device), _natural(model, "W", W.device)
+    kernels, natural_W = kernels_for(W.device), _natural(prior("W"), W.device)
     groups = _groups(W)
     shared = [X.prepare(H[group]) for group in groups]
 
@@ -66,7 +70,7 @@ def _update_W(
         g, rows = task
         block = slice(rows.start, rows.stop)
         P, Q = X.row_statistics(rows, shared[g])
-        mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in prior)
+        mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in natural_W)
         F = kernels.half_sweep(
             W[groups[g], block], _weighted(P, Q, weight[groups[g]]), mine, _address(draw, groups[g], Site.W), block.start, first
         )
@@ -82,15 +86,15 @@ def _update_W(
 
 
 def _update_H(
-    model: Conjugate, H: Tensor, statistics: Statistics, weight: Tensor, draw: tuple[Stream, int] | None, first: int
+    prior: Prior, H: Tensor, statistics: Statistics, weight: Tensor, draw: tuple[Stream, int] | None, first: int
 ) -> Tensor:
-    kernels, prior = kernels_for(H.device), tuple(n.mT for n in _natural(model, "H", H.device))
+    kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in _natural(prior("H"), H.device))
     groups, Ht, D = _groups(H), H.mT, H.shape[-1]
     P, Q = _weighted(*statistics, weight)
 
     def update(task: tuple[int, slice]) -> Tensor:
         g, rows = task
-        mine = tuple(natural[rows] if natural.shape[0] > 1 else natural for natural in prior)
+        mine = tuple(natural[rows] if natural.shape[0] > 1 else natural for natural in natural_H)
         own = Q[groups[g]] if Q.ndim < P.ndim else Q[groups[g], rows]
         part = Statistics(P[groups[g], rows], own)
         return kernels.half_sweep(Ht[groups[g], rows], part, mine, _address(draw, groups[g], Site.H), rows.start, first)
@@ -120,8 +124,7 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
     return reduce(torch.add, direct)
 
 
-def _natural(model: Conjugate, site: str, device: torch.device) -> Natural:
-    prior = model.prior(site)
+def _natural(prior: RectifiedNormal, device: torch.device) -> Natural:
     return prior.precision.to(device), prior.linear.to(device)
 
 

@@ -3,6 +3,7 @@
 import math
 import random
 
+import mpmath
 import numpy as np
 import pyro
 import pytest
@@ -49,11 +50,13 @@ def gradients(value, model):
 
 @pytest.mark.parametrize("k", [0.1, 0.7, 1.0, 3.0, 30.0, 100.0])
 def test_moments_are_those_of_the_weibull(k):
-    mean, variance = weibull_moments(Weibull(torch.tensor(0.3, dtype=torch.float64), torch.tensor(k, dtype=torch.float64)))
+    mean, variance = weibull_moments(
+        Weibull(torch.tensor(0.3, dtype=torch.float64), torch.tensor(k, dtype=torch.float64))
+    )
     assert float(mean) == pytest.approx(stats.weibull_min.mean(k, scale=0.3), rel=1e-11)
-    exact = integrate.quad(lambda u: (0.3 * (-math.log(u)) ** (1 / k) - float(mean)) ** 2, 0, 1, epsabs=0, limit=500)[0]
-    if k > 0.1:  # the quadrature, not the formula, is poor there
-        assert float(variance) == pytest.approx(exact, rel=1e-6)
+    with mpmath.workdps(40):
+        exact = mpmath.mpf(0.3) ** 2 * (mpmath.gamma(1 + 2 / mpmath.mpf(k)) - mpmath.gamma(1 + 1 / mpmath.mpf(k)) ** 2)
+    assert float(variance) == pytest.approx(float(exact), rel=1e-10)
 
 
 def test_the_variance_keeps_its_accuracy_in_single_precision():
@@ -68,19 +71,25 @@ def test_the_variance_keeps_its_accuracy_in_single_precision():
 def test_the_analytic_elbo_is_the_mean_of_trace_mean_field_elbo(masked, sigma2):
     X, mask = problem()
     mask = mask if masked else None
-    model, draws = started(X, mask, sigma2=sigma2), 4000
+    model = started(X, mask, sigma2=sigma2)
+    pyros = TraceMeanField_ELBO(num_particles=50, vectorize_particles=True, max_plate_nesting=2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         losses, sampled = [], []
-        for _ in range(draws // 10):
-            value = -TraceMeanField_ELBO(num_particles=10).differentiable_loss(model, model.guide, X, mask)
+        for _ in range(100):
+            value = -pyros.differentiable_loss(model, model.guide, X, mask)
             losses.append(value.detach())
             sampled.append(gradients(value, model))
     exact = plain_elbo(model, X, mask).value
-    for many, one in ((torch.stack(losses)[:, None], exact.detach()[None]), (torch.stack(sampled), gradients(exact, model))):
+    for many, one in (
+        (torch.stack(losses)[:, None], exact.detach()[None]),
+        (torch.stack(sampled), gradients(exact, model)),
+    ):
         error = many.std(0) / math.sqrt(len(many))
         z = (many.mean(0) - one) / error.clamp(min=1e-9)
-        assert float(z.abs().max()) < 4.8  # about 100 gradients: a correct build fails once in ten thousand
+        assert (
+            float(z.abs().max()) < 5.2
+        )  # about 100 gradients, 99 degrees of freedom: a correct build fails once in ten thousand
 
 
 def test_the_divergence_is_pyros_to_rounding():
@@ -88,10 +97,9 @@ def test_the_divergence_is_pyros_to_rounding():
     model = started(X, mask)
     guide = pyro.poutine.trace(model.guide).get_trace(X, mask)
     story = pyro.poutine.trace(pyro.poutine.replay(model, trace=guide)).get_trace(X, mask)
-    pyros = kl_divergence(guide.nodes["W"]["fn"], story.nodes["W"]["fn"]).sum()
-    assert float(plain_elbo(model, X, mask).divergence) == pytest.approx(float(pyros), rel=1e-12)
-    fixed = analytic_elbo(X, model.posterior(model.coordinates(X)), model.H, model.sigma2)
-    assert float(fixed.divergence) > 0
+    pyros = kl_divergence(guide.nodes["W"]["fn"], story.nodes["W"]["fn"]).sum().detach()
+    assert float(pyros) > 1
+    assert float(plain_elbo(model, X, mask).divergence.detach()) == pytest.approx(float(pyros), rel=1e-12)
 
 
 def test_the_divergence_is_that_to_an_exponential_by_quadrature():
@@ -155,14 +163,16 @@ def test_the_encoder_sees_a_missing_entry_as_its_columns_mean():
 def test_mini_batches_are_unbiased():
     X, mask = problem()
     model = started(X, mask)
-    parts = []
+    parts: list[torch.Tensor] = []
     for rows in torch.arange(N).split(4):
         guide = pyro.poutine.trace(model.guide).get_trace(X, mask, rows=rows)
         assert guide.nodes["W"]["value"].shape == (4, K)
         story = pyro.poutine.trace(pyro.poutine.replay(model, trace=guide)).get_trace(X, mask, rows=rows)
         assert story.nodes["W"]["scale"] == N / 4
         parts.append(kl_divergence(guide.nodes["W"]["fn"], story.nodes["W"]["fn"]).sum() * guide.nodes["W"]["scale"])
-    assert float(sum(parts) / 3) == pytest.approx(float(plain_elbo(model, X, mask).divergence), rel=1e-12)
+    assert float(sum(parts).detach() / 3) == pytest.approx(
+        float(plain_elbo(model, X, mask).divergence.detach()), rel=1e-12
+    )
 
 
 def test_the_traced_log_joint_is_the_formula():
@@ -170,9 +180,9 @@ def test_the_traced_log_joint_is_the_formula():
     model = started(X, mask, sigma2=0.7)
     W = torch.rand(N, K, dtype=torch.float64) + 0.1
     trace = pyro.poutine.trace(pyro.condition(model, {"W": W})).get_trace(X, mask)
-    residual = (X - W @ model.H)[mask]
-    exact = -W.sum() - 0.5 * residual.square().sum() / 0.7 - 0.5 * mask.sum() * math.log(2 * math.pi * 0.7)
-    assert float(trace.log_prob_sum()) == pytest.approx(float(exact), rel=1e-12)
+    residual = (X - W @ model.H.detach())[mask]
+    exact = -W.sum() - 0.5 * residual.square().sum() / 0.7 - 0.5 * len(residual) * math.log(2 * math.pi * 0.7)
+    assert float(trace.log_prob_sum().detach()) == pytest.approx(float(exact), rel=1e-12)
     assert {frame.name for frame in trace.nodes["X"]["cond_indep_stack"]} == {"row", "column"}
     assert {frame.name for frame in trace.nodes["W"]["cond_indep_stack"]} == {"row", "component"}
     assert torch.equal(trace.nodes["H"]["value"], model.H)
@@ -204,10 +214,10 @@ def test_nuts_agrees_with_the_exact_posterior_of_one_loading():
     mass, first = (integrate.quad(lambda w, p=p: w**p * density(w), 0, 20)[0] for p in (0, 1))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        sampler = MCMC(NUTS(model), num_samples=400, warmup_steps=100, disable_progbar=True)
+        sampler = MCMC(NUTS(model), num_samples=200, warmup_steps=50, disable_progbar=True)
         sampler.run(X)
     W = sampler.get_samples()["W"]
-    assert W.shape == (400, 1, 1)
+    assert W.shape == (200, 1, 1)
     n_eff = float(sampler.diagnostics()["W"]["n_eff"])
     assert abs(float(W.mean()) - first / mass) < 4.5 * float(W.std()) / math.sqrt(n_eff)
 
@@ -224,10 +234,10 @@ def test_the_start_is_near_ordinary_nmf():
     from sklearn.decomposition import NMF
 
     generator = np.random.default_rng(3)
-    X = generator.exponential(size=(200, 3)) @ generator.exponential(size=(3, 20)) + 0.05 * generator.random((200, 20))
+    X = generator.exponential(size=(200, 3)) @ generator.exponential(size=(3, 20)) + 0.3 * generator.random((200, 20))
     model = PAENMF(3).initialise(as_matrix(X))
     best = NMF(3, init="nndsvda", max_iter=1000, tol=1e-6).fit(X).reconstruction_err_ ** 2
-    assert float(model.sigma2) * X.size < 1.5 * best
+    assert float(model.sigma2.detach()) * X.size < 1.5 * best
     assert (model.H >= 0).all()
     error = (torch.from_numpy(X) - model.decode(model.encode(X).mean)).square().sum()
     assert float(error) < 0.02 * np.square(X).sum()
@@ -238,7 +248,7 @@ def test_scaling_x_scales_h_and_leaves_the_encoder(scale):
     X, mask = problem()
     one, other = PAENMF(K).initialise(as_matrix(X, mask)), PAENMF(K).initialise(as_matrix(X * scale, mask))
     assert torch.allclose(other.H / scale, one.H, rtol=1e-6, atol=1e-9)
-    assert float(other.sigma2) / scale**2 == pytest.approx(float(one.sigma2), rel=1e-6)
+    assert float(other.sigma2.detach()) / scale**2 == pytest.approx(float(one.sigma2.detach()), rel=1e-6)
     assert torch.allclose(other.encode(X * scale, mask).scale, one.encode(X, mask).scale, rtol=1e-6)
 
 
@@ -292,7 +302,7 @@ def test_configuration_and_state_rebuild_the_model(options):
     copy.load_state_dict(model.state_dict())
     assert torch.equal(copy.encode(X).scale, model.encode(X).scale)
     assert torch.equal(copy.H, model.H)
-    assert float(copy.sigma2) == float(model.sigma2)
+    assert torch.equal(copy.sigma2, model.sigma2)
 
 
 def test_bad_input_gets_its_sentence():

@@ -1,0 +1,1 @@
+"""Reading draws (`alignment`), judging them (`convergence`), and proving a sampler right (`calibration`)."""

@@ -1,0 +1,95 @@
+"""One order of the components for all draws: the likelihood sees W and H only up to order and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ppnmf.posterior import Posterior
+
+__all__ = ["align", "best_orders"]
+
+Reference = Posterior | Mapping[str, Any]
+
+
+def align(post: Posterior, reference: Reference | None = None, scale: bool = False) -> Posterior:
+    """The same draws with the components of each in the order that fits the reference best.
+
+    W @ H, hence the likelihood, stays as it is, and so does the log joint when the prior's rates are the same for all
+    components. Averages of W and H over draws make sense only after this, and only where the chains agree.
+
+    Args:
+        reference: W (N, K) and H (K, D) whose order is taken: a Posterior, of which the draw with the greatest log joint
+            is taken, or a dict with W and H; the greatest log joint of `post` itself by default.
+        scale: make the rows of H sum to one and scale W so that W @ H stays. For reading only: such values no longer
+            follow the posterior, and nothing that needs a density may be computed from them.
+
+    Returns: a Posterior whose attrs["alignment"] holds "reference", "scaled", and "order": [chain][draw][k] is the
+        number that component k had before.
+
+    Raises:
+        KeyError: W or H was not kept.
+        ValueError: the reference has other shapes.
+    """
+    W, H = post._kept("W"), post._kept("H")
+    V, G = _reference(post, reference)
+    order = best_orders(W.flatten(0, 1), H.flatten(0, 1), V, G).unflatten(0, W.shape[:2])
+    if not bool((order == torch.arange(order.shape[-1])).all()):
+        index = order.to(W.device)
+        W = W.gather(-1, index[..., None, :].expand(W.shape))
+        H = H.gather(-2, index[..., :, None].expand(H.shape))
+    if scale:
+        W, H = _scaled(W, H)
+    chain, draw = divmod(int(post.stats["lp"].argmax()), post.n_draws)
+    facts = {
+        "reference": "given" if reference is not None else {"chain": chain, "draw": draw},
+        "scaled": scale,
+        "order": order.tolist(),
+    }
+    return replace(post, draws={**post.draws, "W": W, "H": H}, attrs={**post.attrs, "alignment": facts})
+
+
+def best_orders(W: Tensor, H: Tensor, V: Tensor, G: Tensor) -> Tensor:
+    r"""Orders of the components of the draws W (S, N, K), H (S, K, D) that fit V (N, K), G (K, D) best.
+
+    Least is :math:`\sum_k \|W_{o(k)} H_{o(k)} - V_k G_k\|^2`, which order and nothing else can change through
+    :math:`\sum_k (W_{o(k)} \cdot V_k) (H_{o(k)} \cdot G_k)`: two K × K products and an assignment a draw, no N × D
+    matrix. The scale of a component plays no part, and one that is zero throughout takes the place that is left.
+
+    Returns: (S, K), on the CPU: entry [s, k] is the component of draw s that belongs in place k.
+
+    References: Kuhn (1955), the Hungarian method; Stephens (2000), doi:10.1111/1467-9868.00265, for such relabelling.
+    """
+    K = W.shape[-1]
+    gain = ((V.mT @ W) * (G @ H.mT)).double().cpu().numpy()  # (S, K of the reference, K of the draw)
+    orders = np.empty((len(gain), K), dtype=np.int64)
+    for s, of_draw in enumerate(gain):
+        orders[s] = linear_sum_assignment(of_draw, maximize=True)[1]
+    return torch.from_numpy(orders)
+
+
+def _reference(post: Posterior, reference: Reference | None) -> tuple[Tensor, Tensor]:
+    if reference is None or isinstance(reference, Posterior):
+        best = (reference or post).best()
+        V, G = best._kept("W")[0, 0], best._kept("H")[0, 0]
+    else:
+        V, G = (torch.as_tensor(reference[site]) for site in ("W", "H"))
+    W, H = post.draws["W"], post.draws["H"]
+    if V.shape != W.shape[2:] or G.shape != H.shape[2:]:
+        raise ValueError(
+            f"the reference has W {tuple(V.shape)} and H {tuple(G.shape)}; the draws have {tuple(W.shape[2:])} and "
+            f"{tuple(H.shape[2:])}: take a reference of the same data and rank"
+        )
+    return V.to(W), G.to(H)
+
+
+def _scaled(W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
+    total = H.sum(-1)
+    total = torch.where(total > 0, total, torch.ones_like(total))
+    return W * total[..., None, :], H / total[..., None]

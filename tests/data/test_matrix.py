@@ -1,0 +1,106 @@
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+from ppnmf.data.matrix import as_matrix
+
+X = np.arange(12.0).reshape(3, 4)
+SEEN = np.array([[True, True, False, True], [True, False, True, True], [False, True, True, True]])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [X, torch.from_numpy(X), X.astype(int), scipy.sparse.csr_matrix(X), scipy.sparse.csc_array(X), X.tolist(), X[:, ::-1][:, ::-1]],
+    ids=["numpy", "torch", "integers", "csr", "csc array", "lists", "negative strides"],
+)
+def test_every_kind_of_input_gives_the_same_matrix(given):
+    data = as_matrix(given)
+    assert data.dtype == torch.float64 and data.shape == (3, 4) and data.mask is None
+    assert np.array_equal(data.values.numpy(), X)
+
+
+@pytest.mark.parametrize("given,kept", [(np.float32, torch.float32), (np.float64, torch.float64), (np.uint8, torch.float64), (np.float16, torch.float32)])
+def test_floating_input_keeps_its_type_and_integers_become_double(given, kept):
+    assert as_matrix(X.astype(given)).dtype == kept
+
+
+def test_a_read_only_array_is_taken_and_nothing_is_written_to_the_input():
+    given = X.copy()
+    given.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_matrix(given, SEEN)
+    assert np.array_equal(given, X)
+
+
+@pytest.mark.parametrize(
+    "given,options,sentence",
+    [
+        (X[0], {}, r"X has shape \(4,\)"),
+        (X[:0], {}, r"X has shape \(0, 4\)"),
+        (np.where(X == 5, np.nan, X), {}, "X has 1 NaN entries; if they are missing"),
+        (np.where(X == 5, np.inf, X), {}, "X has 1 infinite entries"),
+        (X.astype(complex), {}, "complex128; real numbers"),
+        (np.array([["a"]]), {}, "real numbers are needed"),
+        (X, {"mask": SEEN.T}, r"mask has shape \(4, 3\)"),
+        (X, {"mask": SEEN.astype(int)}, "booleans are needed"),
+        (X, {"mask": np.zeros_like(SEEN)}, "no entry of X is observed"),
+        (X, {"missing": "zero"}, "missing is 'zero'"),
+        (np.where(X == 5, np.nan, X), {"mask": X != 6}, "X has 1 NaN entries"),
+    ],
+)
+def test_bad_input_gets_its_sentence(given, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        as_matrix(given, **options)
+
+
+def test_what_lies_under_the_mask_does_not_leak():
+    dirty = np.where(SEEN, X, np.nan)
+    dirty[0, 2] = np.inf
+    clean, marked = as_matrix(X, SEEN), as_matrix(dirty, SEEN)
+    by_nan = as_matrix(np.where(SEEN, X, np.nan), missing="nan")
+    for data in (marked, by_nan):
+        assert torch.equal(data.values, clean.values) and torch.equal(data.mask, clean.mask)
+    assert clean.n_observed == 9 and clean.sum_of_squares == (X[SEEN] ** 2).sum()
+    assert clean.mean() == pytest.approx(X[SEEN].mean()) and clean.variance() == pytest.approx(X[SEEN].var())
+    assert clean.column_means().tolist() == [X[SEEN[:, j], j].mean() for j in range(4)]
+
+
+def test_a_row_or_column_with_nothing_observed_is_a_warning():
+    seen = SEEN.copy()
+    seen[1] = False
+    with pytest.warns(UserWarning, match=r"1 row\(s\) of X have nothing observed"):
+        as_matrix(X, seen)
+
+
+@pytest.mark.parametrize("mask", [None, SEEN])
+def test_statistics_over_blocks_are_the_sums_they_stand_for(mask, monkeypatch):
+    monkeypatch.setattr("ppnmf.data.matrix.BLOCK_ENTRIES", 8)
+    data = as_matrix(X, mask)
+    assert data.blocks == [range(0, 2), range(2, 3)]
+    seen = np.ones_like(SEEN) if mask is None else mask
+    W, H = np.random.default_rng(0).random((3, 2)), np.random.default_rng(1).random((2, 4))
+    shared = data.prepare(torch.from_numpy(H)[None])
+    P, Q = zip(*(data.row_statistics(rows, shared) for rows in data.blocks), strict=True)
+    assert np.allclose(torch.cat(P, 1)[0], (X * seen) @ H.T)
+    for i, rows in enumerate(data.blocks):
+        wanted = np.einsum("ij,kj,lj->ikl", seen[rows.start : rows.stop], H, H)
+        assert np.allclose(np.broadcast_to(Q[i][0].numpy(), wanted.shape), wanted)
+    parts = [data.column_statistics(rows, torch.from_numpy(W[rows.start : rows.stop])[None]) for rows in data.blocks]
+    assert np.allclose(sum(part.P for part in parts)[0], (X * seen).T @ W)
+    wanted = np.einsum("ij,ik,il->jkl", seen, W, W)
+    assert np.allclose(np.broadcast_to(sum(part.Q for part in parts)[0].numpy(), wanted.shape), wanted)
+    misfit = sum(
+        data.residual_sum_of_squares(rows, torch.from_numpy(W[rows.start : rows.stop])[None], torch.from_numpy(H)[None])
+        for rows in data.blocks
+    )
+    assert float(misfit[0]) == pytest.approx((((X - W @ H) * seen) ** 2).sum())
+
+
+def test_hiding_cells_and_transposing_keep_the_data():
+    data = as_matrix(X, SEEN).hide(torch.from_numpy(X != 0))
+    assert data.n_observed == 8 and float(data.values[0, 0]) == 0
+    assert torch.equal(data.transposed().values, data.values.T) and torch.equal(data.transposed().mask, data.mask.T)

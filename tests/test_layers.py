@@ -1,0 +1,57 @@
+"""Imports point one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ppnmf
+
+ROOT = Path(ppnmf.__file__).parent
+LAYERS = [
+    {"distributions", "protocols", "rng", "threads", "progress"},
+    {"data", "kernels", "models"},
+    {"posterior"},
+    {"inference"},
+    {"diagnostics", "evidence"},
+    {"plots", "report", "estimator", "cli", "zoo"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def imported(path: Path, at_import: bool) -> set[str]:
+    """First names below ppnmf that a file imports; `at_import`: only those outside functions."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        node for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) for node in ast.walk(f)
+    }
+    typing_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if (at_import and node in inside) or node in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ppnmf":
+            names |= {node.module} if node.module != "ppnmf" else {f"ppnmf.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.startswith("ppnmf.")}
+    return {name.split(".")[1] for name in names}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if own == "__init__" or own == "_models":
+        return
+    allowed = {name for name, level in LEVEL.items() if level <= LEVEL[own]}
+    # reading a posterior back looks its model up by name, inside the function
+    assert imported(path, at_import=True) - {"__version__"} <= allowed
+
+
+def test_no_test_of_ours_names_a_layer_that_is_not_there():
+    modules = {path.stem if path.is_file() else path.name for path in ROOT.iterdir() if path.name[0] not in "_."}
+    assert {name for name in modules if name != "py"} <= set(LEVEL) | {"py.typed"}
