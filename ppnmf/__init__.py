@@ -22,7 +22,7 @@ _HOME = {  # public name -> the module that holds it
     "plots": "ppnmf.plots",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

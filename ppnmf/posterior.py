@@ -62,7 +62,9 @@ class Posterior:
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{name} {tuple(values.shape)}" for name, values in self.draws.items())
-        return f"Posterior({self.model.name} by {self.method}: {self.chains} chain(s) × {self.n_draws} draw(s); {sites})"
+        return (
+            f"Posterior({self.model.name} by {self.method}: {self.chains} chain(s) × {self.n_draws} draw(s); {sites})"
+        )
 
     def mean(self, site: str) -> Tensor:
         """Mean over chains and draws; of factors it means something only when their components are aligned."""
@@ -205,7 +207,7 @@ class Posterior:
         config = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
         state = {k[len("state.") :]: v for k, v in arrays.items() if k.startswith("state.")}
         model = REGISTRY[facts["model"]](**config)
-        if state:
+        if isinstance(model, torch.nn.Module):
             model.load_state_dict(state)
         X = Dense(values, None) if bool(mask.all()) else Dense(torch.where(mask, values, 0.0), mask)
         rest = {name: facts[name] for name in ("method", "seed", "timings", "attrs")}
@@ -243,6 +245,4 @@ def _names(names: Sequence[str] | None, size: int, what: str) -> Any:
 def _dataset(arrays: dict[str, Tensor]) -> xarray.Dataset:
     import xarray as xr
 
-    return xr.Dataset(
-        {name: ([f"{name}_{axis}" for axis in range(a.ndim)], _numpy(a)) for name, a in arrays.items()}
-    )
+    return xr.Dataset({name: ([f"{name}_{axis}" for axis in range(a.ndim)], _numpy(a)) for name, a in arrays.items()})

@@ -116,6 +116,14 @@ class Matrix(Protocol):
         """Σ x² over the observed entries."""
         ...
 
+    def mean(self) -> float:
+        """Mean of the observed entries."""
+        ...
+
+    def filled(self) -> Tensor:
+        """X (N, D) in memory, a missing entry as its column's observed mean."""
+        ...
+
     @property
     def blocks(self) -> list[range]: ...
 

@@ -71,9 +71,7 @@ class Stream:
         """The stream of one chain."""
         return Stream(self.keys[index : index + 1])
 
-    def uniforms(
-        self, step: int, site: Site, rows: range, columns: int, device: torch.device | str = "cpu"
-    ) -> Tensor:
+    def uniforms(self, step: int, site: Site, rows: range, columns: int, device: torch.device | str = "cpu") -> Tensor:
         """Uniforms in (0, 1), float64, shape (C, len(rows), columns): entry [c, i, k] belongs to row rows[i]."""
         pairs = (columns + 1) // 2
         keys = torch.tensor(self.keys, dtype=torch.int64, device=device)[:, :, None, None]
@@ -125,7 +123,7 @@ def _to_unit(high: Tensor, low: Tensor) -> Tensor:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _round(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[int, int, int, int]:
+def _round(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     p0 = c0 * np.uint64(0xD2511F53)
     p1 = c2 * np.uint64(0xCD9E8D57)
     low = np.uint64(0xFFFFFFFF)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -20,24 +21,22 @@ Result = TypeVar("Result")
 WORTH_A_THREAD = 500_000  # operations in a task below which handing it over costs more than doing it
 
 _workers: dict[int, ThreadPoolExecutor] = {}
-_allowed = 1
+_allowed: ContextVar[int] = ContextVar("threads that a map may use", default=1)  # 1 in the workers themselves
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """torch's products on one thread each; as many tasks at once as torch had threads before."""
-    global _allowed
-    before, outer = torch.get_num_threads(), _allowed
+    before = torch.get_num_threads()
     if before == 1:
         yield
         return
-    _pool(before)  # its threads are started while torch's own setting is put back below
     torch.set_num_threads(1)
-    _allowed = before
+    token = _allowed.set(before)
     try:
         yield
     finally:
-        _allowed = outer
+        _allowed.reset(token)
         torch.set_num_threads(before)
 
 
@@ -47,9 +46,10 @@ def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], opera
     Args:
         operations: floating-point operations of one task, about.
     """
-    if _allowed == 1 or len(tasks) == 1 or operations < WORTH_A_THREAD:
+    allowed = _allowed.get()
+    if allowed == 1 or len(tasks) == 1 or operations < WORTH_A_THREAD:
         return [function(task) for task in tasks]
-    return list(_pool(_allowed).map(function, tasks))
+    return list(_pool(allowed).map(function, tasks))
 
 
 def _pool(size: int) -> ThreadPoolExecutor:

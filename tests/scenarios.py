@@ -9,7 +9,9 @@ from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Site, Stream
 
 
-def drawn(N: int, D: int, rank: int, rate: float = 1.0, noise: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def drawn(
+    N: int, D: int, rank: int, rate: float = 1.0, noise: float = 1.0, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """X (N, D) with its true W (N, K) and H (K, D), float64; `noise` is the variance."""
     u = Stream.of(seed).uniforms(0, Site.DATA, range(2 * N + D), max(rank, D))[0]
     W, H = -u[:N, :rank].log() / rate, -u[N : N + D, :rank].mT.log() / rate

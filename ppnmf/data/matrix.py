@@ -75,6 +75,10 @@ class Dense:
         overall = torch.as_tensor(self.mean(), dtype=self.dtype, device=self.device)
         return torch.where(count > 0, self.values.sum(0) / count.clamp(min=1), overall)
 
+    def filled(self) -> Tensor:
+        """The values, a missing entry as its column's observed mean."""
+        return self.values if self.mask is None else torch.where(self.mask, self.values, self.column_means())
+
     def transposed(self) -> Dense:
         """The same data with rows and columns exchanged."""
         mask = None if self.mask is None else self.mask.mT.contiguous()
@@ -113,7 +117,7 @@ class Dense:
 
 
 def _products(F: Tensor) -> Tensor:
-    """Products of the pairs of columns of F (*, R, K), shape (*, R, K (K + 1) / 2): a masked Gram matrix is linear in them."""
+    """Products of the pairs of columns of F (*, R, K), shape (*, R, K (K + 1) / 2)."""
     i, j = torch.triu_indices(F.shape[-1], F.shape[-1], device=F.device)
     return F[..., i] * F[..., j]
 
@@ -126,9 +130,7 @@ def _unpacked(packed: Tensor, K: int) -> Tensor:
     return packed[..., place.flatten()].unflatten(-1, (K, K))
 
 
-def as_matrix(
-    X: Any, mask: Any = None, missing: str = "error", device: torch.device | str | None = None
-) -> Dense:
+def as_matrix(X: Any, mask: Any = None, missing: str = "error", device: torch.device | str | None = None) -> Dense:
     """Check X and its mask, and make them a `Dense`.
 
     Args:
@@ -146,7 +148,9 @@ def as_matrix(
         raise ValueError(f"missing is {missing!r}; it must be 'error' or 'nan'")
     values = _tensor(X).to(device=device)
     if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"X has shape {tuple(values.shape)}; a matrix (N, D) with at least one row and column is needed")
+        raise ValueError(
+            f"X has shape {tuple(values.shape)}; a matrix (N, D) with at least one row and column is needed"
+        )
     observed = None if mask is None else _mask(mask, values)
     nan = values.isnan()
     if missing == "nan" and bool(nan.any()):

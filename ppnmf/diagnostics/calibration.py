@@ -1,46 +1,54 @@
 r"""Proofs that a sampler is right, which need no second sampler: Geweke's joint test and simulation-based calibration.
 
 Both rest on one identity: parameters drawn from the prior, data drawn given them, and parameters drawn again from the
-posterior of those data have the prior's distribution.
+posterior given those data follow the prior.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor
 
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import State
 from ppnmf.inference.gibbs import step as gibbs_step
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Conjugate, Matrix, Params
+from ppnmf.protocols import Conjugate, Params, Statistics
 from ppnmf.rng import Site, Stream
 
-__all__ = ["SBC", "Geweke", "geweke", "moments", "prior_draws", "quantities", "sbc"]
+__all__ = ["SBC", "Geweke", "SideBySide", "data_draws", "geweke", "moments", "prior_draws", "quantities", "sbc"]
 
-Step = Callable[[Conjugate, State, Matrix, Stream], tuple[State, Any]]
-Functions = Callable[[Conjugate, Params, Dense], dict[str, Tensor]]  # name -> one value a draw, (S, *any)
-CHAIN, PRIOR, DATA, FIT = 0, 1, 2, 3  # replicates that keep the streams of the four uses apart
-REFERENCE_DRAWS = 100_000
+Step = Callable[[Conjugate, State, Any, Stream], tuple[State, Any]]  # (model, state, X, stream) -> (state, ...)
+Fit = Callable[[Conjugate, Dense, int], Posterior]
+# (model, params of S draws, X (S, N, D), mask) -> name -> one value, vector or matrix a draw, (S, *any)
+Functions = Callable[[Conjugate, Params, Tensor, Tensor | None], dict[str, Tensor]]
+
+CHAIN, PRIOR, DATA, RANKS = range(4)  # replicates: what the streams of a seed are used for
+BATCHES = 50  # at least so many stretches of chain from which an error is computed
+REFERENCE = 100_000  # independent draws of the joint distribution, whose error is small beside a chain's
 
 
 @dataclass(frozen=True)
 class Geweke:
-    """Means under the sampler beside those under the prior."""
+    """Means along the chain beside those of the joint distribution; `errors` are of their differences."""
 
     names: tuple[str, ...]
-    means: Tensor  # (M,), float64, like the others
+    means: Tensor  # (M,), float64, as are the others
     expected: Tensor
-    errors: Tensor  # of means - expected
+    errors: Tensor
+    batches: int
 
     @property
     def z(self) -> dict[str, float]:
+        """How many errors each mean is off."""
         return dict(zip(self.names, ((self.means - self.expected) / self.errors).tolist(), strict=True))
 
     @property
@@ -48,13 +56,10 @@ class Geweke:
         """The function that is furthest off, and its z."""
         return max(self.z.items(), key=lambda item: abs(item[1]))
 
-    batches: int = 50
-
     @property
     def p_value(self) -> float:
-        """Chance that a right sampler has a z this far off, by Student's distribution and Bonferroni's bound."""
-        tail = 2 * float(stats.t(self.batches - 1).sf(abs(self.worst[1])))
-        return min(1.0, len(self.names) * tail)
+        """Bound on the chance that a right sampler is this far off anywhere: Student's tail times the number of means."""
+        return min(1.0, len(self.names) * 2 * float(stats.t(self.batches - 1).sf(abs(self.worst[1]))))
 
 
 def geweke(
@@ -65,39 +70,217 @@ def geweke(
     seed: int = 0,
     statistics: Functions | None = None,
     mask: Tensor | None = None,
-    batches: int = 50,
+    chains: int = 1,
 ) -> Geweke:
-    """Alternate X | W, H, σ² and one sweep: a chain whose stationary distribution is the joint one, if the sweep is right.
+    """Alternate X | W, H, σ² and one sweep: if the sweep is right, the chain keeps the joint distribution it starts in.
 
-    The chain starts there too, so there is no warm-up; its means, with errors by batch means, are compared with those
-    of independent draws of the joint distribution.
+    Its means, with errors by batch means, are compared with those of independent draws of the joint distribution.
 
     Args:
-        model: with rates and noise that make a misplaced one show: unequal per entry, E σ² far from 1.
+        model: with rates and noise that let a misplaced one show: unequal per entry, and E σ² far from 1.
         shape: (N, D), a few by a few.
-        step: one sweep of one chain, (model, state, X, stream) -> (state, anything).
-        statistics: functions of (W, H, σ², X) to compare; `moments` by default.
+        step: one sweep.
+        sweeps: of each chain.
+        statistics: what to average; `moments` by default.
         mask: boolean (N, D), True where observed.
+        chains: independent ones, much faster side by side; `step` must then take an X for each (`SideBySide`).
 
     Raises:
-        ValueError: fewer than two sweeps in a batch, or a single batch.
+        ValueError: fewer than two sweeps in a batch.
 
     References: Geweke (2004), "Getting it right", doi:10.1198/016214504000001132.
     """
-    if batches < 2 or sweeps < 2 * batches:
-        raise ValueError(f"{sweeps} sweeps in {batches} batches; at least two batches of two sweeps are needed")
+    batches = chains * -(-BATCHES // chains)
+    if chains < 1 or sweeps * chains < 2 * batches:
+        raise ValueError(f"{chains} chain(s) of {sweeps} sweeps are too few; {2 * batches} sweeps in all are the least")
     functions = statistics or moments
-    own, for_data = (Stream.of(seed, replicates=(use,)) for use in (CHAIN, DATA))
-    params, visited, data = prior_draws(model, shape, 1, seed), [], []
+    own, for_data = (Stream.of(seed, chains, replicates=(use,)) for use in (CHAIN, DATA))
+    params: Params = prior_draws(model, shape, chains, Stream.of(seed, replicates=(PRIOR,)))
+    visited, data = [], []
     for s in range(1, sweeps + 1):
-        X = _drawn_data(model, params, for_data, s, mask)
-        params = step(model, State(params, s), X, own)[0].params
+        X = data_draws(model, params, for_data, s)
+        params = step(model, State(params, s), _matrix(X, mask), own)[0].params
         visited.append(params)
-        data.append(_drawn_data(model, params, for_data, s + 1, mask).values)
-    chain = {site: torch.cat([params[site] for params in visited]) for site in params}
-    found = functions(model, chain, Dense(torch.stack(data), mask))
-    independent = prior_draws(model, shape, REFERENCE_DRAWS, seed + 1)
-    known = functions(model, independent, _drawn_data(model, independent, Stream.of(seed, replicates=(PRIOR,)), 0, mask, True))
-    means, squares = _means_and_squares(found, batches)
-    expected, reference = _means_and_squares(known, 1000)
-    return Geweke(_names(found), means, expected, (squares + reference).sqrt(), batches)
+        data.append(X)  # X and the parameters drawn given it follow the joint distribution too
+    chain = {site: torch.stack([each[site] for each in visited], 1).flatten(0, 1) for site in params}
+    found = functions(model, chain, torch.stack(data, 1).flatten(0, 1), mask)
+    independent = prior_draws(model, shape, REFERENCE, Stream.of(seed + 1, replicates=(PRIOR,)))
+    its_data = data_draws(model, independent, Stream.of(seed + 1, replicates=(DATA,)), 0)
+    means, variances = _averaged(found, batches)
+    expected, known = _averaged(functions(model, independent, its_data, mask), 1000)
+    return Geweke(_names(found), means, expected, (variances + known).sqrt(), batches)
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """A `Matrix` with an X of its own for each chain: small ones, all of the same shape and mask."""
+
+    each: tuple[Dense, ...]
+
+    shape = property(lambda self: self.each[0].shape)
+    dtype = property(lambda self: self.each[0].dtype)
+    device = property(lambda self: self.each[0].device)
+    n_observed = property(lambda self: self.each[0].n_observed)
+    blocks = property(lambda self: self.each[0].blocks)
+
+    @cached_property
+    def sum_of_squares(self) -> Tensor:
+        return torch.tensor([X.sum_of_squares for X in self.each], dtype=torch.float64, device=self.device)
+
+    def prepare(self, H: Tensor) -> Statistics:
+        return _joined([X.prepare(own) for X, own in zip(self.each, H.split(1), strict=True)])
+
+    def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
+        own = [Statistics(P, Q) for P, Q in zip(shared.P.split(1), shared.Q.split(1), strict=True)]
+        return _joined([X.row_statistics(rows, part) for X, part in zip(self.each, own, strict=True)])
+
+    def column_statistics(self, rows: range, W: Tensor) -> Statistics:
+        return _joined([X.column_statistics(rows, own) for X, own in zip(self.each, W.split(1), strict=True)])
+
+    def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
+        pairs = zip(self.each, W.split(1), H.split(1), strict=True)
+        return torch.cat([X.residual_sum_of_squares(rows, w, h) for X, w, h in pairs])
+
+
+@dataclass(frozen=True)
+class SBC:
+    """Ranks of true values among posterior draws, made continuous: `ranks[name]` (simulations,) is uniform on (0, 1)."""
+
+    ranks: dict[str, Tensor]
+    draws: int
+
+    @property
+    def p_values(self) -> dict[str, float]:
+        """Of each quantity's ranks, by Kolmogorov and Smirnov's test of uniformity, which is exact here."""
+        return {name: float(stats.kstest(ranks.numpy(), "uniform").pvalue) for name, ranks in self.ranks.items()}
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The least uniform quantity, and its p-value."""
+        return min(self.p_values.items(), key=lambda item: item[1])
+
+    @property
+    def p_value(self) -> float:
+        """Bound on the chance that a right method looks this bad anywhere (Bonferroni)."""
+        return min(1.0, len(self.ranks) * self.worst[1])
+
+
+def sbc(
+    model: Conjugate,
+    shape: tuple[int, int],
+    fit: Fit,
+    simulations: int = 200,
+    seed: int = 0,
+    statistics: Functions | None = None,
+    mask: Tensor | None = None,
+) -> SBC:
+    """Simulation-based calibration: ranks of the truth among posterior draws, over data sets drawn from the model.
+
+    Args:
+        shape: (N, D).
+        fit: (model, X, seed) -> Posterior; thin its draws until they are nearly independent.
+        statistics: what to rank; `quantities` by default. A mistake in the noise shows in sigma2 and the log likelihood alone.
+        mask: boolean (N, D), True where observed.
+
+    References: Talts, Betancourt, Simpson, Vehtari, Gelman (2018), arXiv:1804.06788; Modrák et al. (2023),
+        doi:10.1214/23-BA1404, on why the log likelihood belongs among the quantities.
+    """
+    functions = statistics or quantities
+    truth = prior_draws(model, shape, simulations, Stream.of(seed, replicates=(PRIOR,)))
+    X = data_draws(model, truth, Stream.of(seed, replicates=(DATA,)), 0)
+    ranks: dict[str, list[Tensor]] = {}
+    draws = 0
+    for s in range(simulations):
+        post = fit(model, _dense(X[s], mask), seed + 1 + s)
+        drawn = {site: values.flatten(0, 1) for site, values in post.draws.items()}
+        draws = len(drawn["sigma2"])
+        own = functions(model, {site: values[s : s + 1] for site, values in truth.items()}, X[s : s + 1], mask)
+        others = functions(model, drawn, X[s].expand(draws, *shape), mask)
+        for name, value in own.items():
+            ranks.setdefault(name, []).append((others[name] < value).sum(0))
+    whole = {name: torch.stack(values) for name, values in ranks.items()}  # 0 ... draws
+    jitter = Stream.of(seed, replicates=(RANKS,)).uniforms(0, Site.DATA, range(simulations), 1)[0]
+    flat = {name: ((_flat(values) + jitter) / (draws + 1)) for name, values in whole.items()}
+    return SBC({label: flat[name][:, j] for name in whole for j, label in enumerate(_labels(name, whole[name]))}, draws)
+
+
+def moments(model: Conjugate, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """First and second moments of the factors, W @ H, log σ², 1 / σ² (σ² has heavy tails), and the log likelihood."""
+    W, H, sigma2 = params["W"], params["H"], params["sigma2"]
+    return {
+        "W": W,
+        "H": H,
+        "W²": W.square(),
+        "H²": H.square(),
+        "WH": W @ H,
+        "log sigma2": sigma2.log(),
+        "1 / sigma2": 1 / sigma2,
+        "log likelihood": _log_likelihood(model, params, X, mask),
+    }
+
+
+def quantities(model: Conjugate, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """σ², the log likelihood, and the entries of W, H and W @ H."""
+    W, H = params["W"], params["H"]
+    log_likelihood = _log_likelihood(model, params, X, mask)
+    return {"sigma2": params["sigma2"], "log likelihood": log_likelihood, "W": W, "H": H, "WH": W @ H}
+
+
+def prior_draws(model: Conjugate, shape: tuple[int, int], n: int, stream: Stream) -> dict[str, Tensor]:
+    """n draws of W (n, N, K), H (n, K, D), sigma2 (n,) from the prior by inverse distribution functions, float64."""
+    (N, D), K = shape, model.rank
+    u = stream.uniforms(0, Site.START, range(n), (N + D) * K + 1)[0]
+    of_W, of_H, of_noise = u.split([N * K, D * K, 1], dim=-1)
+    gamma = special.gammainccinv(model.noise_shape, of_noise[:, 0].numpy())
+    return {
+        "W": model.prior("W").survival_inverse(of_W.reshape(n, N, K)),
+        "H": model.prior("H").survival_inverse(of_H.reshape(n, K, D)),
+        "sigma2": model.noise_scale / torch.from_numpy(np.asarray(gamma)),
+    }
+
+
+def data_draws(model: Conjugate, params: Params, stream: Stream, step: int) -> Tensor:
+    """One X for each of S draws of the parameters, shape (S, N, D)."""
+    likelihood = model.likelihood(params)
+    S, N, D = likelihood.batch_shape
+    return likelihood.icdf(stream.uniforms(step, Site.DATA, range(S * N), D)[0].reshape(S, N, D))
+
+
+def _log_likelihood(model: Conjugate, params: Params, X: Tensor, mask: Tensor | None) -> Tensor:
+    every = model.likelihood(params).log_prob(X)
+    return (every if mask is None else every * mask).sum((-2, -1))
+
+
+def _matrix(X: Tensor, mask: Tensor | None) -> Dense | SideBySide:
+    each = tuple(_dense(own, mask) for own in X)
+    return each[0] if len(each) == 1 else SideBySide(each)
+
+
+def _dense(X: Tensor, mask: Tensor | None) -> Dense:
+    return Dense(X if mask is None else torch.where(mask, X, torch.zeros_like(X)), mask)
+
+
+def _joined(parts: list[Statistics]) -> Statistics:
+    return Statistics(torch.cat([part.P for part in parts]), torch.cat([part.Q for part in parts]))
+
+
+def _averaged(values: dict[str, Tensor], batches: int) -> tuple[Tensor, Tensor]:
+    """Means, and the variances of the means from those of batches."""
+    flat = torch.cat([_flat(value) for value in values.values()], -1)
+    size = len(flat) // batches
+    of_batches = flat[: size * batches].unflatten(0, (batches, size)).mean(1)
+    return of_batches.mean(0), of_batches.var(0) / batches
+
+
+def _names(values: dict[str, Tensor]) -> tuple[str, ...]:
+    return tuple(label for name, value in values.items() for label in _labels(name, value))
+
+
+def _flat(values: Tensor) -> Tensor:
+    return values.double().reshape(len(values), -1)
+
+
+def _labels(name: str, values: Tensor) -> list[str]:
+    if values.ndim == 1:
+        return [name]
+    return [f"{name}[{', '.join(map(str, at))}]" for at in product(*(range(size) for size in values.shape[1:]))]

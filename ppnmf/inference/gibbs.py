@@ -119,7 +119,9 @@ def run(
     model.require_proper()
     began, stream = time.perf_counter(), Stream.of(seed, chains)
     state = State(start(model, X, stream, init), 1)
-    store = {site: torch.empty(chains, draws, *state.params[site].shape[1:], dtype=X.dtype, device=X.device) for site in kept}
+    store = {
+        site: torch.empty(chains, draws, *state.params[site].shape[1:], dtype=X.dtype, device=X.device) for site in kept
+    }
     lp = torch.empty(chains, draws, dtype=torch.float64, device=X.device)
     done, seconds = 0, {}
     with bar(warmup + draws * thin, f"gibbs, {chains} chain(s)", progress) as ticker:
@@ -196,11 +198,14 @@ class GibbsKernel(MCMCKernel):
         self._chain = int(worker.name) if parallel else self._chain + 1
         self.model.require_proper()
         self._X, self._stream = as_matrix(X, mask), Stream.of(self.seed, [self._chain])
-        given = self._given[self._chain] if parallel and self._given else (self._given or [None])[-1]
-        begin = self.begin if given is None else {site: values[None] for site, values in given.items()}
+        begin = self.begin
+        if self._given:
+            given = self._given[self._chain if parallel else -1]
+            begin = {site: values[None] for site, values in given.items()}
         self._state = init(self.model, self._X, self._stream, begin)
         self._params = {site: values[0] for site, values in self._state.params.items()}
-        self._warmup, self._lp = warmup_steps, []
+        self._warmup = warmup_steps
+        self._lp: list[Tensor] = []
 
     @property
     def initial_params(self) -> dict[str, Tensor] | None:

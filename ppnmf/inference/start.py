@@ -68,14 +68,13 @@ def _prior(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
 
 
 def _scaled(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-    mean = float(X.column_means().double().mean())
+    mean = X.mean()
     size = (abs(mean) / model.rank) ** 0.5 or 1.0
     return {site: (size * unit).to(X.dtype) for site, unit in _exponential(model, X, stream).items()}
 
 
 def _nndsvd(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-    values = X.values.double() if X.mask is None else torch.where(X.mask, X.values, X.column_means()).double()
-    W, H = nndsvd(values, model.rank)
+    W, H = nndsvd(X.filled().double(), model.rank)
     N = X.shape[0]
     u = stream.uniforms(0, Site.START, range(N + X.shape[1]), model.rank, X.device)
     jitter = (JITTER * torch.special.ndtri(u)).exp()
@@ -116,7 +115,11 @@ def _given(model: Conjugate, X: Matrix, stream: Stream, values: Mapping[str, Any
             raise ValueError(
                 f"init's {site} has shape {tuple(given.shape)}; give {wanted}, or {(len(stream), *wanted)} with a value a chain"
             )
-        if not bool(given.isfinite().all()) or bool((given < 0).any()) or (site == "sigma2" and bool((given == 0).any())):
+        if (
+            not bool(given.isfinite().all())
+            or bool((given < 0).any())
+            or (site == "sigma2" and bool((given == 0).any()))
+        ):
             raise ValueError(f"init's {site} has entries that are negative, zero where it must not be, or not finite")
         params[site] = given.clone()
     return params

@@ -16,6 +16,7 @@ from ppnmf.data.matrix import Dense
 from ppnmf.models.pae_nmf import PAENMF, analytic_elbo, weibull_moments
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
+from ppnmf.protocols import Amortised
 from ppnmf.rng import Site, Stream, forked
 from ppnmf.threads import single_threaded
 
@@ -244,7 +245,7 @@ def _check(
     objective: str,
     tol: float,
 ) -> None:
-    if not isinstance(model, PAENMF):
+    if not isinstance(model, Amortised):
         raise TypeError(
             f"svi needs a guide and an encoder; {getattr(model, 'name', type(model).__name__)} offers neither"
         )

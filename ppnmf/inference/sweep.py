@@ -72,7 +72,12 @@ def _update_W(
         P, Q = X.row_statistics(rows, shared[g])
         mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in natural_W)
         F = kernels.half_sweep(
-            W[groups[g], block], _weighted(P, Q, weight[groups[g]]), mine, _address(draw, groups[g], Site.W), block.start, first
+            W[groups[g], block],
+            _weighted(P, Q, weight[groups[g]]),
+            mine,
+            _address(draw, groups[g], Site.W),
+            block.start,
+            first,
         )
         return F, X.column_statistics(rows, F)
 
@@ -119,7 +124,9 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
         if bool((left > X.sum_of_squares * 100 * torch.finfo(W.dtype).eps ** 0.5).all()):
             return left
     direct = ordered_map(
-        lambda rows: X.residual_sum_of_squares(rows, W[:, rows.start : rows.stop], H), X.blocks, 2.0 * W[0].numel() * X.shape[1]
+        lambda rows: X.residual_sum_of_squares(rows, W[:, rows.start : rows.stop], H),
+        X.blocks,
+        2.0 * W[0].numel() * X.shape[1],
     )
     return reduce(torch.add, direct)
 

@@ -163,4 +163,3 @@ def _truncated_exponential(slope: Tensor, low: Tensor, high: Tensor, u: Tensor) 
     e = torch.minimum(e, width)
     t = torch.where(slope >= 0, low + e, high - e)
     return torch.where(t.isfinite(), t, torch.zeros_like(t))
-

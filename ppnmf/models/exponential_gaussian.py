@@ -170,7 +170,9 @@ class ExponentialGaussian:
             F, (P, Q), prior = H.mT, X.column_statistics(every, W), self.prior("H")
             natural = (prior.precision.mT, prior.linear.mT)
         weight = (power / sigma2)[..., None, None]
-        return column(component, F, Statistics(P * weight, Q * (weight if Q.ndim == P.ndim else weight[..., None])), natural)
+        return column(
+            component, F, Statistics(P * weight, Q * (weight if Q.ndim == P.ndim else weight[..., None])), natural
+        )
 
 
 def _rate(name: str, rate: Any, rank: int, axis: int) -> Rate:
@@ -180,7 +182,9 @@ def _rate(name: str, rate: Any, rank: int, axis: int) -> Rate:
         wanted = "(N, K)" if axis == 1 else "(K, D)"
         raise ValueError(f"{name} has shape {tuple(values.shape)}; give a number, (K,) or {wanted} with K = {rank}")
     if not bool((values >= 0).all()) or not bool(values.isfinite().all()):
-        raise ValueError(f"{name} has entries that are negative or not finite (least {values.min():.6g}); rates are >= 0")
+        raise ValueError(
+            f"{name} has entries that are negative or not finite (least {values.min():.6g}); rates are >= 0"
+        )
     return float(values) if values.ndim == 0 else values
 
 

@@ -75,11 +75,11 @@ def analytic_elbo(X: Tensor, guide: Weibull, H: Tensor, sigma2: Tensor, mask: Te
     mean, variance = weibull_moments(guide)
     residual = X - mean @ H
     if mask is None:
-        spread, observed = variance.sum(0) @ H.square().sum(1), float(X.numel())
+        spread = variance.sum(0) @ H.square().sum(1)
     else:
         residual = torch.where(mask, residual, 0.0)
-        spread, observed = (variance * (mask.to(H.dtype) @ H.square().mT)).sum(), float(mask.sum())
-    error = residual.square().sum() + spread
+        spread = (variance * (mask.to(H.dtype) @ H.square().mT)).sum()
+    error, observed = residual.square().sum() + spread, X.numel() if mask is None else mask.sum()
     log_likelihood = -0.5 * (error / sigma2 + observed * (math.log(2 * math.pi) + sigma2.log()))
     return Elbo(log_likelihood, kl_divergence(guide, _prior(H)).sum())
 
@@ -253,7 +253,7 @@ class PAENMF(nn.Module):
         """Build the layers for X (N, D) and start them: H from ordinary NMF, the encoder by regressing that NMF's W.
 
         The components are scaled so that W has mean one, its prior's. The start is found on at most 10 000 rows, spread
-        evenly; missing entries are filled in as the NMF goes. Deterministic given the seed; no global generator is used.
+        evenly; missing entries are filled in as the NMF goes. It depends on the seed alone; no global generator is used.
         """
         N = len(X.values)
         kept = torch.arange(N, device=X.device)[:: -(-N // MOST_ROWS)]
@@ -284,7 +284,7 @@ class PAENMF(nn.Module):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def _build(self, basis: Tensor) -> None:
-        """Buffers, layers and parameters for a basis (D, C), of its dtype and on its device; their values come later."""
+        """Buffers, layers and parameters for a basis (D, C), of its dtype, on its device; their values come later."""
         kind: dict[str, Any] = {"dtype": basis.dtype, "device": basis.device}
         columns, coordinates = basis.shape
         self.register_buffer("unit", torch.ones((), **kind))
@@ -385,7 +385,7 @@ def _least_squares_sweep(F: Tensor, P: Tensor, Q: Tensor) -> Tensor:
 
 
 def _nndsvd(X: Tensor, rank: int, stream: Stream) -> tuple[Tensor, Tensor]:
-    """Boutsidis & Gallopoulos (2008): of each singular pair the larger of its positive and negative parts; zeros lifted."""
+    """Boutsidis & Gallopoulos (2008): the larger of each singular pair's positive and negative parts; zeros lifted."""
     U, s, V = _leading_singular(X, rank + 10, stream)
     W, H = (torch.zeros(n, rank, dtype=X.dtype, device=X.device) for n in X.shape)
     for k in range(min(rank, len(s))):

@@ -13,7 +13,15 @@ SEEN = np.array([[True, True, False, True], [True, False, True, True], [False, T
 
 @pytest.mark.parametrize(
     "given",
-    [X, torch.from_numpy(X), X.astype(int), scipy.sparse.csr_matrix(X), scipy.sparse.csc_array(X), X.tolist(), X[:, ::-1][:, ::-1]],
+    [
+        X,
+        torch.from_numpy(X),
+        X.astype(int),
+        scipy.sparse.csr_matrix(X),
+        scipy.sparse.csc_array(X),
+        X.tolist(),
+        X[:, ::-1][:, ::-1],
+    ],
     ids=["numpy", "torch", "integers", "csr", "csc array", "lists", "negative strides"],
 )
 def test_every_kind_of_input_gives_the_same_matrix(given):
@@ -22,7 +30,10 @@ def test_every_kind_of_input_gives_the_same_matrix(given):
     assert np.array_equal(data.values.numpy(), X)
 
 
-@pytest.mark.parametrize("given,kept", [(np.float32, torch.float32), (np.float64, torch.float64), (np.uint8, torch.float64), (np.float16, torch.float32)])
+@pytest.mark.parametrize(
+    "given,kept",
+    [(np.float32, torch.float32), (np.float64, torch.float64), (np.uint8, torch.float64), (np.float16, torch.float32)],
+)
 def test_floating_input_keeps_its_type_and_integers_become_double(given, kept):
     assert as_matrix(X.astype(given)).dtype == kept
 

@@ -17,7 +17,9 @@ QUICK = {"draws": 20, "warmup": 10, "chains": 2, "seed": 4}
 
 
 def same(a, b):
-    return all(torch.equal(a.draws[site], b.draws[site]) for site in a.draws) and torch.equal(a.stats["lp"], b.stats["lp"])
+    return all(torch.equal(a.draws[site], b.draws[site]) for site in a.draws) and torch.equal(
+        a.stats["lp"], b.stats["lp"]
+    )
 
 
 def test_draws_have_their_shapes_and_the_log_joint_is_that_of_the_draw():

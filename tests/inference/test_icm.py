@@ -15,7 +15,9 @@ X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
 
 
 @pytest.mark.parametrize("mask", [None, (torch.arange(600) % 7 != 0).reshape(30, 20)], ids=["full", "masked"])
-@pytest.mark.parametrize("model", [ExponentialGaussian(4, 2.0, 0.3), per_entry_model(30, 20, 4), ExponentialGaussian(3, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "model", [ExponentialGaussian(4, 2.0, 0.3), per_entry_model(30, 20, 4), ExponentialGaussian(3, 0.0, 0.0)]
+)
 def test_icm_never_lowers_the_log_joint(model, mask):
     data = as_matrix(X, mask)
     state = State(start(model, data, Stream.of(0, 2)), 1)

@@ -1,0 +1,74 @@
+"""How probable the data are under a model, and what rank they speak for. Methods by name: each gives an `Evidence`."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from ppnmf.data.matrix import as_matrix
+from ppnmf.evidence.estimate import Evidence
+from ppnmf.inference import check
+from ppnmf.protocols import Model
+
+__all__ = ["METHODS", "Evidence", "log_evidence", "method_named"]
+
+METHODS = {  # name -> the module whose `run` it is
+    "chib": "ppnmf.evidence.chib",
+}
+
+
+def log_evidence(
+    model: Model,
+    X: Any,
+    *,
+    method: str = "chib",
+    seed: int = 0,
+    mask: Any = None,
+    missing: str = "error",
+    replicates: int = 8,
+    progress: bool = True,
+    **options: Any,
+) -> Evidence:
+    r"""log p(X), the factors and the noise integrated out, with its Monte Carlo error.
+
+    It depends on the priors: compare models whose priors are on the data's scale and are meant.
+
+    Args:
+        model: a model with full conditionals and proper priors.
+        X: data (N, D): NumPy array, torch tensor, or SciPy sparse matrix.
+        method: "chib".
+        seed: of every random number.
+        mask: boolean (N, D), True where observed; the evidence is that of the observed entries.
+        missing: "error", or "nan" when NaN entries are missing ones.
+        replicates: independent repeats, at least 2, from which the error is computed.
+        progress: show a bar, where standard error is a terminal.
+        options: the method's own, such as draws and warmup (`ppnmf.evidence.chib.run`).
+
+    Warns: the chains do not agree; the sentence stands in the result's `warnings` too.
+
+    Raises:
+        ValueError: bad input, an improper prior, an unknown method.
+        TypeError: the model has no full conditionals, or the method no such option.
+    """
+    run = method_named(method)
+    allowed = inspect.signature(run).parameters
+    unknown = [name for name in options if name not in allowed]
+    if unknown:
+        own = [name for name in allowed if name not in ("model", "X", "seed", "progress")]
+        raise TypeError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(own)}")
+    data = as_matrix(X, mask, missing)
+    check(model, data)
+    evidence = run(model, data, seed=seed, replicates=replicates, progress=progress, **options)
+    for warning in evidence.warnings:
+        warnings.warn(f"log_evidence by {method} at rank {model.rank}: {warning}", stacklevel=2)
+    return evidence
+
+
+def method_named(method: str) -> Callable[..., Evidence]:
+    """The `run` of a method. Raises ValueError for an unknown name."""
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; log evidence comes by {', '.join(METHODS)}")
+    return import_module(METHODS[method]).run

@@ -1,0 +1,102 @@
+"""`Evidence`: an estimate of the log marginal likelihood that carries its error."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scipy.stats import t as student
+from torch import Tensor
+
+from ppnmf.protocols import Model
+
+__all__ = ["Evidence", "describe", "priors_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """log p(X) of one model, with its Monte Carlo standard error.
+
+    Args:
+        log_evidence: the mean of the replicates' estimates.
+        mcse: its standard error, from the spread of the replicates.
+        method: the method's name.
+        rank: the model's rank.
+        replicates: the independent estimates.
+        priors: the model's hyperparameters, on which the evidence depends.
+        seconds: the time it took.
+        warnings: reasons to doubt it, in sentences.
+        attrs: facts about the run that JSON can hold: draws, warmup, seed, rhat ...
+    """
+
+    log_evidence: float
+    mcse: float
+    method: str
+    rank: int
+    replicates: tuple[float, ...]
+    priors: Mapping[str, Any]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def combine(cls, replicates: Sequence[float], **rest: Any) -> Evidence:
+        """The mean of the logs of independent estimates, and its standard error. Two replicates are the least.
+
+        >>> Evidence.combine([-10.0, -12.0], method="chib", rank=1, priors={}, seconds=0.0).mcse
+        1.0
+        """
+        values = tuple(float(value) for value in replicates)
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        return cls(log_evidence=statistics.fmean(values), mcse=error, replicates=values, **rest)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The interval that holds log p(X) at this level of confidence, by Student's quantile.
+
+        It covers Monte Carlo error only, not what every replicate gets wrong in the same way.
+
+        Raises:
+            ValueError: the level is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level!r}; it must lie between 0 and 1")
+        half = float(student.ppf(0.5 + level / 2, len(self.replicates) - 1)) * self.mcse
+        return self.log_evidence - half, self.log_evidence + half
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        sentence = (
+            f"log p(X) = {self.log_evidence:.2f} ± {self.mcse:.2g} at rank {self.rank} (95 % interval {low:.2f} to "
+            f"{high:.2f}; {self.method}, {len(self.replicates)} replicates, {self.seconds:.1f} s) under the priors "
+            f"{describe(self.priors)}."
+        )
+        return " ".join([sentence, *(f"Warning: {warning}." for warning in self.warnings)])
+
+
+def priors_of(model: Model) -> dict[str, Any]:
+    """The model's hyperparameters but for its rank: numbers, and for tables their values as nested lists."""
+    config = model.config()
+    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in config.items() if k != "rank"}
+
+
+def describe(priors: Mapping[str, Any]) -> str:
+    """The priors in a line; tables of rates by their range.
+
+    >>> describe({"rate_W": 1.0, "rate_H": [0.5, 2.0]})
+    'rate_W = 1, rate_H = 0.5 to 2 (one per component or entry)'
+    """
+    return ", ".join(f"{name} = {_value(value)}" for name, value in priors.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        flat = _flat(value)
+        return f"{min(flat):.4g} to {max(flat):.4g} (one per component or entry)"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _flat(values: list[Any]) -> list[float]:
+    return [leaf for value in values for leaf in (_flat(value) if isinstance(value, list) else [value])]

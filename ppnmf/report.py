@@ -1,0 +1,506 @@
+"""What differs between fits of the same data: a table, and the main job that fits, compares and writes a folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import textwrap
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.diagnostics.convergence import summary
+from ppnmf.inference import check, fit
+from ppnmf.models import REGISTRY
+from ppnmf.posterior import Posterior
+from ppnmf.protocols import Model
+from ppnmf.rng import Site, Stream
+
+__all__ = [
+    "Comparison",
+    "Experiment",
+    "compare",
+    "compare_methods",
+    "describe_model",
+    "environment",
+    "held_out_mask",
+    "thinned",
+    "write",
+]
+
+SCORED_DRAWS = 200  # of each posterior, evenly spaced, in the predictive density of hidden cells
+FILE_ENTRIES = 2_500_000  # numbers of W and H that a NetCDF file may hold: 20 MB
+WIDTH = 110  # of the printed table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of what differs between fits; print it.
+
+    Args:
+        rows: one a method: "method", "model", "seconds", "error" and "hidden_error" (root mean squared, in X's units),
+            "hidden_log_score" (mean log predictive density of a hidden cell, nats), "log_density" and "log_density_of",
+            "worst_rhat", "least_ess", "agree", "remark". A method that was left out has its reason as its remark alone.
+        heading: what was compared.
+        notes: what the columns mean, and the priors.
+    """
+
+    rows: list[dict[str, Any]]
+    heading: str
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return _for_json(asdict(self))
+
+    def __str__(self) -> str:
+        remarks = [f"{row['method']}: {row['remark']}" for row in self.rows]
+        lines = [self.heading, "", *_aligned(self.rows), ""]
+        for text in remarks + self.notes:
+            lines += textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None) -> Comparison:
+    """Compare fits of the same data.
+
+    The reconstruction that is scored is the posterior mean of W @ H; of several modes, the best one's.
+
+    Args:
+        posteriors: name -> a Posterior, or the reason why there is none.
+        X: the data, (N, D), hidden cells too; NaN where unknown.
+        mask: boolean (N, D), True where the fits saw X; cells outside are scored as hidden. By default, what the first
+            of the posteriors was given.
+
+    Raises:
+        ValueError: shapes differ, or there is nothing to compare. A fit that saw hidden cells is a warning.
+    """
+    fits = {name: post for name, post in posteriors.items() if isinstance(post, Posterior)}
+    if not fits:
+        raise ValueError("there is no posterior to compare: " + "; ".join(f"{k}: {v}" for k, v in posteriors.items()))
+    first = next(iter(fits.values())).X
+    data = as_matrix(X, missing="nan")
+    cells = _Cells.of(data, first.mask if mask is None else mask)
+    for name, post in fits.items():
+        _check_data(name, post, data, cells)
+    rows = [_row(name, post, data, cells) for name, post in posteriors.items()]
+    N, D = data.shape
+    ranks = ", ".join(map(str, sorted({post.model.rank for post in fits.values()})))
+    heading = f"X {N} × {D}, rank {ranks}: {int(cells.seen.sum())} cells fitted, {int(cells.hidden.sum())} hidden"
+    return Comparison(rows, heading, [*_notes(data, cells), *_priors(fits)])
+
+
+class _Cells(NamedTuple):
+    """Which cells of X were seen, and which were hidden and are known: boolean (N, D), on the CPU."""
+
+    seen: Tensor
+    hidden: Tensor
+
+    @classmethod
+    def of(cls, data: Dense, mask: Any) -> _Cells:
+        known = torch.ones(data.shape, dtype=torch.bool) if data.mask is None else data.mask.cpu()
+        given = known if mask is None else torch.as_tensor(mask).cpu()
+        if given.dtype != torch.bool or given.shape != data.shape:
+            raise ValueError(f"mask is {given.dtype} {tuple(given.shape)}; booleans of shape {data.shape} are needed")
+        return cls(known & given, known & ~given)
+
+
+def _check_data(name: str, post: Posterior, data: Dense, cells: _Cells) -> None:
+    if post.X.shape != data.shape:
+        raise ValueError(
+            f"{name} was fitted to X of shape {post.X.shape}, and X has {data.shape}; compare fits of the same data"
+        )
+    saw = cells.hidden if post.X.mask is None else cells.hidden & post.X.mask.cpu()
+    if bool(saw.any()):
+        warnings.warn(
+            f"{name} saw {int(saw.sum())} of the cells that are scored as hidden: fit with the same mask", stacklevel=3
+        )
+
+
+def _row(name: str, post: Posterior | str, data: Dense, cells: _Cells) -> dict[str, Any]:
+    if isinstance(post, str):
+        return {"method": name, "remark": f"left out: {post}"}
+    judged, shown = summary(post), _shown(post)
+    residual = data.values.double().cpu() - shown.reconstruction().double().cpu()
+    kind, density = _log_density(post)
+    return {
+        "method": name,
+        "model": post.model.name,
+        "seconds": post.timings.get("total", math.nan),
+        "error": _root_mean_square(residual, cells.seen),
+        "hidden_error": _root_mean_square(residual, cells.hidden),
+        "hidden_log_score": _log_score(shown, data, cells.hidden),
+        "log_density": density,
+        "log_density_of": kind,
+        "worst_rhat": judged.worst_rhat,
+        "least_ess": judged.least_ess,
+        "agree": judged.agree,
+        "remark": judged.sentence,
+    }
+
+
+def _shown(post: Posterior) -> Posterior:
+    """The best of several modes; else all draws."""
+    return post.best() if post.n_draws == 1 else post
+
+
+def _root_mean_square(residual: Tensor, cells: Tensor) -> float | None:
+    return float(residual[cells].square().mean().sqrt()) if bool(cells.any()) else None
+
+
+def _log_density(post: Posterior) -> tuple[str, float]:
+    if "elbo" in post.attrs:
+        return "ELBO", float(post.attrs["elbo"])
+    if post.n_draws == 1:
+        return "log joint, best mode", float(post.stats["lp"].max())
+    return "log joint, mean", float(post.stats["lp"].mean())
+
+
+@torch.no_grad()
+def _log_score(post: Posterior, data: Dense, cells: Tensor) -> float | None:
+    """Mean over `cells` of log p(x | draws), the density averaged over draws; None where there are no cells."""
+    if not bool(cells.any()):
+        return None
+    sites = [site.flatten(0, 1) for site in post.draws.values()]
+    every = -(-len(sites[0]) // SCORED_DRAWS)
+    draws = {name: site[::every] for name, site in zip(post.draws, sites, strict=True)}
+    values, where = data.values.to(post.X.values), cells.to(post.X.device)
+    total = torch.full((int(cells.sum()),), -math.inf, dtype=torch.float64, device=values.device)
+    count = len(draws["sigma2"])
+    for s in range(count):
+        own = post.model.likelihood({name: site[s] for name, site in draws.items()}).log_prob(values)[where]
+        total = torch.logaddexp(total, own.double())
+    return float(total.mean()) - math.log(count)
+
+
+def _notes(data: Dense, cells: _Cells) -> list[str]:
+    notes = [
+        "Errors are root mean squared, in X's units, of the posterior mean of W @ H (of the mode, for icm). Log densities "
+        "are in nats; a log joint and an ELBO are of different things, and only rows of one kind and model can be compared."
+    ]
+    if bool(cells.hidden.any()):
+        seen = data.hide(cells.seen.to(data.device))
+        residual = (data.values - seen.column_means()).double().cpu()
+        baseline = _root_mean_square(residual, cells.hidden)
+        notes.append(
+            f"For scale: predicting a hidden cell by its column's mean leaves {baseline:.4g}. The score is the mean log "
+            "predictive density of a hidden cell in nats; higher is better, and it rewards honest uncertainty."
+        )
+    return notes
+
+
+def _priors(fits: Mapping[str, Posterior]) -> list[str]:
+    told: dict[str, list[str]] = {}
+    for name, post in fits.items():
+        told.setdefault(describe_model(post.model), []).append(name)
+    return [f"Model of {', '.join(names)}: {text}" for text, names in told.items()]
+
+
+def describe_model(model: Model) -> str:
+    """The model's class and its hyperparameters, which evidence and scores depend on.
+
+    >>> from ppnmf.models import ExponentialGaussian
+    >>> describe_model(ExponentialGaussian(3))
+    'ExponentialGaussian(rank=3, rate_W=1, rate_H=1, noise_shape=1, noise_scale=1)'
+    """
+    fields = ", ".join(f"{name}={_short(value)}" for name, value in model.config().items())
+    return f"{type(model).__name__}({fields})"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} from {float(value.min()):.4g} to {float(value.max()):.4g}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "method": ("method", str),
+    "seconds": ("seconds", "{:.1f}".format),
+    "error": ("error", "{:.4g}".format),
+    "hidden_error": ("hidden error", "{:.4g}".format),
+    "hidden_log_score": ("hidden score", "{:.4f}".format),
+    "log_density": ("log density", "{:.1f}".format),
+    "log_density_of": ("of", str),
+    "worst_rhat": ("worst R-hat", "{:.3f}".format),
+    "least_ess": ("least ESS", "{:.0f}".format),
+}
+
+
+def _aligned(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [[title for title, _ in COLUMNS.values()]]
+    for row in rows:
+        cells.append(["-" if row.get(key) is None else show(row[key]) for key, (_, show) in COLUMNS.items()])
+    text = {0, list(COLUMNS).index("log_density_of")}
+    widths = [max(len(line[j]) for line in cells) for j in range(len(COLUMNS))]
+    lines = [
+        "  ".join(c.ljust(w) if j in text else c.rjust(w) for j, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in cells
+    ]
+    return [lines[0], "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
+
+
+# The main job
+
+
+class Plan(NamedTuple):
+    """A method of the main job, and the model it fits."""
+
+    method: str
+    model: Callable[[Dense, int], Model]
+
+
+def _scaled(data: Dense, rank: int) -> Model:
+    return REGISTRY["exponential_gaussian"].scaled_to(data.values, rank, data.mask)
+
+
+PLANS = {
+    "gibbs": Plan("gibbs", _scaled),
+    "icm": Plan("icm", _scaled),
+    "pae": Plan("svi", lambda data, rank: REGISTRY["pae_nmf"](rank)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """The main job's outcome.
+
+    Args:
+        posteriors: name -> Posterior, or the reason why there is none.
+        table: what differs.
+        X: the data (N, D), hidden cells too; NaN where missing.
+        seen: boolean (N, D), the cells that the fits saw.
+        options: everything that the numbers depend on.
+        seconds: of the whole.
+    """
+
+    posteriors: dict[str, Posterior | str]
+    table: Comparison
+    X: np.ndarray
+    seen: np.ndarray
+    options: dict[str, Any]
+    seconds: float
+
+    @property
+    def fits(self) -> dict[str, Posterior]:
+        return {name: post for name, post in self.posteriors.items() if isinstance(post, Posterior)}
+
+    @property
+    def interrupted(self) -> bool:
+        return any(post.attrs.get("interrupted") for post in self.fits.values())
+
+
+def compare_methods(
+    X: Any,
+    rank: int,
+    *,
+    mask: Any = None,
+    missing: str = "error",
+    held_out: float = 0.1,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Experiment:
+    """Fit the same cells of X by Gibbs, by ICM and by PAE-NMF, and compare them on the cells that were held out.
+
+    The Gaussian model's priors are on the scale of the cells that are seen. A method that cannot take the data is left
+    out, and its row says why. After Ctrl-C the methods that have not begun are left out too.
+
+    Args:
+        X: data (N, D).
+        mask, missing, device: as in `ppnmf.fit`.
+        held_out: share of the known cells that no method sees.
+        options: of each of "gibbs", "icm" and "pae", as `ppnmf.fit` takes them.
+
+    Raises:
+        ValueError: bad data, options or rank; no method can take the data.
+    """
+    began = time.perf_counter()
+    data = as_matrix(X, mask, missing, device)
+    seen = held_out_mask(data, held_out, seed)
+    fitted = data.hide(seen)
+    posteriors: dict[str, Posterior | str] = {}
+    for name, plan in PLANS.items():
+        if any(isinstance(post, Posterior) and post.attrs.get("interrupted") for post in posteriors.values()):
+            posteriors[name] = "the run was interrupted before it began"
+            continue
+        model = plan.model(fitted, rank)
+        reason = _refusal(model, data)
+        own = dict((options or {}).get(name, {}))
+        posteriors[name] = reason or fit(
+            model, fitted.values, mask=fitted.mask, method=plan.method, seed=seed, progress=progress, **own
+        )
+    known = data.values.cpu().numpy().astype(float)
+    known = known if data.mask is None else np.where(data.mask.cpu().numpy(), known, np.nan)
+    table = compare(posteriors, known, mask=seen)
+    facts = {
+        "rank": rank,
+        "held_out": held_out,
+        "seed": seed,
+        "methods": {k: dict(v) for k, v in (options or {}).items()},
+    }
+    return Experiment(posteriors, table, known, seen.cpu().numpy(), facts, time.perf_counter() - began)
+
+
+def _refusal(model: Model, data: Dense) -> str | None:
+    """Why the model cannot take the data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `fit` says them
+        try:
+            check(model, data)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def held_out_mask(data: Dense, share: float, seed: int = 0) -> Tensor:
+    """The cells to fit, boolean (N, D): each known cell is hidden with probability `share`, by its own random number.
+
+    Where a row or a column would lose every cell it keeps all of them.
+
+    Raises:
+        ValueError: the share is not in [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"held_out is {share!r}; it must be a share from 0 to below 1")
+    N, D = data.shape
+    known = torch.ones(N, D, dtype=torch.bool, device=data.device) if data.mask is None else data.mask
+    kept = known & (Stream.of(seed).uniforms(0, Site.FOLDS, range(N), D, data.device)[0] >= share)
+    emptied = ~kept.any(1, keepdim=True) | ~kept.any(0, keepdim=True)
+    return kept | (known & emptied)
+
+
+# The folder
+
+
+def thinned(post: Posterior, entries: int = FILE_ENTRIES) -> Posterior:
+    """Every s-th draw, so that W and H hold at most about so many numbers; attrs["kept_every"] says s when it is not 1."""
+    held = sum(post.draws[site].numel() for site in ("W", "H") if site in post.draws)
+    every = min(-(-held // entries), post.n_draws)
+    if every <= 1:
+        return post
+    sites = {name: values[:, every - 1 :: every] for name, values in post.draws.items()}
+    stats = {name: values[:, every - 1 :: every] for name, values in post.stats.items()}
+    return replace(post, draws=sites, stats=stats, attrs={**post.attrs, "kept_every": every})
+
+
+def environment() -> dict[str, Any]:
+    """What a run may depend on besides its input: versions, machine, threads."""
+    packages = (
+        "ppnmf",
+        "torch",
+        "pyro-ppl",
+        "numpy",
+        "scipy",
+        "arviz",
+        "arviz-base",
+        "arviz-stats",
+        "numba",
+        "scikit-learn",
+        "matplotlib",
+    )
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def describe_data(X: np.ndarray) -> dict[str, Any]:
+    """Shape and range of X (N, D), NaN where missing."""
+    known = X[np.isfinite(X)]
+    return {
+        "shape": list(X.shape),
+        "missing": int(X.size - known.size),
+        "negative": int((known < 0).sum()),
+        "least": float(known.min()),
+        "mean": float(known.mean()),
+        "greatest": float(known.max()),
+    }
+
+
+def write_json(path: Path, facts: Mapping[str, Any]) -> Path:
+    """Write facts as JSON; numbers that JSON lacks become null."""
+    path.write_text(
+        json.dumps(_for_json(dict(facts)), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    return path
+
+
+def write(
+    experiment: Experiment,
+    folder: str | Path,
+    *,
+    data: Mapping[str, Any] | None = None,
+    rows: Any = None,
+    columns: Any = None,
+    picture: tuple[int, int] | None = None,
+    order: str = "C",
+    started: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Write the experiment's folder: table.txt, run.json, posteriors as NetCDF, pictures as PNG. Returns the files.
+
+    Args:
+        data: facts about the data for run.json, such as its name.
+        rows, columns: names of X's rows and columns.
+        picture, order: shape of a row that is a picture, and how it lies in its row (`datasets.Dataset`).
+        started: called with each path when it is written.
+    """
+    from ppnmf import plots
+
+    folder, files = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def done(path: Path) -> None:
+        files.append(path)
+        if started is not None:
+            started(path)
+
+    (folder / "table.txt").write_text(f"{experiment.table}\n", encoding="utf-8")
+    done(folder / "table.txt")
+    facts = {
+        "table": experiment.table.to_dict(),
+        "data": {**(data or {}), **describe_data(experiment.X)},
+        "options": experiment.options,
+        "seconds": {"all": experiment.seconds, **{name: post.timings for name, post in experiment.fits.items()}},
+        "device": str(next(iter(experiment.fits.values())).X.device),
+        "interrupted": experiment.interrupted,
+        **environment(),
+    }
+    done(write_json(folder / "run.json", facts))
+    for name, post in experiment.fits.items():
+        done(thinned(post).save(folder / f"{name}.nc", rows=rows, columns=columns))
+    for name, figure in plots.overview(experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns).items():
+        path = folder / f"{name}.png"
+        plots.save(figure, path)
+        done(path)
+    return files
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _for_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_for_json(item) for item in value]
+    if isinstance(value, (np.generic, Tensor)):
+        return _for_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+import ppnmf
+from ppnmf.models import ExponentialGaussian
+from tests.scenarios import drawn
+
+X = drawn(8, 6, 2, rate=0.3)[0].abs()
+MASK = (torch.arange(48) % 5 != 0).reshape(8, 6)
+QUICK = {"draws": 6, "warmup": 3, "chains": 2}
+
+
+def fitted(mask=None, model=None, dtype=torch.float64, **options):
+    return ppnmf.fit(model or ExponentialGaussian(2), X.to(dtype), mask=mask, **{**QUICK, **options})
+
+
+def test_reconstruction_is_the_mean_of_the_products(monkeypatch):
+    post = fitted()
+    wanted = (post.draws["W"] @ post.draws["H"]).mean((0, 1))
+    torch.testing.assert_close(post.reconstruction(), wanted)
+    monkeypatch.setattr("ppnmf.posterior.AT_ONCE", 8 * 6 * 5)  # in parts
+    torch.testing.assert_close(post.reconstruction(), wanted)
+    assert post.squared_error() == pytest.approx(float((X - wanted).square().sum()))
+    masked = fitted(MASK)
+    assert masked.squared_error() == pytest.approx(float((X - masked.reconstruction())[MASK].square().sum()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])
+def test_nothing_is_lost_on_disk(mask, dtype, tmp_path):
+    model = ExponentialGaussian(2, torch.tensor([0.5, 1.5]), 0.7, 3.0, 4.0)
+    post = fitted(mask, model, dtype)
+    back = ppnmf.Posterior.load(post.save(tmp_path / "fit.nc"))
+    for mine, theirs in ((post.draws, back.draws), (post.stats, back.stats)):
+        assert set(mine) == set(theirs)
+        assert all(torch.equal(mine[name], theirs[name]) and mine[name].dtype == theirs[name].dtype for name in mine)
+    assert torch.equal(post.X.values, back.X.values)
+    assert (mask is None and back.X.mask is None) or torch.equal(post.X.mask, back.X.mask)
+    assert (back.method, back.seed, back.timings, back.attrs) == (post.method, post.seed, post.timings, post.attrs)
+    for name, value in model.config().items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(back.model.config()[name]))
+
+
+def test_a_saved_file_replaces_the_one_before_and_opens_with_xarray(tmp_path):
+    import xarray as xr
+
+    post = fitted()
+    post.save(tmp_path / "fit.nc", rows=[f"gene {i}" for i in range(8)], columns=list("abcdef"))
+    post.save(tmp_path / "fit.nc", rows=[f"gene {i}" for i in range(8)], columns=list("abcdef"))
+    with xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf") as tree:
+        assert list(tree["posterior"]["column"].values) == list("abcdef")
+        assert tree["posterior"]["W"].dims == ("chain", "draw", "row", "component")
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    import xarray as xr
+
+    xr.DataTree.from_dict({"/posterior": xr.Dataset({"a": 1.0})}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="holds no ppnmf posterior"):
+        ppnmf.Posterior.load(tmp_path / "other.nc")
+    with pytest.raises(FileNotFoundError):
+        ppnmf.Posterior.load(tmp_path / "none.nc")
+
+
+def test_arviz_gets_its_groups_and_dimensions():
+    tree = fitted(MASK).to_arviz(log_likelihood=True, posterior_predictive=True)
+    assert tree["posterior"]["H"].dims == ("chain", "draw", "component", "column")
+    assert tree["sample_stats"]["lp"].dims == ("chain", "draw")
+    for group in ("log_likelihood", "posterior_predictive"):
+        assert tree[group]["X"].dims == ("chain", "draw", "row", "column")
+    assert np.isnan(tree["observed_data"]["X"].values).sum() == 10
+    assert not np.isnan(tree["log_likelihood"]["X"].values).any()
+    assert tree.attrs["inference_library"] == tree["posterior"].attrs["inference_library"] == "ppnmf"
+
+
+def test_the_pointwise_log_likelihood_sums_to_that_of_the_model():
+    post = fitted(MASK)
+    pointwise = post.log_likelihood()
+    assert pointwise.shape == (2, 6, 8, 6) and float(pointwise[..., ~MASK].abs().max()) == 0
+    flat = {site: values.flatten(0, 1) for site, values in post.draws.items()}
+    torch.testing.assert_close(
+        pointwise.sum((-2, -1)).flatten() + post.model.log_prior(flat), post.stats["lp"].flatten(), rtol=1e-9, atol=0
+    )
+
+
+def test_replicates_come_from_the_likelihood_and_leave_the_global_generator():
+    post = fitted(draws=400)
+    before = torch.get_rng_state()
+    replicates = post.predictive(seed=1)
+    assert torch.equal(torch.get_rng_state(), before) and torch.equal(replicates, post.predictive(seed=1))
+    z = (replicates - post.draws["W"] @ post.draws["H"]) / post.draws["sigma2"][..., None, None].sqrt()
+    assert abs(float(z.mean())) < 4 / z.numel() ** 0.5 and abs(float(z.var()) - 1) < 4 * (2 / z.numel()) ** 0.5
+
+
+def test_names_of_the_wrong_number_are_refused():
+    with pytest.raises(ValueError, match="3 names of rows are given for 8 rows"):
+        fitted().to_arviz(rows=list("abc"))
+
+
+def test_generate_needs_a_model_that_can():
+    with pytest.raises(TypeError, match="generate needs a model that draws new rows"):
+        fitted().generate(3)
