@@ -27,10 +27,10 @@ ONE_DRAW = torch.Size()
 SMALLEST_UNIFORM = 2.0**-54  # half the step of torch.rand in float64: stands for its zero
 
 
-# RectifiedNormal: everything is a function of alpha = -b / sqrt(a), the bound on the standard normal's scale: w = (z - alpha) / sqrt(a)
-# with z ~ Normal(0, 1) given z > alpha. Where alpha is large ("the tail") z - alpha would cancel, and sqrt(a) may be
-# zero; there the excess t = -b w has the density exp(-t - ratio t² / 2), ratio = a / b² = 1 / alpha², and nothing
-# cancels or divides by zero.
+# RectifiedNormal: everything is a function of alpha = -b / sqrt(a), the bound on the standard normal's scale:
+# w = (z - alpha) / sqrt(a) with z ~ Normal(0, 1) given z > alpha. Where alpha is large ("the tail") z - alpha would
+# cancel, and sqrt(a) may be zero; there t = -b w has the density ∝ exp(-t - ratio t² / 2), ratio = a / b² =
+# 1 / alpha², and nothing cancels or divides by zero.
 
 TAIL = 2.5  # moments: alpha above it uses the continued fraction, below it the hazard rate; both are exact near it
 TERMS = 48  # of the continued fraction: exact to rounding for alpha >= TAIL

@@ -122,25 +122,29 @@ def _to_unit(high: Tensor, low: Tensor) -> Tensor:
     return ((high << 20 | low >> 12).double() + 0.5) * 2.0**-52
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _round(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    p0 = c0 * np.uint64(0xD2511F53)
-    p1 = c2 * np.uint64(0xCD9E8D57)
-    low = np.uint64(0xFFFFFFFF)
-    shift = np.uint64(32)
-    return (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
-
-
-@njit(cache=True, nogil=True)
+@njit(nogil=True, inline="always", error_model="numpy")
 def uniform_pair(key0: int, key1: int, pair: int, row: int, step: int, site: int) -> tuple[float, float]:
-    """The uniforms of columns 2 pair and 2 pair + 1: what `Stream.uniforms` gives, one address at a time (Numba)."""
+    """The uniforms of columns 2 pair and 2 pair + 1: what `Stream.uniforms` gives, one address at a time (Numba).
+
+    Inlined into the caller's loop, whose vector lanes it then fills (an assignment of tuples inside would prevent that).
+    """
     low = np.uint64(0xFFFFFFFF)
-    c0, c1, c2, c3 = np.uint64(pair), np.uint64(row) & low, np.uint64(step) & low, np.uint64(site)
-    k0, k1 = np.uint64(key0), np.uint64(key1)
+    half = np.uint64(32)
+    c0 = np.uint64(pair)
+    c1 = np.uint64(row) & low
+    c2 = np.uint64(step) & low
+    c3 = np.uint64(site)
+    k0 = np.uint64(key0)
+    k1 = np.uint64(key1)
     for _ in range(10):
-        c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
+        p0 = c0 * np.uint64(0xD2511F53)
+        p1 = c2 * np.uint64(0xCD9E8D57)
+        c0 = (p1 >> half) ^ c1 ^ k0
+        c1 = p1 & low
+        c2 = (p0 >> half) ^ c3 ^ k1
+        c3 = p0 & low
         k0 = (k0 + np.uint64(0x9E3779B9)) & low
         k1 = (k1 + np.uint64(0xBB67AE85)) & low
-    first = (c0 << np.uint64(20)) | (c1 >> np.uint64(12))
-    second = (c2 << np.uint64(20)) | (c3 >> np.uint64(12))
+    first = np.int64((c0 << np.uint64(20)) | (c1 >> np.uint64(12)))  # below 2^52, so the sign is free
+    second = np.int64((c2 << np.uint64(20)) | (c3 >> np.uint64(12)))
     return (np.float64(first) + 0.5) * 2.0**-52, (np.float64(second) + 0.5) * 2.0**-52

@@ -27,7 +27,7 @@ from ppnmf.rng import Site, Stream
 __all__ = ["SBC", "Geweke", "SideBySide", "data_draws", "geweke", "moments", "prior_draws", "quantities", "sbc"]
 
 Step = Callable[[Conjugate, State, Any, Stream], tuple[State, Any]]  # (model, state, X, stream) -> (state, ...)
-Fit = Callable[[Conjugate, Dense, int], Posterior]
+Fit = Callable[[Conjugate, Any, int], Posterior]  # (model, X, seed) -> posterior
 # (model, params of S draws, X (S, N, D), mask) -> name -> one value, vector or matrix a draw, (S, *any)
 Functions = Callable[[Conjugate, Params, Tensor, Tensor | None], dict[str, Tensor]]
 
@@ -94,7 +94,7 @@ def geweke(
     if chains < 1 or sweeps * chains < 2 * batches:
         raise ValueError(f"{chains} chain(s) of {sweeps} sweeps are too few; {2 * batches} sweeps in all are the least")
     functions = statistics or moments
-    own, for_data = (Stream.of(seed, chains, replicates=(use,)) for use in (CHAIN, DATA))
+    own, for_data = Stream.of(seed, chains, replicates=(CHAIN,)), Stream.of(seed, replicates=(DATA,))
     params: Params = prior_draws(model, shape, chains, Stream.of(seed, replicates=(PRIOR,)))
     visited, data = [], []
     for s in range(1, sweeps + 1):
@@ -173,35 +173,43 @@ def sbc(
     seed: int = 0,
     statistics: Functions | None = None,
     mask: Tensor | None = None,
+    at_once: int = 1,
 ) -> SBC:
     """Simulation-based calibration: ranks of the truth among posterior draws, over data sets drawn from the model.
 
     Args:
         shape: (N, D).
         fit: (model, X, seed) -> Posterior; thin its draws until they are nearly independent.
-        statistics: what to rank; `quantities` by default. A mistake in the noise shows in sigma2 and the log likelihood alone.
+        statistics: what to rank; `quantities` by default. A mistake in the noise shows in sigma2 and the log likelihood
+            alone.
         mask: boolean (N, D), True where observed.
+        at_once: data sets in a call of `fit`; with more than one, X is a `SideBySide` and each has one chain.
+
+    Raises:
+        ValueError: the number of simulations is not a multiple of `at_once`.
 
     References: Talts, Betancourt, Simpson, Vehtari, Gelman (2018), arXiv:1804.06788; Modrák et al. (2023),
         doi:10.1214/23-BA1404, on why the log likelihood belongs among the quantities.
     """
+    if simulations < 1 or at_once < 1 or simulations % at_once:
+        raise ValueError(f"{simulations} simulations cannot be done {at_once} at once: give a multiple of it")
     functions = statistics or quantities
     truth = prior_draws(model, shape, simulations, Stream.of(seed, replicates=(PRIOR,)))
     X = data_draws(model, truth, Stream.of(seed, replicates=(DATA,)), 0)
-    ranks: dict[str, list[Tensor]] = {}
+    own = functions(model, truth, X, mask)
+    ranks: list[dict[str, Tensor]] = []
     draws = 0
-    for s in range(simulations):
-        post = fit(model, _dense(X[s], mask), seed + 1 + s)
-        drawn = {site: values.flatten(0, 1) for site, values in post.draws.items()}
-        draws = len(drawn["sigma2"])
-        own = functions(model, {site: values[s : s + 1] for site, values in truth.items()}, X[s : s + 1], mask)
-        others = functions(model, drawn, X[s].expand(draws, *shape), mask)
-        for name, value in own.items():
-            ranks.setdefault(name, []).append((others[name] < value).sum(0))
-    whole = {name: torch.stack(values) for name, values in ranks.items()}  # 0 ... draws
+    for s in range(0, simulations, at_once):
+        post = fit(model, _matrix(X[s : s + at_once], mask), seed + 1 + s)
+        for offset in range(at_once):
+            chains = slice(None) if at_once == 1 else slice(offset, offset + 1)
+            drawn = {site: values[chains].flatten(0, 1) for site, values in post.draws.items()}
+            draws = len(drawn["sigma2"])
+            others = functions(model, drawn, X[s + offset].expand(draws, *shape), mask)
+            ranks.append({name: (others[name] < value[s + offset]).sum(0) for name, value in own.items()})
     jitter = Stream.of(seed, replicates=(RANKS,)).uniforms(0, Site.DATA, range(simulations), 1)[0]
-    flat = {name: ((_flat(values) + jitter) / (draws + 1)) for name, values in whole.items()}
-    return SBC({label: flat[name][:, j] for name in whole for j, label in enumerate(_labels(name, whole[name]))}, draws)
+    flat = torch.cat([_flat(torch.stack([rank[name] for rank in ranks])) for name in own], -1)
+    return SBC(dict(zip(_names(own), ((flat + jitter) / (draws + 1)).unbind(-1), strict=True)), draws)
 
 
 def moments(model: Conjugate, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

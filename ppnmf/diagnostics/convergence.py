@@ -22,12 +22,24 @@ from ppnmf.rng import Site, Stream
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Diagnosis", "Quantity", "Summary", "chosen_cells", "diagnose", "entries", "for_arviz", "identified", "strengths", "summary"]
+__all__ = [
+    "Diagnosis",
+    "Quantity",
+    "Summary",
+    "chosen_cells",
+    "diagnose",
+    "entries",
+    "for_arviz",
+    "identified",
+    "strengths",
+    "summary",
+]
 
 # Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), doi:10.1214/20-BA1221: R-hat below 1.01, and a bulk and tail ESS of
 # 50 for each half of a chain, below which R-hat itself is not to be trusted. With some sixty quantities a run that is good
 # for every use exceeds 1.01 somewhere, so "agree" is drawn at 1.05 and 1.01 earns the word "well".
 AGREE, MIXED, ESS_PER_CHAIN, LEAST_DRAWS = 1.05, 1.01, 100, 4
+TAILS = (0.05, 0.95)  # quantiles whose ESS is the tail ESS
 SAME_MODE = 0.01  # relative distance of W @ H below which two modes count as one
 SHOWN = {"strength": 12, "WH": 3}  # rows of a group that are printed, the worst ones
 
@@ -61,7 +73,9 @@ class Diagnosis:
     @property
     def scarcest(self) -> Quantity | None:
         """The quantity with the least bulk ESS."""
-        return min((q for q in self.quantities if q.ess_bulk is not None), key=lambda q: q.ess_bulk or 0.0, default=None)
+        return min(
+            (q for q in self.quantities if q.ess_bulk is not None), key=lambda q: q.ess_bulk or 0.0, default=None
+        )
 
     @property
     def worst_rhat(self) -> float | None:
@@ -123,7 +137,7 @@ class Summary:
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def summary(post: Posterior, n: int = 50, seed: int = 0) -> Summary:
+def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
     """Judge a posterior, and say the judgement in a sentence.
 
     Chains are compared by rank-normalised split R-hat of the log joint, sigma2, the sorted strengths and n entries of
@@ -134,7 +148,7 @@ def summary(post: Posterior, n: int = 50, seed: int = 0) -> Summary:
 
     References: Vehtari et al. (2021), doi:10.1214/20-BA1221.
     """
-    if post.n_draws == 1 and "warmup" not in post.attrs:
+    if _holds_modes(post):
         return _of_modes(post)
     found = diagnose(post, n, seed)
     independent = "elbo" in post.attrs  # drawn from a fitted approximation: no chain to judge
@@ -149,7 +163,7 @@ def summary(post: Posterior, n: int = 50, seed: int = 0) -> Summary:
     )
 
 
-def diagnose(post: Posterior, n: int = 50, seed: int = 0) -> Diagnosis:
+def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
     """R-hat, bulk and tail ESS and the Monte Carlo error of the identified quantities, by `arviz_stats`.
 
     R-hat is the rank-normalised split one; a single chain is cut in two first. Fewer than four draws a chain have none.
@@ -159,7 +173,7 @@ def diagnose(post: Posterior, n: int = 50, seed: int = 0) -> Diagnosis:
     return Diagnosis(tuple(quantities), post.chains, post.n_draws)
 
 
-def identified(post: Posterior, n: int = 50, seed: int = 0) -> xarray.Dataset:
+def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     """The quantities that are judged: lp, sigma2, strength (rank), and WH (entry), each (chain, draw, ...).
 
     WH carries the coordinates `row` and `column` of its entries. strength and WH are left out when W or H was not kept.
@@ -172,6 +186,7 @@ def identified(post: Posterior, n: int = 50, seed: int = 0) -> xarray.Dataset:
         rows, columns = chosen_cells(post.X.shape, n, seed).unbind(-1)
         data["strength"] = ((*sample, "place"), _array(strengths(post)))
         data["WH"] = ((*sample, "entry"), _array(entries(post, n, seed)))
+        data = data.assign_coords({size: np.arange(data.sizes[size]) for size in ("place", "entry")})
         data = data.assign_coords(row=("entry", rows.numpy()), column=("entry", columns.numpy()))
     return data
 
@@ -183,7 +198,7 @@ def strengths(post: Posterior) -> Tensor:
     return (norm(W, dim=-2, dtype=torch.float64) * norm(H, dim=-1, dtype=torch.float64)).sort(descending=True).values
 
 
-def entries(post: Posterior, n: int = 50, seed: int = 0) -> Tensor:
+def entries(post: Posterior, n: int = 100, seed: int = 0) -> Tensor:
     """Entries of W @ H at the `chosen_cells`, float64, shape (chain, draw, n)."""
     rows, columns = chosen_cells(post.X.shape, n, seed).to(post.X.device).unbind(-1)
     W, H = post._kept("W"), post._kept("H")
@@ -245,7 +260,7 @@ def _quantity(name: str, draws: np.ndarray) -> Quantity:
         if (np.ptp(draws, axis=1) == 0).all():  # no chain moves, and they differ
             return Quantity(name, mean, sd, None, math.inf, float(chains), float(chains))
         parts = draws if chains > 1 else draws[0, : n - n % 2].reshape(2, -1)
-        figures = (mcse(draws), rhat(parts), ess(draws), ess(draws, method="tail"))
+        figures = (mcse(draws), rhat(parts), ess(draws), ess(draws, method="tail", prob=TAILS))
         return Quantity(name, mean, sd, *(float(f) if math.isfinite(f) else None for f in figures))
 
 
@@ -262,7 +277,7 @@ def _about_chains(found: Diagnosis) -> str:
         bad = sum((q.rhat or 0) > AGREE for q in found.quantities)
         return (
             f"{chains} do not agree: {figure} ({bad} of {len(found.quantities)} quantities exceed {AGREE}): run longer, "
-            "or doubt everything that this run says."
+            "or doubt it."
         )
     if rhat > AGREE:
         return f"{chains} does not even agree with itself: {figure} between its parts: run longer, or doubt it."
@@ -274,7 +289,7 @@ def _about_chains(found: Diagnosis) -> str:
         )
     if not found.enough:
         wanted = ESS_PER_CHAIN * found.chains
-        return f"{chains} agree as far as so few effective draws can tell ({wanted} are wanted): {figures}. Run longer."
+        return f"{chains} agree: {figures}; but effective draws are few ({wanted} are wanted): run longer for exact averages."
     return f"{chains} agree{' well' if rhat <= MIXED else ''}: {figures}."
 
 
@@ -309,13 +324,24 @@ def _remarks(post: Posterior) -> list[str]:
     return remarks
 
 
+def _holds_modes(post: Posterior) -> bool:
+    """One draw a chain that neither a Markov chain nor a guide has left."""
+    return post.n_draws == 1 and not {"warmup", "elbo"} & set(post.attrs)
+
+
 def _of_modes(post: Posterior) -> Summary:
     """Restarts of an optimiser: which is best, and whether the others reached the same W @ H."""
     lp, sigma2 = post.stats["lp"][:, 0].double(), post._kept("sigma2")[:, 0].double()
     best, distance = int(lp.argmax()), _distances(post)
     short = lp[best] - lp
     table = [
-        {"restart": c, "lp": float(lp[c]), "below_best": float(short[c]), "sigma2": float(sigma2[c]), "distance": float(distance[c])}
+        {
+            "restart": c,
+            "lp": float(lp[c]),
+            "below_best": float(short[c]),
+            "sigma2": float(sigma2[c]),
+            "distance": float(distance[c]),
+        }
         for c in range(post.chains)
     ]
     same = int((distance < SAME_MODE).sum())
@@ -324,13 +350,23 @@ def _of_modes(post: Posterior) -> Summary:
     elif post.chains == 1:
         sentence, agree = "One restart reached one mode: more restarts would show whether there are better ones.", None
     elif same == post.chains:
-        sentence, agree = f"All {post.chains} restarts reached the same W @ H, within {SAME_MODE:.0%}; restart {best} is best.", True
-    else:
-        others = f"{same} of {post.chains} restarts reached its W @ H (within {SAME_MODE:.0%})" if same > 1 else "no other reached its W @ H"
         sentence, agree = (
-            f"The restarts do not agree: restart {best} is best (lp {_number(float(lp[best]))}), {others}, and the worst falls "
-            f"{_number(float(short.max()))} nats short of it: there are several modes."
-        ), False
+            f"All {post.chains} restarts reached the same W @ H, within {SAME_MODE:.0%}; restart {best} is best.",
+            True,
+        )
+    else:
+        others = (
+            f"{same} of {post.chains} restarts reached its W @ H (within {SAME_MODE:.0%})"
+            if same > 1
+            else "no other reached its W @ H"
+        )
+        sentence, agree = (
+            (
+                f"The restarts do not agree: restart {best} is best (lp {_number(float(lp[best]))}), {others}, and the worst falls "
+                f"{_number(float(short.max()))} nats short of it: there are several modes."
+            ),
+            False,
+        )
     late = post.attrs.get("converged", []).count(False) if isinstance(post.attrs.get("converged"), list) else 0
     dead = max(post.attrs.get("dead_components", [0]), default=0)
     remarks = ["A mode has no spread: it says nothing about uncertainty."]
@@ -354,7 +390,7 @@ def _distances(post: Posterior) -> Tensor:
 
 
 def _heading(post: Posterior) -> str:
-    (N, D), each = post.X.shape, "restart" if post.n_draws == 1 and "warmup" not in post.attrs else "chain"
+    (N, D), each = post.X.shape, "restart" if _holds_modes(post) else "chain"
     size = f"{post.chains} {each}{'s' if post.chains > 1 else ''}"
     draws = "" if each == "restart" else f" × {post.n_draws} draws"
     return f"{post.model.name} by {post.method}: X {N} × {D}, rank {post.model.rank}; {size}{draws}"
@@ -367,9 +403,14 @@ def _printed(table: tuple[dict[str, Any], ...]) -> list[str]:
         rows = _worst_of_groups(rows)
         left = len(table) - len(rows)
     header = {"name": "", "rhat": "R-hat", "ess_bulk": "bulk ESS", "ess_tail": "tail ESS", "below_best": "below best"}
-    cells = [[header.get(key, key) for key in rows[0]]] + [[_cell(key, value) for key, value in row.items()] for row in rows]
+    cells = [[header.get(key, key) for key in rows[0]]] + [
+        [_cell(key, value) for key, value in row.items()] for row in rows
+    ]
     widths = [max(len(line[j]) for line in cells) for j in range(len(cells[0]))]
-    lines = ["  ".join(c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(line, widths, strict=True))) for line in cells]
+    lines = [
+        "  ".join(c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in cells
+    ]
     return lines + ([f"({left} more that fare better)"] if left else [])
 
 

@@ -26,6 +26,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,18 +42,19 @@ from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
 from ppnmf.inference.sweep import misfit, sweep_factors
 from ppnmf.kernels import kernels_for
-from ppnmf.kernels.reference import column
+from ppnmf.kernels.reference import Natural, column
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Params, Statistics
 from ppnmf.rng import Site, Stream
+from ppnmf.threads import single_threaded
 
 __all__ = ["run"]
 
-AT_ONCE = 2**16  # densities that are evaluated together: they stay in cache
+AT_ONCE = 2**17  # numbers that are worked on together: they stay in cache
 AGREE = 1.01  # R-hat of the log joint over the replicates above which they do not agree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """What every stage needs; the replicates are the leading axis C of all tensors."""
 
@@ -61,16 +63,34 @@ class Problem:
     stream: Stream
     tick: Callable[[], Any]
 
-    @property
+    @cached_property
     def short(self) -> str:
         """The factor whose components are the blocks."""
         N, D = self.X.shape
         return "H" if D <= N else "W"
 
-    @property
+    @cached_property
     def long(self) -> str:
         """The factor whose rows are the blocks."""
         return "W" if self.short == "H" else "H"
+
+    @cached_property
+    def natural(self) -> dict[str, Natural]:
+        """(precision, linear) of each factor's prior, broadcastable to its rows-leading shape (R, K)."""
+        pairs = {}
+        for site in ("W", "H"):
+            prior, device = self.model.prior(site), self.X.device
+            pair = (prior.precision.to(device), prior.linear.to(device))
+            pairs[site] = pair if site == "W" else (pair[0].mT.contiguous(), pair[1].mT.contiguous())
+        return pairs
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """For each component the first one with its priors in W and in H: the posterior is symmetric among equals."""
+        K = self.model.rank
+        tables = [values.mT.expand(K, -1) for pair in self.natural.values() for values in pair]
+        keys = torch.cat(tables, 1).cpu()
+        return [next(m for m in range(k + 1) if bool((keys[m] == keys[k]).all())) for k in range(K)]
 
 
 class Explored(NamedTuple):
@@ -114,13 +134,13 @@ def run(
     model.require_proper()
     began, burn = time.perf_counter(), warmup // 4
     K = model.rank
-    with bar(warmup + draws + (2 * K - 1) * (burn + draws), f"chib, rank {K}", progress) as ticker:
+    sweeps = warmup + draws + (2 * K - 1) * (burn + draws)
+    with single_threaded(), bar(sweeps, f"chib, rank {K}", progress) as ticker:
         problem = Problem(model, X, Stream.of(seed, replicates=replicates), ticker.update)
         explored = explore(problem, warmup, draws)
         state, of_short = short_ordinate(problem, explored.state, explored.point, burn, draws)
         of_long = long_ordinate(problem, state, explored.point, burn, draws)
-    log_ordinate = explored.log_ordinate + of_short + of_long
-    estimates = log_joint(problem, explored.point) - log_ordinate
+        estimates = log_joint(problem, explored.point) - (explored.log_ordinate + of_short + of_long)
     warnings, rhat = _doubts(explored.lp)
     return Evidence.combine(
         estimates.tolist(),
@@ -147,7 +167,7 @@ def explore(problem: Problem, warmup: int, draws: int) -> Explored:
     for _ in range(warmup):
         state, _ = gibbs.step(model, state, X, stream)
         problem.tick()
-    classes, mean, noise, lp = exchangeable(model), dict(state.params), [], []
+    classes, mean, noise, lp = problem.classes, dict(state.params), [], []
     for n in range(1, draws + 1):
         state, info = gibbs.step(model, state, X, stream)
         aligned = ordered_like(mean, state.params, classes)
@@ -162,7 +182,7 @@ def explore(problem: Problem, warmup: int, draws: int) -> Explored:
 
 def short_ordinate(problem: Problem, state: State, point: Params, burn: int, draws: int) -> tuple[State, Tensor]:
     """log p(short* | σ²*, X), shape (C,), component by component and averaged over labels; and a state at short*."""
-    classes, rows = exchangeable(problem.model), _rows_leading(problem.short, point)
+    classes, rows = problem.classes, _rows_leading(problem.short, point)
     total = torch.zeros_like(point["sigma2"], dtype=torch.float64)
     for k in range(len(classes)):
         labels = [m for m in range(k, len(classes)) if classes[m] == classes[k]]
@@ -180,7 +200,7 @@ def short_ordinate(problem: Problem, state: State, point: Params, burn: int, dra
 def long_ordinate(problem: Problem, state: State, point: Params, burn: int, draws: int) -> Tensor:
     """log p(long* | short*, σ²*, X), shape (C,): column by column, a row's the product over columns of its means."""
     site, K = problem.long, problem.model.rank
-    told, prior = weighted(problem, site, point), natural(problem.model, site, problem.X.device)
+    told, prior = weighted(problem, site, point), problem.natural[site]
     F, at = _rows_leading(site, state.params).contiguous(), _rows_leading(site, point)
     kernels, sweep = kernels_for(F.device), state.sweep
     total = torch.zeros_like(at[..., 0], dtype=torch.float64)  # (C, R)
@@ -203,17 +223,32 @@ def reduced_step(problem: Problem, state: State, first: int) -> State:
 
     A move along the ridge changes a component's column of W and row of H together, so both must be free.
     """
-    model, X, stream, (params, sweep) = problem.model, problem.X, problem.stream, state
-    W, H, _ = sweep_factors(
-        model.prior, params, X, (stream, sweep), first=(first, 0) if problem.short == "W" else (0, first)
-    )
-    kernels, K = kernels_for(W.device), model.rank
-    rate_W, rate_H = -model.prior("W").linear, -model.prior("H").linear
+    stream, (params, sweep) = problem.stream, state
+    W, H = factors_after_sweep(problem, params, sweep, first)
+    kernels, K = kernels_for(W.device), problem.model.rank
+    rate_W, rate_H = -problem.natural["W"][1], -problem.natural["H"][1].mT
     rates = (rate_W.expand(-1, K)[:, first:].contiguous(), rate_H.expand(K, -1)[first:].contiguous())
     moved = kernels.scale_move(W[..., first:], H[:, first:], rates, stream, sweep)
     moved = kernels.shear_move(*moved, rates, stream, sweep)
     W, H = torch.cat([W[..., :first], moved[0]], -1), torch.cat([H[:, :first], moved[1]], -2)
     return State({**params, "W": W, "H": H}, sweep + 1)
+
+
+def factors_after_sweep(problem: Problem, params: Params, sweep: int, first: int) -> tuple[Tensor, Tensor]:
+    """W and H after a sweep that leaves the short factor's components before `first`; all chains at once where small.
+
+    The shape alone decides which way is taken, for the two may round differently.
+    """
+    X, stream, start = problem.X, problem.stream, {problem.short: first, problem.long: 0}
+    if len(stream) * X.values.numel() > AT_ONCE:
+        swept = sweep_factors(problem.model.prior, params, X, (stream, sweep), first=(start["W"], start["H"]))
+        return swept.W, swept.H
+    kernels = kernels_for(X.device)
+    for site in ("W", "H"):
+        F, told = _rows_leading(site, params), weighted(problem, site, params)
+        F = kernels.half_sweep(F, told, problem.natural[site], (stream, sweep, Site[site]), first=start[site])
+        params = {**params, site: F if site == "W" else F.mT.contiguous()}
+    return params["W"], params["H"]
 
 
 def pinned(problem: Problem, params: Params, point: Params, k: int, classes: list[int]) -> dict[str, Tensor]:
@@ -256,7 +291,7 @@ class Densities:
 
 def conditionals(problem: Problem, site: str, params: Params, components: list[int]) -> RectifiedNormal:
     """The conditionals of some components of a factor, each given everything else: batch shape (C, components, R)."""
-    told, prior = weighted(problem, site, params), natural(problem.model, site, problem.X.device)
+    told, prior = weighted(problem, site, params), problem.natural[site]
     each = [column(m, _rows_leading(site, params), told, prior) for m in components]
     precision, linear = torch.stack([c.precision for c in each], 1), torch.stack([c.linear for c in each], 1)
     return RectifiedNormal(precision, linear, validate_args=False)
@@ -270,39 +305,20 @@ def weighted(problem: Problem, site: str, params: Params) -> Statistics:
     return Statistics(P * weight, Q * (weight if Q.ndim == P.ndim else weight[..., None]))
 
 
-def natural(model: Conjugate, site: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(precision, linear) of a factor's prior, broadcastable to its rows-leading shape (R, K)."""
-    prior = model.prior(site)
-    pair = (prior.precision.to(device), prior.linear.to(device))
-    return pair if site == "W" else (pair[0].mT.contiguous(), pair[1].mT.contiguous())
-
-
-def exchangeable(model: Conjugate) -> list[int]:
-    """For each component the first one that has the same priors in W and in H: the posterior is symmetric among equals."""
-    K = model.rank
-    tables = []
-    for site in ("W", "H"):
-        for values in natural(model, site, torch.device("cpu")):
-            tables.append(values.mT.expand(K, -1))
-    keys = torch.cat(tables, 1)
-    return [next(m for m in range(k + 1) if bool((keys[m] == keys[k]).all())) for k in range(K)]
-
-
 def ordered_like(reference: Params, params: Params, classes: list[int], first: int = 0) -> dict[str, Tensor]:
     """The components from `first` on in the order that brings them nearest to the reference's, within their classes.
 
-    Nearest by Σ_k ‖W_k H_k - W_k^ref H_k^ref‖², which no scale of W against H can sway, each chain by itself.
+    Nearest by Σ_k ‖W_k H_k - W_k^ref H_k^ref‖², as in `ppnmf.align`; here each chain has a reference of its own.
     """
-    K = len(classes)
     W, H = params["W"][..., first:], params["H"][:, first:]
-    likeness = (W.mT @ reference["W"][..., first:]) * (H @ reference["H"][:, first:].mT)  # (C, own, reference's)
-    size = W.square().sum(-2) * H.square().sum(-1)
-    cost = (size[..., None] - 2 * likeness).double()
-    apart = torch.tensor([[classes[m] != classes[k] for k in range(first, K)] for m in range(first, K)])
-    barrier = 4 * cost.abs().amax((-2, -1)).cpu() * K + 1
-    costs = torch.where(apart, barrier[:, None, None], cost.cpu()).numpy()
-    order = torch.tensor(np.stack([linear_sum_assignment(c.T)[1] for c in costs]) + first, device=W.device)
-    order = torch.cat([torch.arange(first, device=W.device).expand(len(order), first), order], 1)  # (C, K)
+    likeness = (reference["W"][..., first:].mT @ W) * (reference["H"][:, first:] @ H.mT)  # (C, reference's, own)
+    gains = likeness.double().cpu()
+    own = torch.tensor(classes[first:])
+    apart = own[:, None] != own  # a component may not take a place whose priors are others
+    gains = gains - torch.where(apart, 2 * len(classes) * gains.amax((-2, -1), keepdim=True) + 1, 0.0)
+    order = np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains.numpy()]) + first
+    kept = np.broadcast_to(np.arange(first), (len(order), first))
+    order = torch.from_numpy(np.concatenate([kept, order], 1)).to(W.device)  # (C, K)
     return {
         **params,
         "W": params["W"].gather(2, order[:, None, :].expand_as(params["W"])),
@@ -327,5 +343,7 @@ def _doubts(lp: Tensor) -> tuple[tuple[str, ...], float | None]:
     rhat = float(array_stats.rhat(lp.cpu().numpy(), chain_axis=0, draw_axis=1))
     if rhat <= AGREE:
         return (), rhat
-    sentence = f"the chains do not agree (R-hat of the log joint is {rhat:.3f}, above {AGREE}): take more warmup and draws"
+    sentence = (
+        f"the chains do not agree (R-hat of the log joint is {rhat:.3f}, above {AGREE}): take more warmup and draws"
+    )
     return (sentence,), rhat

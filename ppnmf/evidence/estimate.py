@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from scipy.stats import t as student
 from torch import Tensor
@@ -42,6 +42,17 @@ class Evidence:
     warnings: tuple[str, ...] = ()
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
+    label: ClassVar[str] = "log evidence"
+    sign: ClassVar[int] = 1  # more is better
+
+    @property
+    def value(self) -> float:
+        return self.log_evidence
+
+    @property
+    def error(self) -> float:
+        return self.mcse
+
     @classmethod
     def combine(cls, replicates: Sequence[float], **rest: Any) -> Evidence:
         """The mean of the logs of independent estimates, and its standard error. Two replicates are the least.
@@ -65,6 +76,15 @@ class Evidence:
             raise ValueError(f"level is {level!r}; it must lie between 0 and 1")
         half = float(student.ppf(0.5 + level / 2, len(self.replicates) - 1)) * self.mcse
         return self.log_evidence - half, self.log_evidence + half
+
+    def lead_over(self, other: Evidence) -> tuple[float, float]:
+        """log p(X) less another's, and the difference's standard error."""
+        return self.log_evidence - other.log_evidence, math.hypot(self.mcse, other.mcse)
+
+    def is_clearly_better_than(self, other: Evidence) -> bool:
+        """Whether the lead is at least twice its standard error."""
+        lead, error = self.lead_over(other)
+        return lead >= 2 * error
 
     def __str__(self) -> str:
         low, high = self.interval()

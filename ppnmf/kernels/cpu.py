@@ -1,7 +1,8 @@
-"""The kernels for the CPU, compiled by Numba: what `reference` defines, a row at a time with all its K steps in cache.
+"""The kernels for the CPU, compiled by Numba: what `reference` defines, a block of rows at a time with its K steps in cache.
 
-Every function releases the GIL, works on one thread and computes in float64 whatever the arrays hold; the callers run
-blocks and chains on several threads. The draws are the reference's, address by address, to rounding.
+The rows of a block are the lanes of the vector registers; factors are stored a component a row, so that lanes lie side
+by side. Every function releases the GIL, works on one thread and computes in float64 whatever the arrays hold; callers
+run blocks and chains on several threads. The draws are the reference's, address by address, to rounding.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from ppnmf.kernels.lanes import COMPILED, INLINED, exp, log, polynomial, select
 from ppnmf.kernels.reference import GAMMA_PROPOSALS, Natural, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream, uniform_pair
@@ -22,7 +24,9 @@ __all__ = ["half_sweep", "inverse_gamma", "scale_move", "shear_move"]
 SITE_SIGMA2, SITE_SCALE, SITE_PAIRS, SITE_SHEAR = (
     int(site) for site in (Site.SIGMA2, Site.SCALE, Site.SHEAR_PAIRS, Site.SHEAR)
 )
-TAIL = 12.0  # standard deviations past the mode where the bound's excess is solved for instead of the quantile
+LANES = 128  # rows that go through a component together
+TAIL = 5.0  # standard deviations past the mode where the bound's excess is solved for instead of the quantile
+RARE = 1e-4  # below this a uniform may lead past the quantile's second range
 
 # Wichura (1988), algorithm AS 241: numerators and denominators, highest power first, of the quantile's three ranges
 # fmt: off
@@ -44,85 +48,169 @@ FAR = (
     (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5, 7.86869131145613259100e-4,
      1.48753612908506148525e-2, 1.36929880922735805310e-1, 5.99832206555887937690e-1, 1.0),
 )
+# (1 + √2 x) erfcx(x / √2) / 2 on x >= 0 as a polynomial in (x - 5.6) / (x + 5.6), within 8e-15 of itself
+MILLS = (
+    -1.061260178420146e-09, 2.7843168903633132e-08, -7.840391135907725e-09, -3.3502926713451015e-07,
+    3.8857414935969546e-07, 2.337320461375576e-06, -6.457707532995282e-06, -7.3160496328980594e-06,
+    6.981896304325495e-05, -0.00012027157212121321, -0.00026526681917654735, 0.0022158628726059175,
+    -0.007561343144989484, 0.017903156417489005, -0.03262697707034075, 0.04683604399663786,
+    -0.05117851077797585, 0.035149106871919175, 0.0068128100344873235, -0.06988382089737939, 0.616850338623865,
+)
 # fmt: on
+_centre_above, _centre_below = polynomial(CENTRE[0]), polynomial(CENTRE[1])
+_shoulder_above, _shoulder_below = polynomial(SHOULDER[0]), polynomial(SHOULDER[1])
+_far_above, _far_below = polynomial(FAR[0]), polynomial(FAR[1])
+_mills = polynomial(MILLS)
 
 
-@njit(cache=True, nogil=True)
-def _rational(coefficients, r):  # type: ignore[no-untyped-def]
-    above, below = 0.0, 0.0
-    for a, b in zip(*coefficients):  # noqa: B905  # Numba's zip takes no strict
-        above, below = above * r + a, below * r + b
-    return above / below
-
-
-@njit(cache=True, nogil=True)
+@njit(**INLINED)
 def _ndtri(p: float) -> float:
     """Quantile of the standard normal (AS 241), relative error about 1e-16."""
     q = p - 0.5
     if abs(q) <= 0.425:
-        return q * _rational(CENTRE, 0.180625 - q * q)
+        r = 0.180625 - q * q
+        return q * _centre_above(r) / _centre_below(r)
     r = math.sqrt(-math.log(p if q < 0 else 1 - p))
-    z = _rational(SHOULDER, r - 1.6) if r <= 5.0 else _rational(FAR, r - 5.0)
+    z = _shoulder_above(r - 1.6) / _shoulder_below(r - 1.6) if r <= 5.0 else _far_above(r - 5.0) / _far_below(r - 5.0)
     return -z if q < 0 else z
 
 
-@njit(cache=True, nogil=True)
-def _mills_tail(z: float) -> float:
-    """z · (1 - Φ(z)) / φ(z) for z >= TAIL, by its continued fraction."""
-    f = z
-    for n in range(8, 0, -1):
-        f = z + n / f
-    return z / f
+@njit(**INLINED)
+def _survival_factor(x: float) -> float:
+    """P(Z > x) exp(x²/2) for a standard normal Z and x >= 0."""
+    return _mills((x - 5.6) / (x + 5.6)) / (1.0 + 1.4142135623730951 * x)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INLINED)
+def _excess(bound: float, target: float) -> float:
+    """e with log P(Z > bound) - log P(Z > bound + e) = target, bound >= TAIL: four steps of Newton.
+
+    The left side is e (bound + e / 2) - log(f(bound + e) / f(bound)), f the survival factor, and its slope 1 / (√(2π) f).
+    """
+    e = 2 * target / (bound + math.sqrt(bound * bound + 2 * target))
+    at_bound = _survival_factor(bound)
+    for _ in range(4):
+        factor = _survival_factor(bound + e)
+        e -= (e * (bound + 0.5 * e) - log(factor / at_bound) - target) * 2.5066282746310002 * factor
+    return select(e > 0.0, e, 0.0)
+
+
+@njit(**COMPILED)
 def survival_inverse(precision: float, linear: float, u: float) -> float:
     """The w with P(w' > w) = u under the density ∝ exp(-precision w²/2 + linear w) on w >= 0."""
     if precision <= 0.0 or -linear > 1e8 * math.sqrt(precision):
         return math.log(u) / linear
     root = math.sqrt(precision)
-    alpha = -linear / root  # the bound, in standard deviations past the mode
-    if alpha < TAIL:
-        z = -_ndtri(u * 0.5 * math.erfc(alpha * 0.7071067811865476))
-        return max(z - alpha, 0.0) / root
-    # log survival at alpha + e: alpha e + e²/2 - log(mills(alpha + e) / mills(alpha)) = -log u; Newton in the excess e
-    target = -math.log(u)
-    e = 2 * target / (alpha + math.sqrt(alpha * alpha + 2 * target))
-    at_bound = _mills_tail(alpha)
-    for _ in range(3):
-        z = alpha + e
-        mills = _mills_tail(z)
-        value = e * (alpha + 0.5 * e) + math.log(at_bound / mills) + math.log1p(e / alpha) - target
-        e -= value * mills / z
-    return max(e, 0.0) / root
+    bound = -linear / root  # in standard deviations past the mode
+    if bound > TAIL:
+        return _excess(bound, -math.log(u)) / root
+    z = -_ndtri(u * 0.5 * math.erfc(bound * 0.7071067811865476))
+    return max(z - bound, 0.0) / root
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
+def _draw(precision, linear, u, w, n):  # type: ignore[no-untyped-def]
+    """w[:n] = survival_inverse(precision, linear, u), all lanes at once; the rare cases are then done one by one."""
+    tails, rare = 0, 0
+    for i in range(n):
+        root = math.sqrt(precision[i])
+        bound = -linear[i] / root
+        x = abs(bound)
+        fall = -0.5 * x * x
+        beyond = _survival_factor(x) * exp(select(fall > -600.0, fall, -600.0))  # P(Z > |bound|), clear of denormals
+        p = u[i] * select(bound > 0.0, beyond, 1.0 - beyond)  # P(Z > z)
+        q = p - 0.5
+        other = select(bound < 0.0, (1.0 - u[i]) + u[i] * beyond, 1.0 - p)
+        r = math.sqrt(-log(select(q < 0.0, p, other)))
+        sign = select(q < 0.0, 1.0, -1.0)
+        c, s = 0.180625 - q * q, r - 1.6
+        central = abs(q) <= 0.425
+        above = select(central, -q * _centre_above(c), sign * _shoulder_above(s))
+        e = above / select(central, _centre_below(c), _shoulder_below(s)) - bound
+        w[i] = select(e > 0.0, e, 0.0) / root
+        tails += bound > TAIL
+        rare += (precision[i] <= 0.0) | (u[i] < RARE)
+    if tails > n // 8:
+        for i in range(n):
+            root = math.sqrt(precision[i])
+            bound, target = -linear[i] / root, -log(u[i])
+            near = _excess(select(bound < 1e8, bound, 1e8), target) / root
+            w[i] = select(bound > TAIL, select(bound > 1e8, -target / linear[i], near), w[i])
+        tails = 0
+    if tails + rare > 0:
+        for i in range(n):
+            if precision[i] <= 0.0 or u[i] < RARE or (tails > 0 and -linear[i] > TAIL * math.sqrt(precision[i])):
+                w[i] = survival_inverse(precision[i], linear[i], u[i])
+
+
+@njit(**COMPILED)
+def _uniforms(key0, key1, pair, first_row, step, site, n, even, odd):  # type: ignore[no-untyped-def]
+    """`uniform_pair` of n rows, all lanes at once."""
+    for i in range(n):
+        even[i], odd[i] = uniform_pair(key0, key1, pair, first_row + i, step, site)
+
+
+@njit(**{**COMPILED, "fastmath": True})
+def _dot(a, b, n):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for l in range(n):
+        total += np.float64(a[l]) * np.float64(b[l])
+    return total
+
+
+@njit(**COMPILED)
+def _explained(Q, k, F, n, total):  # type: ignore[no-untyped-def]
+    """total[:n] = Σ_l Q[k, l] F[l, :n], four components at a time."""
+    K = F.shape[0]
+    for i in range(n):
+        total[i] = 0.0
+    for l in range(0, K - 3, 4):
+        a, b, c, d = np.float64(Q[k, l]), np.float64(Q[k, l + 1]), np.float64(Q[k, l + 2]), np.float64(Q[k, l + 3])
+        for i in range(n):
+            total[i] += a * F[l, i] + b * F[l + 1, i] + c * F[l + 2, i] + d * F[l + 3, i]
+    for l in range(K - K % 4, K):
+        a = np.float64(Q[k, l])
+        for i in range(n):
+            total[i] += a * F[l, i]
+
+
+@njit(**COMPILED)
 def _half_sweep(F, P, Q, precision, linear, key0, key1, step, site, first_row, first, sample):  # type: ignore[no-untyped-def]
-    """Rows of F (R, K) in place; Q (1 | R, K, K), precision and linear (1 | R, 1 | K)."""
-    R, K = F.shape
-    own_Q, own_rows = Q.shape[0] > 1, precision.shape[0] > 1
-    own_columns = precision.shape[1] > 1
-    rows_of_linear, columns_of_linear = linear.shape[0] > 1, linear.shape[1] > 1
-    u, other = 0.0, 0.0
-    for i in range(R):
-        q = i if own_Q else 0
+    """F (K, R), a component a row, in place; P (K, R); Q (1 | R, K, K); precision and linear (1 | R, 1 | K)."""
+    K, R = F.shape
+    part = np.empty((K, LANES))  # the block of F that is worked on, in double precision
+    row = np.empty(K)
+    total, own, a, b = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    even, odd, drawn = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    row_of_a, column_of_a = precision.shape[0] > 1, precision.shape[1] > 1
+    row_of_b, column_of_b = linear.shape[0] > 1, linear.shape[1] > 1
+    for start in range(0, R, LANES):
+        n = min(LANES, R - start)
+        part[:, :n] = F[:, start : start + n]
         for k in range(first, K):
-            own = np.float64(Q[q, k, k])
-            total = 0.0
-            for l in range(K):
-                total += np.float64(F[i, l]) * np.float64(Q[q, k, l])
-            a = precision[i if own_rows else 0, k if own_columns else 0] + own
-            b = linear[i if rows_of_linear else 0, k if columns_of_linear else 0] + np.float64(P[i, k])
-            b -= total - np.float64(F[i, k]) * own
+            if Q.shape[0] == 1:
+                _explained(Q[0], k, part, n, total)
+                own[:n] = Q[0, k, k]
+            else:
+                for i in range(n):
+                    for l in range(K):
+                        row[l] = part[l, i]
+                    total[i] = _dot(Q[start + i, k], row, K)
+                    own[i] = Q[start + i, k, k]
+            for i in range(n):
+                a[i] = precision[start + i if row_of_a else 0, k if column_of_a else 0] + own[i]
+                b[i] = linear[start + i if row_of_b else 0, k if column_of_b else 0] + np.float64(P[k, start + i])
+                b[i] -= total[i] - part[k, i] * own[i]
             if sample:
                 if k % 2 == 0 or k == first:
-                    u, other = uniform_pair(key0, key1, k // 2, first_row + i, step, site)
-                F[i, k] = survival_inverse(a, b, u if k % 2 == 0 else other)
-            elif a > 0.0:
-                F[i, k] = max(b / a, 0.0)
-            elif b != 0.0:
-                F[i, k] = 0.0
+                    _uniforms(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
+                _draw(a, b, even if k % 2 == 0 else odd, drawn, n)
+                part[k, :n] = drawn[:n]
+            else:
+                for i in range(n):
+                    mode = select(b[i] > 0.0, b[i] / a[i], 0.0)
+                    part[k, i] = select((a[i] > 0.0) | (b[i] != 0.0), mode, part[k, i])
+        F[first:, start : start + n] = part[first:, :n]
 
 
 def half_sweep(
@@ -133,23 +221,21 @@ def half_sweep(
     first_row: int = 0,
     first: int = 0,
 ) -> Tensor:
-    """`reference.half_sweep`, compiled."""
-    F = F.contiguous().clone()
+    """`reference.half_sweep`, compiled; a factor (C, R, K) is best stored a component a row, as F.mT contiguous."""
+    out = F.mT.clone(memory_format=torch.contiguous_format).numpy()
     precision, linear = (natural.numpy() for natural in prior)
-    P, Q = statistics.P.contiguous().numpy(), statistics.Q.contiguous()
-    if Q.ndim == F.ndim:
-        Q = Q[:, None]
-    out, gram = F.numpy(), Q.numpy()
+    P, Q = statistics.P.mT.contiguous().numpy(), statistics.Q.contiguous()
+    gram = (Q[:, None] if Q.ndim == F.ndim else Q).numpy()
     stream, step, site = draw if draw is not None else (None, 0, Site.W)
     for c in range(F.shape[0]):
         key = stream.keys[c] if stream is not None else (0, 0)
         _half_sweep(
             out[c], P[c], gram[c], precision, linear, *key, step, int(site), first_row, first, stream is not None
         )
-    return F
+    return torch.from_numpy(out).mT
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _standard_gamma(shape: float, key0: int, key1: int, step: int) -> float:
     boosted = shape if shape >= 1 else shape + 1
     d = boosted - 1 / 3
@@ -171,7 +257,7 @@ def inverse_gamma(shape: float, scale: Tensor, stream: Stream, step: int) -> Ten
     return scale.double() / torch.tensor(draws, dtype=torch.float64)
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _psi(x: float, alpha: float, order: float) -> float:
     """Log density of log X past its mode, Devroye (2014); its two terms are written so that neither cancels near 0."""
     half = math.sinh(0.5 * x)
@@ -181,7 +267,7 @@ def _psi(x: float, alpha: float, order: float) -> float:
     return -2.0 * alpha * half * half - order * growth
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: ignore[no-untyped-def]
     """Density ∝ x^(p-1) exp(-(a x + b / x) / 2): Devroye (2014), doi:10.1007/s11222-012-9367-z."""
     order, omega = abs(p), math.sqrt(a) * math.sqrt(b)
@@ -227,7 +313,7 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
     return math.sqrt(b / a) * math.exp(log_mode if p >= 0 else -log_mode)
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _scale_move(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
     N, K = W.shape
     D = H.shape[1]
@@ -254,7 +340,7 @@ def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
     return W, H
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _truncated_exponential(slope: float, low: float, high: float, u: float) -> float:
     steep, width = abs(slope), high - low
     e = u * width if steep * width < 1e-12 else -math.log1p(u * math.expm1(-steep * width)) / steep
@@ -263,7 +349,7 @@ def _truncated_exponential(slope: float, low: float, high: float, u: float) -> f
     return t if math.isfinite(t) else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(**COMPILED)
 def _shear_move(W, H, rate_W, rate_H, key0, key1, step, rounds):  # type: ignore[no-untyped-def]
     """In place; W here is Wᵀ (K, N), so that a component is contiguous in both factors."""
     K, N = W.shape

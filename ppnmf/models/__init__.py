@@ -1,8 +1,8 @@
-"""The models by name. A model is a Pyro program; `REGISTRY` maps its name, which is also its zoo folder's, to its class."""
+"""The models by name. A model is a Pyro program; `REGISTRY` maps its name, also its zoo folder's, to its class."""
 
 from ppnmf.models.exponential_gaussian import ExponentialGaussian
-# from ppnmf.models.pae_nmf import PAENMF
+from ppnmf.models.pae_nmf import PAENMF
 
-__all__ = ["REGISTRY", "ExponentialGaussian"]
+__all__ = ["PAENMF", "REGISTRY", "ExponentialGaussian"]
 
-REGISTRY = {model.name: model for model in (ExponentialGaussian,)}
+REGISTRY = {model.name: model for model in (ExponentialGaussian, PAENMF)}

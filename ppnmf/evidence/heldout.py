@@ -1,0 +1,160 @@
+"""Held-out cells: fit what is kept by Gibbs, and see how well the mean of W @ H foretells what was hidden.
+
+Cells are hidden one by one, not rows or columns whole, so both factors are learned from every fold's data (Wold 1978,
+doi:10.1080/00401706.1978.10489693). Each row and each column has an equal share in each fold, as nearly as whole numbers
+allow.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ppnmf.data.matrix import Dense
+from ppnmf.evidence.estimate import priors_of
+from ppnmf.inference import gibbs
+from ppnmf.progress import bar
+from ppnmf.protocols import Conjugate
+from ppnmf.rng import Site, Stream
+
+__all__ = ["HeldOut", "assign_folds", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Mean squared error on hidden cells, with its standard error over folds.
+
+    Args:
+        folds: the mean squared error of each fold; those of two ranks with the same seed hide the same cells.
+        rank: the model's rank.
+        priors: the model's hyperparameters.
+        seconds: the time it took.
+        warnings: reasons to doubt it, in sentences.
+        attrs: facts about the run that JSON can hold.
+    """
+
+    folds: tuple[float, ...]
+    rank: int
+    priors: Mapping[str, Any]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    label: ClassVar[str] = "hidden cells' squared error"
+    sign: ClassVar[int] = -1  # less is better
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.folds)
+
+    @property
+    def error(self) -> float:
+        """Standard error over the folds; NaN for one fold."""
+        return _standard_error(self.folds)
+
+    def lead_over(self, other: HeldOut) -> tuple[float, float]:
+        """How much less its error is than another's on the same folds, and that difference's standard error."""
+        differences = [theirs - ours for ours, theirs in zip(self.folds, other.folds, strict=True)]
+        return statistics.fmean(differences), _standard_error(differences)
+
+    def is_clearly_better_than(self, other: HeldOut) -> bool:
+        """Whether the lead, fold by fold, exceeds one standard error of itself; never with a single fold."""
+        lead, error = self.lead_over(other)
+        return lead > error
+
+    def __str__(self) -> str:
+        return (
+            f"Squared error on hidden cells {self.value:.6g} ± {self.error:.2g} at rank {self.rank} "
+            f"({len(self.folds)} fold(s), {self.seconds:.1f} s)."
+        )
+
+
+def run(
+    model: Conjugate,
+    X: Dense,
+    *,
+    folds: int = 5,
+    used: int | None = None,
+    draws: int = 100,
+    warmup: int = 100,
+    chains: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> HeldOut:
+    """Hide each fold's cells in turn, draw `draws` times from the posterior given the others, score the mean of W @ H.
+
+    Args:
+        model: offers full conditionals, with proper priors.
+        X: data (N, D), perhaps with missing entries, which are in no fold.
+        folds: parts the observed cells are divided into, at least 2.
+        used: how many of the folds are hidden in turn, all by default; fewer save time, and one gives no error.
+        draws: sweeps that are averaged, after `warmup` others, in each of `chains` chains.
+
+    Raises:
+        TypeError: the model has no full conditionals.
+        ValueError: a count out of its range, an improper prior, or a fold without cells.
+    """
+    if not isinstance(model, Conjugate):
+        raise TypeError(f"heldout needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
+    used = folds if used is None else used
+    gibbs._check_counts(folds=(folds, 2), used=(used, 1), draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
+    if used > folds:
+        raise ValueError(f"used is {used} and there are {folds} folds; give at most {folds}")
+    model.require_proper()
+    began, fold_of = time.perf_counter(), assign_folds(X, folds, seed)
+    scores = []
+    with bar(used * (warmup + draws), f"held-out cells, rank {model.rank}", progress) as ticker:
+        for fold in range(used):
+            hidden = fold_of == fold
+            if not bool(hidden.any()):
+                raise ValueError(f"fold {fold} of {folds} has no observed cell; take fewer folds")
+            stream = Stream.of(seed, chains, [fold])
+            fitted = mean_reconstruction(model, X.hide(~hidden), stream, draws, warmup, ticker.update)
+            scores.append(float((X.values - fitted)[hidden].double().square().mean()))
+    return HeldOut(
+        folds=tuple(scores),
+        rank=model.rank,
+        priors=priors_of(model),
+        seconds=time.perf_counter() - began,
+        attrs={"folds": folds, "used": used, "draws": draws, "warmup": warmup, "chains": chains, "seed": seed},
+    )
+
+
+def assign_folds(X: Dense, folds: int, seed: int) -> Tensor:
+    """The fold of each cell, (N, D), and -1 where X has none.
+
+    In a group of as many rows as there are folds, taken at random, the columns are dealt out evenly at random in the
+    first row, and each next row moves on by one fold: a column meets each fold once a group, a row has even shares.
+    """
+    N, D = X.shape
+    stream, groups = Stream.of(seed), -(-N // folds)
+    place = stream.uniforms(0, Site.FOLDS, range(N), 1)[0, :, 0].argsort().argsort()  # (N,): row -> its turn
+    dealt = stream.uniforms(1, Site.FOLDS, range(groups), D)[0].argsort(-1).argsort(-1)  # (groups, D)
+    fold_of = (dealt[place // folds] + (place % folds)[:, None]) % folds
+    fold_of = fold_of.to(X.device)
+    return fold_of if X.mask is None else torch.where(X.mask, fold_of, -1)
+
+
+def mean_reconstruction(
+    model: Conjugate, X: Dense, stream: Stream, draws: int, warmup: int, tick: Any = lambda: None
+) -> Tensor:
+    """Posterior mean of W @ H, (N, D), without keeping the draws."""
+    state, total = gibbs.init(model, X, stream), torch.zeros_like(X.values)
+    for n in range(warmup + draws):
+        state, _ = gibbs.step(model, state, X, stream)
+        if n >= warmup:
+            for W, H in zip(state.params["W"], state.params["H"], strict=True):
+                total.addmm_(W, H)
+        tick()
+    return total / (draws * len(stream))
+
+
+def _standard_error(values: tuple[float, ...] | list[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan

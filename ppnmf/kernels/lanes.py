@@ -1,0 +1,95 @@
+"""Elementary functions for Numba that LLVM can run on all lanes of a vector register at once.
+
+`math.log` and `math.exp` are calls, and a loop with a call in it is not vectorised; these are plain arithmetic without
+branches. A branch is written as `select(condition, a, b)`: both sides are computed and one is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+__all__ = ["COMPILED", "INLINED", "exp", "log", "polynomial", "select"]
+
+# Divisions are not checked for zero, products and sums may fuse, and no lane is expected to be NaN; order is kept.
+COMPILED: dict[str, Any] = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "nsz", "nnan"},
+}
+INLINED = {**COMPILED, "cache": False, "inline": "always"}
+
+DOUBLE, INT64 = ir.DoubleType(), ir.IntType(64)
+LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+SQRT_HALF_BITS, ONE_BITS = 0x3FE6A09E667F3BCD, 0x3FF0000000000000
+ROUNDING = 6755399441055744.0  # 1.5 · 2^52: adding it rounds to a whole number, which stands in the low bits
+
+
+def polynomial(coefficients: Sequence[float]) -> Callable[[float], float]:
+    """x -> the polynomial with these coefficients, highest power first, by Horner's rule with fused steps."""
+
+    @intrinsic
+    def evaluate(typing_context, x):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            total = ir.Constant(DOUBLE, coefficients[0])
+            for coefficient in coefficients[1:]:
+                total = builder.fma(total, arguments[0], ir.Constant(DOUBLE, coefficient))
+            return total
+
+        return types.float64(types.float64), generate
+
+    return evaluate
+
+
+@intrinsic
+def select(typing_context, condition, a, b):  # type: ignore[no-untyped-def]
+    """a where the condition holds, else b, without a branch."""
+    signature = types.float64(types.boolean, types.float64, types.float64)
+    return signature, lambda context, builder, _, arguments: builder.select(*arguments)
+
+
+@intrinsic
+def _bits(typing_context, x):  # type: ignore[no-untyped-def]
+    return types.int64(types.float64), lambda context, builder, _, arguments: builder.bitcast(arguments[0], INT64)
+
+
+@intrinsic
+def _from_bits(typing_context, x):  # type: ignore[no-untyped-def]
+    return types.float64(types.int64), lambda context, builder, _, arguments: builder.bitcast(arguments[0], DOUBLE)
+
+
+# fdlibm's polynomial for (log(1 + f) - f + f²/2) / s - f²/2, s = f / (2 + f), in s²
+# fmt: off
+_log_series = polynomial((
+    1.479819860511658591e-1, 1.531383769920937332e-1, 1.818357216161805012e-1, 2.222219843214978396e-1,
+    2.857142874366239149e-1, 3.999999999940941908e-1, 6.666666666666735130e-1,
+))
+# fmt: on
+_exp_series = polynomial([1 / math.factorial(power) for power in range(13, -1, -1)])
+
+
+@njit(**INLINED)
+def log(x: float) -> float:
+    """Natural logarithm of a normal positive number, within about one unit in the last place."""
+    shifted = _bits(x) + (ONE_BITS - SQRT_HALF_BITS)
+    power = float((shifted >> 52) - 1023)
+    f = _from_bits((shifted & 0xFFFFFFFFFFFFF) + SQRT_HALF_BITS) - 1.0
+    s = f / (2.0 + f)
+    half = 0.5 * f * f
+    correction = s * (half + s * s * _log_series(s * s)) + power * LN2_LOW
+    return power * LN2_HIGH - ((half - correction) - f)
+
+
+@njit(**INLINED)
+def exp(x: float) -> float:
+    """Exponential for -708 < x < 709, within about two units in the last place."""
+    rounded = x * 1.4426950408889634 + ROUNDING
+    power = rounded - ROUNDING
+    rest = (x - power * LN2_HIGH) - power * LN2_LOW
+    return _from_bits((_bits(rounded) << 52) + _bits(_exp_series(rest)))

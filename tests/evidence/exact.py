@@ -1,0 +1,137 @@
+"""Log evidence by other routes than ours: quadrature at rank 1, plain Monte Carlo over the prior, annealing."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import torch
+from scipy import optimize, special
+from torch import Tensor
+
+from ppnmf.data.matrix import as_matrix
+from ppnmf.inference.start import start
+from ppnmf.inference.sweep import misfit
+from ppnmf.kernels import reference
+from ppnmf.models import ExponentialGaussian
+from ppnmf.protocols import Statistics
+from ppnmf.rng import Site, Stream
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def log_half_line(a, b):
+    """log ∫_0^∞ exp(-a w²/2 + b w) dw, a > 0."""
+    return 0.5 * (LOG_2PI - np.log(a)) + 0.5 * b * b / a + special.log_ndtr(b / np.sqrt(a))
+
+
+def log_rows_given_one(X: np.ndarray, h: np.ndarray, s: np.ndarray, rate: float) -> np.ndarray:
+    """log Π_i ∫ p(w_i) p(x_i | w_i h, s) dw_i at each of the points h (..., D) and s (...), rate that of w."""
+    N, D = X.shape
+    a = (h * h).sum(-1) / s
+    b = (h @ X.T) / s[..., None] - rate
+    total = log_half_line(a[..., None], b).sum(-1)
+    return total + N * math.log(rate) - 0.5 * N * D * (LOG_2PI + np.log(s)) - 0.5 * (X**2).sum() / s
+
+
+def rank_one(model: ExponentialGaussian, X: Tensor, step: float = 0.4, reach: float = 0.25) -> float:
+    """log p(X) at rank 1: W is integrated row by row, h and σ² by the trapezoidal rule in their logarithms.
+
+    The rule converges geometrically for an integrand that falls off smoothly on both sides, which it does on the log
+    scale; the grid is laid along the axes of the curvature at the mode, and grows until its faces do not matter.
+
+    Args:
+        step: of the grid, in standard deviations.
+        reach: the fall of the log integrand at which an axis ends is 40 reach.
+    """
+    x, D = X.numpy(), X.shape[1]
+
+    def log_integrand(u: np.ndarray) -> np.ndarray:
+        h, s = np.exp(u[..., :D]), np.exp(u[..., D])
+        alpha, theta = model.noise_shape, model.noise_scale
+        prior = D * math.log(model.rate_H) - model.rate_H * h.sum(-1)
+        noise = alpha * math.log(theta) - math.lgamma(alpha) - (alpha + 1) * np.log(s) - theta / s
+        return prior + noise + log_rows_given_one(x, h, s, model.rate_W) + u.sum(-1)  # the last: the Jacobian of the logs
+
+    mode, axes = _mode_and_axes(log_integrand, D + 1)
+    top = float(log_integrand(mode))
+    nodes = [_axis(log_integrand, mode, axes[:, d], top - 40 * reach, step) for d in range(D + 1)]
+    # faces of the box are found along the axes; skewed tails need room beyond them
+    total = -np.inf
+    for lead in product(*nodes[:-2]):
+        z = np.stack(np.meshgrid(*[[value] for value in lead], nodes[-2], nodes[-1], indexing="ij"), -1)
+        total = np.logaddexp(total, special.logsumexp(log_integrand(mode + z @ axes.T)))
+    return float(total + (D + 1) * math.log(step) + np.linalg.slogdet(axes)[1])
+
+
+def _mode_and_axes(log_integrand, size):
+    found = optimize.minimize(lambda u: -float(log_integrand(u)), np.zeros(size), method="Nelder-Mead",
+                              options={"xatol": 1e-5, "fatol": 1e-9, "maxiter": 20000, "maxfev": 20000, "adaptive": True})
+    mode, e = found.x, 1e-3 * np.eye(size)
+    hessian = np.array([[float(log_integrand(mode + a + b) - log_integrand(mode + a - b) - log_integrand(mode - a + b)
+                               + log_integrand(mode - a - b)) / 4e-6 for b in e] for a in e])
+    values, vectors = np.linalg.eigh(-hessian)
+    return mode, vectors / np.sqrt(np.maximum(values, 1e-3))
+
+
+def _axis(log_integrand, mode, axis, floor, step):
+    ends = []
+    for sign in (-1, 1):
+        n = 1
+        while n * step < 80 and float(log_integrand(mode + sign * n * step * axis)) > floor:
+            n += 1
+        ends.append(n + math.ceil(1.5 / step))
+    return step * np.arange(-ends[0], ends[1] + 1)
+
+
+def over_the_prior(model: ExponentialGaussian, X: Tensor, draws: int, seed: int = 0) -> tuple[float, float]:
+    """log p(X) at rank 2 and its standard error: H, σ² and W's second column from the prior, W's first integrated."""
+    generator, x, (N, D) = np.random.default_rng(seed), X.numpy(), X.shape
+    logs = []
+    for _ in range(20):
+        size = draws // 20
+        H = generator.exponential(1 / model.rate_H, (size, 2, D))
+        s = model.noise_scale / generator.gamma(model.noise_shape, size=size)
+        left = x - generator.exponential(1 / model.rate_W, (size, N, 1)) * H[:, None, 1]  # (size, N, D)
+        a = (H[:, 0] ** 2).sum(-1) / s
+        b = (left @ H[:, 0, :, None])[..., 0] / s[:, None] - model.rate_W
+        rows = log_half_line(a[:, None], b) + math.log(model.rate_W) - 0.5 * (left**2).sum(-1) / s[:, None]
+        logs.append(special.logsumexp(rows.sum(-1) - 0.5 * N * D * (LOG_2PI + np.log(s))) - math.log(size))
+    means = np.exp(np.array(logs) - max(logs))
+    return max(logs) + math.log(means.mean()), means.std(ddof=1) / means.mean() / math.sqrt(20)
+
+
+def annealed(model: ExponentialGaussian, X: Tensor, particles: int, steps: int, seed: int = 0) -> tuple[float, float]:
+    """log p(X) and its standard error by annealed importance sampling (Neal 2001) from the prior, all particles at once.
+
+    Labels need no care: the particles start from the prior, which is symmetric. By the reference kernels.
+    """
+    data, stream = as_matrix(X), Stream.of(seed, particles)
+    params, log_weight = start(model, data, stream, "prior"), torch.zeros(particles, dtype=torch.float64)
+    ladder = torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** 4
+    for step in range(1, steps + 1):
+        fit = model.log_likelihood(misfit(data, params["W"], params["H"]), params["sigma2"], data.n_observed)
+        log_weight += (ladder[step] - ladder[step - 1]) * fit
+        params = _tempered_sweep(model, params, X, float(ladder[step]), stream, step)
+    parts = log_weight.reshape(20, -1).logsumexp(1) - math.log(particles // 20)
+    means = (parts - parts.max()).exp()
+    return float(parts.max() + means.mean().log()), float(means.std() / means.mean() / math.sqrt(20))
+
+
+def _tempered_sweep(model, params, X, power, stream, step):
+    W, H, weight = params["W"], params["H"], (power / params["sigma2"])[:, None, None]
+    prior_W, prior_H = model.prior("W"), model.prior("H")
+    natural = (prior_W.precision, prior_W.linear)
+    W = reference.half_sweep(W, Statistics(X @ H.mT * weight, H @ H.mT * weight), natural, (stream, step, Site.W))
+    natural = (prior_H.precision.mT, prior_H.linear.mT)
+    told = Statistics(X.mT @ W * weight, W.mT @ W * weight)
+    H = reference.half_sweep(H.mT, told, natural, (stream, step, Site.H)).mT
+    squares = (X - W @ H).square().sum((-2, -1))
+    sigma2 = reference.inverse_gamma(
+        model.noise_shape + power * X.numel() / 2, model.noise_scale + power * squares / 2, stream, step
+    )
+    rates = (-prior_W.linear, -prior_H.linear)
+    W, H = reference.scale_move(W, H, rates, stream, step)
+    W, H = reference.shear_move(W, H, rates, stream, step)
+    return {"W": W, "H": H, "sigma2": sigma2}
