@@ -32,18 +32,22 @@ def draw_data(N: int, D: int, rank: int) -> torch.Tensor:
 
 
 def judged(post: ppnmf.Posterior) -> object:
-    """What ArviZ draws: log joint, noise, the strongest and the weakest component, and an entry of W @ H."""
-    data = identified(post).isel(place=[0, -1], entry=[0]).drop_vars(["row", "column"])
-    return for_arviz(xarray.DataTree.from_dict({"posterior": data}))
+    """What ArviZ draws: log joint, noise, the strength of the strongest component and of the weakest."""
+    data = identified(post)
+    strength = data["strength"].drop_vars("place")
+    chosen = {"strongest": strength[..., 0], "weakest": strength[..., -1]}
+    return for_arviz(xarray.DataTree.from_dict({"posterior": data[["lp", "sigma2"]].assign(chosen)}))
 
 
 def save_chains(post: ppnmf.Posterior, name: str, out: Path) -> None:
     """Rank plots, traces and effective sample sizes by ArviZ."""
     form = judged(post)
     for what, plot in {"rank": arviz.plot_rank, "trace": arviz.plot_trace, "ess": arviz.plot_ess}.items():
-        plot(form)
+        plot(form, var_names=["lp", "sigma2", "strongest", "weakest"])
         figure = plt.gcf()
-        figure.suptitle(f"{name}: {what}")
+        figure.set_size_inches(13, 7)
+        figure.suptitle(f"{what} plot, {name}")
+        figure.set_layout_engine("tight")
         figure.savefig(out / f"{what}_{name.replace(' ', '_')}.png", dpi=80)
         plt.close("all")
 
@@ -57,7 +61,7 @@ def save_predictive(post: ppnmf.Posterior, out: Path) -> float:
     for replicate in replicates[:30]:
         left.hist(replicate.flatten(), bins=60, histtype="step", density=True, color="tab:blue", alpha=0.2)
     left.hist(X.flatten(), bins=60, histtype="step", density=True, color="black", linewidth=1.5)
-    left.set(title="entries of X (black) and of 30 replicates", xlabel="value", ylabel="density")
+    left.set(title="entries of X (black) and of 30 replicates", xlabel="value", ylabel="density", yscale="log")
     residual = (X - replicates.mean(0)).flatten()
     right.scatter(replicates.mean(0).flatten(), residual, s=2, color="black")
     half = (high - low).mean() / 2
@@ -85,7 +89,7 @@ def main() -> None:
         save_chains(post, name, options.out)
         if moves:
             inside = save_predictive(post, options.out)
-            print(f"{inside:.1%} of the entries of X lie in the 90 % interval of their replicates\n")
+            print(f"{inside:.1%} of X lies in the 90 % interval of its replicates (more than 90 %: X was fitted)\n")
     print(f"pictures in {options.out.resolve()}")
 
 

@@ -186,7 +186,7 @@ def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
         rows, columns = chosen_cells(post.X.shape, n, seed).unbind(-1)
         data["strength"] = ((*sample, "place"), _array(strengths(post)))
         data["WH"] = ((*sample, "entry"), _array(entries(post, n, seed)))
-        data = data.assign_coords({size: np.arange(data.sizes[size]) for size in ("place", "entry")})
+        data = data.assign_coords({size: np.arange(data.sizes[size]) for size in data.sizes})
         data = data.assign_coords(row=("entry", rows.numpy()), column=("entry", columns.numpy()))
     return data
 

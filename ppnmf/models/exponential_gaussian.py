@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import pyro
@@ -91,7 +92,7 @@ class ExponentialGaussian:
         """
         self.require_proper()
         (N, D), like = _shape_of(X, shape)
-        rate_W, rate_H = (torch.as_tensor(r).to(like) for r in (self._rate_W, self._rate_H))
+        rate_W, rate_H = (self.rate(site).to(like) for site in ("W", "H"))
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
         sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
         with rows, pyro.plate("component of W", self.rank, dim=-1):
@@ -106,23 +107,27 @@ class ExponentialGaussian:
     def config(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @property
-    def _rate_W(self) -> Tensor:
-        return torch.as_tensor(self.rate_W, dtype=torch.float64)
+    @cached_property
+    def _rates(self) -> dict[str, Tensor]:
+        W, H = (torch.as_tensor(rate, dtype=torch.float64) for rate in (self.rate_W, self.rate_H))
+        H = H[:, None] if H.ndim == 1 else H
+        return {site: rate.reshape((1,) * (2 - rate.ndim) + rate.shape) for site, rate in (("W", W), ("H", H))}
 
-    @property
-    def _rate_H(self) -> Tensor:
-        rate = torch.as_tensor(self.rate_H, dtype=torch.float64)
-        return rate[:, None] if rate.ndim == 1 else rate
+    @cached_property
+    def _priors(self) -> dict[str, RectifiedNormal]:  # a rate of 0 is ICM's flat prior
+        return {s: RectifiedNormal(torch.zeros_like(r), -r, validate_args=False) for s, r in self._rates.items()}
+
+    @cached_property
+    def _log_rates(self) -> dict[str, float]:
+        """Mean of the log rates; those of zero count as nothing."""
+        return {s: float(torch.where(r > 0, r, torch.ones_like(r)).log().mean()) for s, r in self._rates.items()}
 
     def rate(self, site: str) -> Tensor:
         """Rate of the factor's prior, float64, broadcastable to W (N, K) or H (K, D), with two axes."""
-        rate = self._rate_W if site == "W" else self._rate_H
-        return rate.reshape((1,) * (2 - rate.ndim) + rate.shape)
+        return self._rates[site]
 
     def prior(self, site: str) -> RectifiedNormal:
-        rate = self.rate(site)
-        return RectifiedNormal(torch.zeros_like(rate), -rate, validate_args=False)  # a rate of 0 is ICM's flat prior
+        return self._priors[site]
 
     def require_proper(self) -> None:
         """Raise ValueError when a rate is zero."""
@@ -137,7 +142,7 @@ class ExponentialGaussian:
         total = _log_inverse_gamma(params["sigma2"].double(), self.noise_shape, self.noise_scale)
         for site in ("W", "H"):
             F, rate = params[site], self.rate(site).to(params[site].device)
-            constant = torch.where(rate > 0, rate, torch.ones_like(rate)).log().expand(F.shape[-2:]).sum()
+            constant = self._log_rates[site] * F.shape[-2] * F.shape[-1]
             total = total + constant - (F.double() * rate).sum((-2, -1))
         return total
 
