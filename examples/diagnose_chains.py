@@ -8,6 +8,7 @@ traces and effective sample sizes, and replicates of X are compared with X.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -54,9 +55,10 @@ def save_chains(post: ppnmf.Posterior, name: str, out: Path) -> None:
 
 def save_predictive(post: ppnmf.Posterior, out: Path) -> float:
     """Replicates of X beside X, and how many entries lie in their 90 % interval."""
-    X, replicates = post.X.values, post.predictive(seed=1).flatten(0, 1)[::10]
+    thinned = replace(post, draws={site: values[:, ::10] for site, values in post.draws.items()})
+    X, replicates = post.X.values, thinned.predictive(seed=1).flatten(0, 1)
     low, high = (torch.quantile(replicates, q, dim=0) for q in (0.05, 0.95))
-    inside = float(((low < X) & (X < high)).double().mean())
+    inside = float((X.gt(low) & X.lt(high)).double().mean())
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for replicate in replicates[:30]:
         left.hist(replicate.flatten(), bins=60, histtype="step", density=True, color="tab:blue", alpha=0.2)

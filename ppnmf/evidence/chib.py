@@ -14,7 +14,8 @@ The posterior does not change when components with equal priors change places, s
 also over which of the free components plays the k-th. It is then right whether the chain mixes the labels or stays
 with one order, and no log K! is added. Without it, a chain that stays is low by log K!.
 
-θ* is the mean of the draws put in one order; it is never rescaled, for the priors have a scale.
+θ* is the mean of the draws put in one order, strongest component first; it is never rescaled, for the priors have a
+scale.
 
 References: Chib (1995), doi:10.1080/01621459.1995.10476635. Labels: Frühwirth-Schnatter (2004),
 doi:10.1111/j.1368-423X.2004.00125.x; Marin and Robert (2008), arXiv:0804.2414.
@@ -175,9 +176,10 @@ def explore(problem: Problem, warmup: int, draws: int) -> Explored:
         noise.append(model.conditional("sigma2", state.params, X))
         lp.append(info.lp)
         problem.tick()
-    log_ordinate = torch.stack([conditional.log_prob(mean["sigma2"].double()) for conditional in noise])
-    state = State(ordered_like(mean, state.params, classes) | {"sigma2": mean["sigma2"]}, state.sweep)
-    return Explored(state, mean, log_mean(log_ordinate.movedim(0, -1)), torch.stack(lp, 1))
+    point = strongest_first(mean, classes)
+    log_ordinate = torch.stack([conditional.log_prob(point["sigma2"].double()) for conditional in noise], -1)
+    state = State(ordered_like(point, state.params, classes) | {"sigma2": point["sigma2"]}, state.sweep)
+    return Explored(state, point, log_mean(log_ordinate), torch.stack(lp, 1))
 
 
 def short_ordinate(problem: Problem, state: State, point: Params, burn: int, draws: int) -> tuple[State, Tensor]:
@@ -316,14 +318,31 @@ def ordered_like(reference: Params, params: Params, classes: list[int], first: i
     own = torch.tensor(classes[first:])
     apart = own[:, None] != own  # a component may not take a place whose priors are others
     gains = gains - torch.where(apart, 2 * len(classes) * gains.amax((-2, -1), keepdim=True) + 1, 0.0)
-    order = np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains.numpy()]) + first
-    kept = np.broadcast_to(np.arange(first), (len(order), first))
-    order = torch.from_numpy(np.concatenate([kept, order], 1)).to(W.device)  # (C, K)
-    return {
-        **params,
-        "W": params["W"].gather(2, order[:, None, :].expand_as(params["W"])),
-        "H": params["H"].gather(1, order[:, :, None].expand_as(params["H"])),
-    }
+    found = np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains.numpy()]) + first
+    kept = np.broadcast_to(np.arange(first), (len(found), first))
+    order = torch.from_numpy(np.concatenate([kept, found], 1))  # (C, K)
+    return reordered(params, order)
+
+
+def strongest_first(params: Params, classes: list[int]) -> dict[str, Tensor]:
+    """The components by falling ‖W_k‖‖H_k‖ within their classes: those the data need, which hardly vary, are pinned first.
+
+    Any order is right. This one leaves the superfluous components to the end, where their ordinates average over far
+    fewer rare events: at one rank above the truth it took nats off both the error and the bias.
+    """
+    strength = (params["W"].norm(dim=-2) * params["H"].norm(dim=-1)).cpu()  # (C, K)
+    order = torch.empty_like(strength, dtype=torch.int64)
+    for one in set(classes):
+        members = torch.tensor([m for m, its in enumerate(classes) if its == one])
+        order[:, members] = members[strength[:, members].argsort(-1, descending=True)]
+    return reordered(params, order)
+
+
+def reordered(params: Params, order: Tensor) -> dict[str, Tensor]:
+    """Component order[c, k] of chain c in place k."""
+    W, H, order = params["W"], params["H"], order.to(params["W"].device)
+    W, H = W.gather(2, order[:, None, :].expand_as(W)), H.gather(1, order[:, :, None].expand_as(H))
+    return {**params, "W": W, "H": H}
 
 
 def log_mean(logs: Tensor) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -60,9 +60,9 @@ class Evidence:
         >>> Evidence.combine([-10.0, -12.0], method="chib", rank=1, priors={}, seconds=0.0).mcse
         1.0
         """
-        values = tuple(float(value) for value in replicates)
-        error = statistics.stdev(values) / math.sqrt(len(values))
-        return cls(log_evidence=statistics.fmean(values), mcse=error, replicates=values, **rest)
+        values = np.asarray(replicates, dtype=float)
+        error = float(values.std(ddof=1)) / math.sqrt(len(values))
+        return cls(log_evidence=float(values.mean()), mcse=error, replicates=tuple(values.tolist()), **rest)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The interval that holds log p(X) at this level of confidence, by Student's quantile.

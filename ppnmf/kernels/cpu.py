@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.lanes import COMPILED, INLINED, exp, log, polynomial, select
+from ppnmf.kernels.lanes import COMPILED, INLINED, REDUCED, bits, exp, from_bits, log, polynomial, select
 from ppnmf.kernels.reference import GAMMA_PROPOSALS, Natural, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream, uniform_pair
@@ -150,7 +150,7 @@ def _uniforms(key0, key1, pair, first_row, step, site, n, even, odd):  # type: i
         even[i], odd[i] = uniform_pair(key0, key1, pair, first_row + i, step, site)
 
 
-@njit(**{**COMPILED, "fastmath": True})
+@njit(**REDUCED)
 def _dot(a, b, n):  # type: ignore[no-untyped-def]
     total = 0.0
     for l in range(n):
@@ -313,31 +313,53 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
     return math.sqrt(b / a) * math.exp(log_mode if p >= 0 else -log_mode)
 
 
+@njit(**REDUCED)
+def _rated_sum(F, rate):  # type: ignore[no-untyped-def]
+    """Σ_i rate_i F_i, of a rate each or one for all."""
+    total = 0.0
+    if len(rate) == 1:
+        for i in range(len(F)):
+            total += F[i]
+        return total * rate[0]
+    for i in range(len(F)):
+        total += F[i] * rate[i]
+    return total
+
+
+@njit(**REDUCED)
+def _least_ratio(above, below):  # type: ignore[no-untyped-def]
+    """The least above_i / below_i where below_i > 0, of numbers >= 0, whose order is that of their bits; or infinity."""
+    least = bits(np.inf)
+    for i in range(len(above)):
+        b = np.float64(below[i])
+        least = min(least, bits(select(b > 0.0, np.float64(above[i]) / b, np.inf)))
+    return from_bits(least)
+
+
+@njit(**COMPILED)
+def _shift(F, G, t):  # type: ignore[no-untyped-def]
+    """F ← max(F + t G, 0)."""
+    for i in range(len(F)):
+        moved = F[i] + t * G[i]
+        F[i] = select(moved > 0.0, moved, 0.0)
+
+
+@njit(**COMPILED)
+def _row(table, k):  # type: ignore[no-untyped-def]
+    return table[k if len(table) > 1 else 0]
+
+
 @njit(**COMPILED)
 def _scale_move(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
-    N, K = W.shape
-    D = H.shape[1]
+    """In place; W (K, N) and its rates are a component a row here, as H and its are."""
+    K = len(W)
+    order = float(W.shape[1] - H.shape[1])
     for k in range(K):
-        a, b = 0.0, 0.0
-        for i in range(N):
-            a += W[i, k] * rate_W[i if rate_W.shape[0] > 1 else 0, k if rate_W.shape[1] > 1 else 0]
-        for j in range(D):
-            b += H[k, j] * rate_H[k if rate_H.shape[0] > 1 else 0, j if rate_H.shape[1] > 1 else 0]
+        a, b = 2 * _rated_sum(W[k], _row(rate_W, k)), 2 * _rated_sum(H[k], _row(rate_H, k))
         if a > 0 and b > 0:
-            c = generalized_inverse_gaussian(float(N - D), 2 * a, 2 * b, key0, key1, step, k, K)
-            for i in range(N):
-                W[i, k] *= c
-            for j in range(D):
-                H[k, j] /= c
-
-
-def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
-    """`reference.scale_move`, compiled."""
-    W, H = W.contiguous().clone(), H.contiguous().clone()
-    rate_W, rate_H = rates[0].numpy(), rates[1].numpy()
-    for c, key in enumerate(stream.keys):
-        _scale_move(W[c].numpy(), H[c].numpy(), rate_W, rate_H, *key, step)
-    return W, H
+            c = generalized_inverse_gaussian(order, a, b, key0, key1, step, k, K)
+            W[k] *= c
+            H[k] /= c
 
 
 @njit(**COMPILED)
@@ -351,42 +373,42 @@ def _truncated_exponential(slope: float, low: float, high: float, u: float) -> f
 
 @njit(**COMPILED)
 def _shear_move(W, H, rate_W, rate_H, key0, key1, step, rounds):  # type: ignore[no-untyped-def]
-    """In place; W here is Wᵀ (K, N), so that a component is contiguous in both factors."""
-    K, N = W.shape
-    D = H.shape[1]
-    order = np.empty(K)
+    """In place; W (K, N) and its rates are a component a row here, as H and its are."""
+    K = len(W)
+    order = np.empty(K + 1)
     for turn in range(rounds):
         for pair in range((K + 1) // 2):
-            first, second = uniform_pair(key0, key1, pair, turn, step, SITE_PAIRS)
-            order[2 * pair] = first
-            if 2 * pair + 1 < K:
-                order[2 * pair + 1] = second
-        permutation = np.argsort(order)
+            order[2 * pair], order[2 * pair + 1] = uniform_pair(key0, key1, pair, turn, step, SITE_PAIRS)
+        permutation = np.argsort(order[:K])
         for m in range(K // 2):
             k, l = permutation[2 * m], permutation[2 * m + 1]
-            slope, least_W, least_H = 0.0, np.inf, np.inf
-            for i in range(N):
-                slope += W[k, i] * rate_W[i if rate_W.shape[0] > 1 else 0, l if rate_W.shape[1] > 1 else 0]
-                if W[k, i] > 0:
-                    least_W = min(least_W, np.float64(W[l, i]) / np.float64(W[k, i]))
-            for j in range(D):
-                slope -= H[l, j] * rate_H[k if rate_H.shape[0] > 1 else 0, j if rate_H.shape[1] > 1 else 0]
-                if H[l, j] > 0:
-                    least_H = min(least_H, np.float64(H[k, j]) / np.float64(H[l, j]))
-            first, second = uniform_pair(key0, key1, m // 2, turn, step, SITE_SHEAR)
-            t = _truncated_exponential(slope, -least_W, least_H, first if m % 2 == 0 else second)
-            for i in range(N):
-                W[l, i] = max(W[l, i] + t * W[k, i], 0.0)
-            for j in range(D):
-                H[k, j] = max(H[k, j] - t * H[l, j], 0.0)
+            slope = _rated_sum(W[k], _row(rate_W, l)) - _rated_sum(H[l], _row(rate_H, k))
+            even, odd = uniform_pair(key0, key1, m // 2, turn, step, SITE_SHEAR)
+            u = even if m % 2 == 0 else odd
+            t = _truncated_exponential(slope, -_least_ratio(W[l], W[k]), _least_ratio(H[k], H[l]), u)
+            _shift(W[l], W[k], t)
+            _shift(H[k], H[l], -t)
+
+
+def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
+    """`reference.scale_move`, compiled."""
+    moved_W, moved_H, rate_W, rate_H = _component_a_row(W, H, rates)
+    for c, key in enumerate(stream.keys):
+        _scale_move(moved_W[c], moved_H[c], rate_W, rate_H, *key, step)
+    return torch.from_numpy(moved_W).mT, torch.from_numpy(moved_H)
 
 
 def shear_move(
     W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, effort: int = 1
 ) -> tuple[Tensor, Tensor]:
     """`reference.shear_move`, compiled."""
-    Wt, H = W.mT.contiguous().clone(), H.contiguous().clone()
-    rate_W, rate_H = rates[0].numpy(), rates[1].numpy()
+    moved_W, moved_H, rate_W, rate_H = _component_a_row(W, H, rates)
     for c, key in enumerate(stream.keys):
-        _shear_move(Wt[c].numpy(), H[c].numpy(), rate_W, rate_H, *key, step, shear_rounds(W.shape[-1], effort))
-    return Wt.mT.contiguous(), H
+        _shear_move(moved_W[c], moved_H[c], rate_W, rate_H, *key, step, shear_rounds(W.shape[-1], effort))
+    return torch.from_numpy(moved_W).mT, torch.from_numpy(moved_H)
+
+
+def _component_a_row(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor]) -> tuple[np.ndarray, ...]:
+    """Copies of Wᵀ (C, K, N) and H (C, K, D), and the rates in the same layout."""
+    copies = (F.clone(memory_format=torch.contiguous_format).numpy() for F in (W.mT, H))
+    return *copies, rates[0].mT.contiguous().numpy(), rates[1].contiguous().numpy()

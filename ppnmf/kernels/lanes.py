@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["COMPILED", "INLINED", "exp", "log", "polynomial", "select"]
+__all__ = ["COMPILED", "INLINED", "REDUCED", "bits", "exp", "from_bits", "log", "polynomial", "select"]
 
 # Divisions are not checked for zero, products and sums may fuse, and no lane is expected to be NaN; order is kept.
 COMPILED: dict[str, Any] = {
@@ -24,6 +24,7 @@ COMPILED: dict[str, Any] = {
     "fastmath": {"contract", "nsz", "nnan"},
 }
 INLINED = {**COMPILED, "cache": False, "inline": "always"}
+REDUCED = {**COMPILED, "fastmath": COMPILED["fastmath"] | {"reassoc"}}  # a sum or a minimum is taken over the lanes
 
 DOUBLE, INT64 = ir.DoubleType(), ir.IntType(64)
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -55,12 +56,14 @@ def select(typing_context, condition, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _bits(typing_context, x):  # type: ignore[no-untyped-def]
+def bits(typing_context, x):  # type: ignore[no-untyped-def]
+    """The 64 bits of a double, as a whole number; numbers >= 0 keep their order."""
     return types.int64(types.float64), lambda context, builder, _, arguments: builder.bitcast(arguments[0], INT64)
 
 
 @intrinsic
-def _from_bits(typing_context, x):  # type: ignore[no-untyped-def]
+def from_bits(typing_context, x):  # type: ignore[no-untyped-def]
+    """The double with these bits."""
     return types.float64(types.int64), lambda context, builder, _, arguments: builder.bitcast(arguments[0], DOUBLE)
 
 
@@ -77,9 +80,9 @@ _exp_series = polynomial([1 / math.factorial(power) for power in range(13, -1, -
 @njit(**INLINED)
 def log(x: float) -> float:
     """Natural logarithm of a normal positive number, within about one unit in the last place."""
-    shifted = _bits(x) + (ONE_BITS - SQRT_HALF_BITS)
+    shifted = bits(x) + (ONE_BITS - SQRT_HALF_BITS)
     power = float((shifted >> 52) - 1023)
-    f = _from_bits((shifted & 0xFFFFFFFFFFFFF) + SQRT_HALF_BITS) - 1.0
+    f = from_bits((shifted & 0xFFFFFFFFFFFFF) + SQRT_HALF_BITS) - 1.0
     s = f / (2.0 + f)
     half = 0.5 * f * f
     correction = s * (half + s * s * _log_series(s * s)) + power * LN2_LOW
@@ -92,4 +95,4 @@ def exp(x: float) -> float:
     rounded = x * 1.4426950408889634 + ROUNDING
     power = rounded - ROUNDING
     rest = (x - power * LN2_HIGH) - power * LN2_LOW
-    return _from_bits((_bits(rounded) << 52) + _bits(_exp_series(rest)))
+    return from_bits((bits(rounded) << 52) + bits(_exp_series(rest)))

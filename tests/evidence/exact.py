@@ -26,38 +26,48 @@ def log_half_line(a, b):
     return 0.5 * (LOG_2PI - np.log(a)) + 0.5 * b * b / a + special.log_ndtr(b / np.sqrt(a))
 
 
-def log_rows_given_one(X: np.ndarray, h: np.ndarray, s: np.ndarray, rate: float) -> np.ndarray:
-    """log Π_i ∫ p(w_i) p(x_i | w_i h, s) dw_i at each of the points h (..., D) and s (...), rate that of w."""
-    N, D = X.shape
-    a = (h * h).sum(-1) / s
-    b = (h @ X.T) / s[..., None] - rate
-    total = log_half_line(a[..., None], b).sum(-1)
-    return total + N * math.log(rate) - 0.5 * N * D * (LOG_2PI + np.log(s)) - 0.5 * (X**2).sum() / s
+def log_rows_given_one(x: np.ndarray, seen: np.ndarray, h: np.ndarray, s: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """log Π_i ∫ p(w_i) p(x_i | w_i h, s) dw_i at each of the points h (..., D) and s (...).
+
+    x (N, D) is zero where `seen` (N, D) is not one; rates (N,) are those of w.
+    """
+    a = (h * h) @ seen.T / s[..., None]  # (..., N)
+    b = h @ x.T / s[..., None] - rates
+    return (
+        (log_half_line(a, b) + np.log(rates)).sum(-1)
+        - 0.5 * seen.sum() * (LOG_2PI + np.log(s))
+        - 0.5 * (x**2).sum() / s
+    )
 
 
-def rank_one(model: ExponentialGaussian, X: Tensor, step: float = 0.4, reach: float = 0.25) -> float:
+def rank_one(
+    model: ExponentialGaussian, X: Tensor, mask: Tensor | None = None, step: float = 0.6, fall: float = 16.0
+) -> float:
     """log p(X) at rank 1: W is integrated row by row, h and σ² by the trapezoidal rule in their logarithms.
 
-    The rule converges geometrically for an integrand that falls off smoothly on both sides, which it does on the log
-    scale; the grid is laid along the axes of the curvature at the mode, and grows until its faces do not matter.
+    The rule converges geometrically for an integrand that falls off smoothly on both sides, as this one does on the log
+    scale. The grid lies along the axes of the curvature at the mode.
 
     Args:
         step: of the grid, in standard deviations.
-        reach: the fall of the log integrand at which an axis ends is 40 reach.
+        fall: of the log integrand along an axis, at which the axis ends.
     """
-    x, D = X.numpy(), X.shape[1]
+    (N, D), seen = X.shape, (torch.ones_like(X) if mask is None else mask.double()).numpy()
+    x = np.where(seen > 0, X.numpy(), 0.0)
+    rates_W = model.rate("W").expand(N, 1)[:, 0].numpy()
+    rates_H = model.rate("H").expand(1, D)[0].numpy()
+    alpha, theta = model.noise_shape, model.noise_scale
 
     def log_integrand(u: np.ndarray) -> np.ndarray:
         h, s = np.exp(u[..., :D]), np.exp(u[..., D])
-        alpha, theta = model.noise_shape, model.noise_scale
-        prior = D * math.log(model.rate_H) - model.rate_H * h.sum(-1)
+        prior = np.log(rates_H).sum() - h @ rates_H
         noise = alpha * math.log(theta) - math.lgamma(alpha) - (alpha + 1) * np.log(s) - theta / s
-        return prior + noise + log_rows_given_one(x, h, s, model.rate_W) + u.sum(-1)  # the last: the Jacobian of the logs
+        rows = log_rows_given_one(x, seen, h, s, rates_W)
+        return prior + noise + rows + u.sum(-1)  # the last: the Jacobian of the logarithms
 
     mode, axes = _mode_and_axes(log_integrand, D + 1)
     top = float(log_integrand(mode))
-    nodes = [_axis(log_integrand, mode, axes[:, d], top - 40 * reach, step) for d in range(D + 1)]
-    # faces of the box are found along the axes; skewed tails need room beyond them
+    nodes = [_axis(log_integrand, mode, axes[:, d], top - fall, step) for d in range(D + 1)]
     total = -np.inf
     for lead in product(*nodes[:-2]):
         z = np.stack(np.meshgrid(*[[value] for value in lead], nodes[-2], nodes[-1], indexing="ij"), -1)
@@ -66,11 +76,28 @@ def rank_one(model: ExponentialGaussian, X: Tensor, step: float = 0.4, reach: fl
 
 
 def _mode_and_axes(log_integrand, size):
-    found = optimize.minimize(lambda u: -float(log_integrand(u)), np.zeros(size), method="Nelder-Mead",
-                              options={"xatol": 1e-5, "fatol": 1e-9, "maxiter": 20000, "maxfev": 20000, "adaptive": True})
+    found = optimize.minimize(
+        lambda u: -float(log_integrand(u)),
+        np.zeros(size),
+        method="Nelder-Mead",
+        options={"xatol": 1e-5, "fatol": 1e-9, "maxiter": 20000, "maxfev": 20000, "adaptive": True},
+    )
     mode, e = found.x, 1e-3 * np.eye(size)
-    hessian = np.array([[float(log_integrand(mode + a + b) - log_integrand(mode + a - b) - log_integrand(mode - a + b)
-                               + log_integrand(mode - a - b)) / 4e-6 for b in e] for a in e])
+    hessian = np.array(
+        [
+            [
+                float(
+                    log_integrand(mode + a + b)
+                    - log_integrand(mode + a - b)
+                    - log_integrand(mode - a + b)
+                    + log_integrand(mode - a - b)
+                )
+                / 4e-6
+                for b in e
+            ]
+            for a in e
+        ]
+    )
     values, vectors = np.linalg.eigh(-hessian)
     return mode, vectors / np.sqrt(np.maximum(values, 1e-3))
 
@@ -88,15 +115,16 @@ def _axis(log_integrand, mode, axis, floor, step):
 def over_the_prior(model: ExponentialGaussian, X: Tensor, draws: int, seed: int = 0) -> tuple[float, float]:
     """log p(X) at rank 2 and its standard error: H, σ² and W's second column from the prior, W's first integrated."""
     generator, x, (N, D) = np.random.default_rng(seed), X.numpy(), X.shape
+    first, second = model.rate("W").expand(1, 2)[0].tolist()
     logs = []
     for _ in range(20):
         size = draws // 20
-        H = generator.exponential(1 / model.rate_H, (size, 2, D))
+        H = generator.exponential(size=(size, 2, D)) / model.rate("H").expand(2, D).numpy()
         s = model.noise_scale / generator.gamma(model.noise_shape, size=size)
-        left = x - generator.exponential(1 / model.rate_W, (size, N, 1)) * H[:, None, 1]  # (size, N, D)
+        left = x - generator.exponential(size=(size, N, 1)) / second * H[:, None, 1]  # (size, N, D)
         a = (H[:, 0] ** 2).sum(-1) / s
-        b = (left @ H[:, 0, :, None])[..., 0] / s[:, None] - model.rate_W
-        rows = log_half_line(a[:, None], b) + math.log(model.rate_W) - 0.5 * (left**2).sum(-1) / s[:, None]
+        b = (left @ H[:, 0, :, None])[..., 0] / s[:, None] - first
+        rows = log_half_line(a[:, None], b) + math.log(first) - 0.5 * (left**2).sum(-1) / s[:, None]
         logs.append(special.logsumexp(rows.sum(-1) - 0.5 * N * D * (LOG_2PI + np.log(s))) - math.log(size))
     means = np.exp(np.array(logs) - max(logs))
     return max(logs) + math.log(means.mean()), means.std(ddof=1) / means.mean() / math.sqrt(20)

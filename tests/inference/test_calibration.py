@@ -257,7 +257,7 @@ def test_gibbs_agrees_with_nuts():
     model = ExponentialGaussian(2, 1.0, 1.0, 2.0, 1.0)
     functions = lambda post: [post.stats["lp"], post.draws["sigma2"], strengths(post), entries(post, 48)]
     one = ppnmf.fit(model, X.abs(), draws=5000, warmup=500, chains=4, seed=1, progress=False)
-    two = ppnmf.fit(model, X.abs(), method="nuts", draws=1500, warmup=500, chains=4, seed=2, progress=False)
+    two = ppnmf.fit(model, X.abs(), method="nuts", draws=800, warmup=250, chains=2, seed=2, progress=False)
     (mean, error), (other, its_error) = means_and_errors(one, functions), means_and_errors(two, functions)
     z = (mean - other) / (error.square() + its_error.square()).sqrt()
     assert float(z.abs().max()) < 5.1, z  # 52 of them: once in ten thousand

@@ -1,0 +1,303 @@
+"""Chib's estimate against exact values, and against what would break it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, special
+from scipy.stats import t as student
+
+import ppnmf
+from ppnmf.data.matrix import as_matrix
+from ppnmf.evidence import Evidence, chib
+from ppnmf.evidence.estimate import describe
+from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.rng import Stream
+from tests.evidence.exact import annealed, over_the_prior, rank_one
+from tests.scenarios import drawn, per_entry_model
+
+RANK_ONE = ExponentialGaussian(1, rate_W=0.8, rate_H=1.3, noise_shape=2.0, noise_scale=1.5)
+RANK_TWO = ExponentialGaussian(2, noise_shape=3.0, noise_scale=3.0)
+# log p of `apart()`, by annealed(model, X, particles=500, steps=4000, seed=5): two minutes
+LOG_EVIDENCE_APART, ERROR_APART = -112.668, 0.097
+pytestmark = pytest.mark.filterwarnings("ignore:X has .* negative entries")
+quiet = pytest.mark.filterwarnings("ignore:log_evidence by chib")  # short runs need not agree to 1.01
+
+
+def estimate(model, X, **options):
+    return ppnmf.log_evidence(model, X, **({"draws": 400, "warmup": 200, "progress": False} | options))
+
+
+def apart(rate_W=1.0):
+    """Two components so far apart that chains keep their order."""
+    X, _, _ = drawn(20, 5, 2, seed=8, noise=0.05)
+    return ExponentialGaussian(2, rate_W=rate_W, noise_shape=3.0, noise_scale=0.15), X
+
+
+def assert_near(evidence, exact, error=0.0, least=0.05):
+    assert abs(evidence.log_evidence - exact) < max(4 * math.hypot(evidence.mcse, error), least)
+
+
+@quiet
+@pytest.mark.parametrize("N", [3, 10, 50])
+@pytest.mark.parametrize("D", [2, 3])
+def test_chib_matches_quadrature_at_rank_one(N, D):
+    X, _, _ = drawn(N, D, 1, seed=N + D)
+    evidence = estimate(RANK_ONE, X)
+    assert abs(evidence.log_evidence - rank_one(RANK_ONE, X)) < max(3 * evidence.mcse, 0.05)
+
+
+@quiet
+def test_chib_matches_quadrature_when_rows_are_fewer_than_columns():
+    X, _, _ = drawn(10, 3, 1, seed=13)
+    turned = ExponentialGaussian(1, rate_W=1.3, rate_H=0.8, noise_shape=2.0, noise_scale=1.5)
+    assert_near(estimate(turned, X.T.contiguous()), rank_one(RANK_ONE, X))
+
+
+@quiet
+def test_chib_matches_quadrature_under_a_mask_and_reads_nothing_beneath_it():
+    X, _, _ = drawn(12, 3, 1, seed=3)
+    mask = torch.rand(X.shape, generator=torch.Generator().manual_seed(1)) > 0.25
+    evidence = estimate(RANK_ONE, torch.where(mask, X, torch.nan), mask=mask)
+    assert_near(evidence, rank_one(RANK_ONE, X, mask))
+
+
+@quiet
+def test_chib_matches_quadrature_with_a_rate_for_each_entry():
+    X, _, _ = drawn(8, 3, 1, seed=4)
+    model = per_entry_model(8, 3, 1)
+    assert_near(estimate(model, X), rank_one(model, X))
+
+
+def test_quadrature_does_not_depend_on_its_grid():
+    X, _, _ = drawn(10, 2, 1, seed=12)
+    coarse, fine = rank_one(RANK_ONE, X), rank_one(RANK_ONE, X, step=0.4, fall=24.0)
+    assert abs(coarse - fine) < 0.002
+
+
+@quiet
+@pytest.mark.parametrize("turned", [False, True])
+def test_chib_matches_plain_monte_carlo_where_labels_switch(turned):
+    X, _, _ = drawn(3, 2, 2, seed=7)
+    exact, error = over_the_prior(RANK_TWO, X, draws=1_000_000)
+    assert_near(estimate(RANK_TWO, X.T.contiguous() if turned else X), exact, error)
+
+
+@quiet
+def test_chib_matches_plain_monte_carlo_where_components_have_rates_of_their_own():
+    X, _, _ = drawn(3, 2, 2, seed=9)
+    model = ExponentialGaussian(2, torch.tensor([0.4, 2.0]), torch.tensor([1.0, 0.7]), noise_shape=3.0, noise_scale=3.0)
+    exact, error = over_the_prior(model, X, draws=1_000_000)
+    assert_near(estimate(model, X), exact, error)
+
+
+@quiet
+def test_chib_is_right_where_chains_keep_their_labels():
+    model, X = apart()
+    assert_near(estimate(model, X), LOG_EVIDENCE_APART, ERROR_APART)
+
+
+@quiet
+def test_without_averaging_over_labels_a_chain_that_keeps_them_is_low_by_log_factorial():
+    """Rates that differ by nothing that matters are rates of their own: no averaging, so the labels are not accounted for."""
+    model, X = apart()
+    almost, _ = apart(torch.tensor([1.0, 1.0 + 1e-9], dtype=torch.float64))
+    lost = estimate(model, X, draws=50).log_evidence - estimate(almost, X, draws=50).log_evidence
+    assert lost == pytest.approx(math.log(2), abs=1e-5)
+
+
+@quiet
+@pytest.mark.parametrize("how", ["reversed", "shuffled"])
+def test_chib_does_not_depend_on_the_labels_the_chain_has(monkeypatch, how):
+    """Chains made to exchange free components, all the time or at random: without averaging off by tens of nats."""
+    model, X = apart()
+    straight, generator = chib.reduced_step, torch.Generator().manual_seed(0)
+
+    def switching(problem, state, first):
+        params, sweep = straight(problem, state, first)
+        free = torch.arange(first, model.rank)
+        free = free.flip(0) if how == "reversed" else free[torch.randperm(len(free), generator=generator)]
+        order = torch.cat([torch.arange(first), free])
+        return chib.State({**params, "W": params["W"][..., order], "H": params["H"][:, order]}, sweep)
+
+    monkeypatch.setattr(chib, "reduced_step", switching)
+    assert_near(estimate(model, X), LOG_EVIDENCE_APART, ERROR_APART)
+
+
+@quiet
+def test_a_rescaled_point_would_be_far_off(monkeypatch):
+    """Where the components' scale is far from one, rows of H* that sum to one are nowhere near the posterior."""
+    X, _, _ = drawn(10, 3, 1, rate=0.05, seed=2)
+    model = ExponentialGaussian(1, rate_W=0.05, rate_H=0.05)
+    exact = rank_one(model, X)
+    assert_near(estimate(model, X), exact)
+
+    def rescaled(problem, warmup, draws, explore=chib.explore):
+        explored = explore(problem, warmup, draws)
+        size = explored.point["H"].sum(-1)
+        W, H = explored.point["W"] * size[:, None, :], explored.point["H"] / size[..., None]
+        return explored._replace(point=explored.point | {"W": W, "H": H})
+
+    monkeypatch.setattr(chib, "explore", rescaled)
+    assert abs(estimate(model, X).log_evidence - exact) > 100
+
+
+def test_ordinate_of_the_rows_is_the_product_of_each_rows_own():
+    """Rows given H and σ² are truncated bivariate normals, whose normaliser is a one-dimensional integral."""
+    model, X = apart()
+    X, data = X[:6], as_matrix(X[:6])
+    _, W, H = drawn(20, 5, 2, seed=8)
+    W, sigma2 = W[:6] + 0.1, torch.tensor(0.5, dtype=torch.float64)
+    point = {"W": W.expand(4, -1, -1), "H": H.expand(4, -1, -1), "sigma2": sigma2.expand(4)}
+    problem = chib.Problem(model, data, Stream.of(0, replicates=4), lambda: None)
+    got = chib.long_ordinate(problem, chib.State(point, 1), point, burn=100, draws=2000)
+    Q, P = (H @ H.T / sigma2).numpy(), (X @ H.T / sigma2 - 1).numpy()
+
+    def log_ordinate(w, p):
+        height = lambda v: p @ v - 0.5 * v @ Q @ v
+        at = np.maximum(np.linalg.solve(Q, p), 0)
+
+        def second_integrated(first):
+            b = p[1] - Q[0, 1] * first
+            log_second = (
+                0.5 * math.log(2 * math.pi / Q[1, 1]) + 0.5 * b * b / Q[1, 1] + special.log_ndtr(b / Q[1, 1] ** 0.5)
+            )
+            return math.exp(p[0] * first - 0.5 * Q[0, 0] * first**2 + log_second - height(at))
+
+        mass = integrate.quad(second_integrated, 0, 30, points=[float(at[0])], epsabs=0, epsrel=1e-9, limit=500)[0]
+        return height(w) - height(at) - math.log(mass)
+
+    exact = sum(log_ordinate(w, p) for w, p in zip(W.numpy(), P, strict=True))
+    assert abs(float(got.mean()) - exact) < 5 * float(got.std()) / 2 + 0.01
+    assert float(got.std()) < 0.2  # the mean over draws of a product over rows would scatter far more
+
+
+def test_components_are_put_in_order_within_their_classes_only():
+    generator = torch.Generator().manual_seed(0)
+    W, H = torch.rand(2, 9, 4, generator=generator), torch.rand(2, 4, 7, generator=generator)
+    point = {"W": W, "H": H}
+    order = torch.tensor([2, 3, 0, 1])
+    shuffled = {"W": 3 * W[..., order], "H": H[:, order] / 3}
+    free = chib.ordered_like(point, shuffled, [0, 0, 0, 0])
+    torch.testing.assert_close(free["H"] * 3, H)
+    torch.testing.assert_close(free["W"] / 3, W)
+    for classes in ([0, 1, 2, 3], [0, 1, 1, 0]):
+        bound = chib.ordered_like(point, shuffled, classes)
+        places = [[int((row == bound["H"][0]).all(-1).nonzero()[0, 0]) for row in shuffled["H"][0]]]
+        assert all(classes[own] == classes[place] for row in places for own, place in enumerate(row))
+    assert torch.equal(chib.ordered_like(point, shuffled, [0] * 4, first=3)["H"], shuffled["H"])
+
+
+def test_components_are_sorted_by_strength_within_their_classes_only():
+    W, H = torch.eye(4)[None], torch.diag(torch.tensor([1.0, 4.0, 2.0, 3.0]))[None]
+    sizes = lambda classes: chib.strongest_first({"W": W, "H": H}, classes)["H"].amax(-1)[0].tolist()
+    assert sizes([0, 0, 0, 0]) == [4, 3, 2, 1]
+    assert sizes([0, 1, 0, 1]) == [2, 4, 1, 3]
+
+
+def test_components_are_exchangeable_where_their_rates_are_equal_in_both_factors():
+    rates_W = torch.tensor([[1.0, 2.0, 1.0], [1.0, 2.0, 1.0]])
+    problem = lambda *rates: chib.Problem(
+        ExponentialGaussian(3, *rates), as_matrix(torch.ones(2, 4)), Stream.of(0), lambda: None
+    )
+    assert problem(1.0, 1.0).classes == [0, 0, 0]
+    assert problem(rates_W, 1.0).classes == [0, 1, 0]
+    assert problem(rates_W, torch.tensor([1.0, 1.0, 3.0])).classes == [0, 1, 2]
+
+
+def test_pinned_components_stay_and_the_others_move():
+    model, X = apart()
+    problem = chib.Problem(model, as_matrix(X), Stream.of(0, replicates=2), lambda: None)
+    start = chib.gibbs.init(model, problem.X, problem.stream)
+    params, sweep = chib.reduced_step(problem, start, first=1)
+    assert torch.equal(params["H"][:, 0], start.params["H"][:, 0]) and sweep == start.sweep + 1
+    assert torch.equal(params["sigma2"], start.params["sigma2"])
+    assert not bool((params["H"][:, 1] == start.params["H"][:, 1]).any())
+    assert not bool((params["W"] == start.params["W"]).any())
+
+
+def test_small_problems_and_large_ones_take_ways_that_agree(monkeypatch):
+    model, X = apart()
+    problem = chib.Problem(model, as_matrix(X), Stream.of(0, replicates=2), lambda: None)
+    state = chib.gibbs.init(model, problem.X, problem.stream)
+    together = chib.factors_after_sweep(problem, state.params, 1, first=1)
+    monkeypatch.setattr(chib, "AT_ONCE", 0)
+    torch.testing.assert_close(chib.factors_after_sweep(problem, state.params, 1, first=1), together)
+
+
+@quiet
+def test_log_evidence_is_the_same_for_any_number_of_threads_and_leaves_global_generators_alone():
+    model, X = apart()
+    torch.manual_seed(5)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    runs = []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            runs.append(estimate(model, X, draws=10, warmup=8).replicates)
+    finally:
+        torch.set_num_threads(threads)
+    assert runs[0] == runs[1]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert estimate(model, X, draws=10, warmup=8, seed=1).replicates != runs[0]
+
+
+def test_log_evidence_warns_when_the_chains_do_not_agree():
+    model, X = apart()
+    with pytest.warns(UserWarning, match="rank 2: the chains do not agree"):
+        evidence = estimate(model, X, draws=5, warmup=0)
+    assert evidence.warnings and "Warning: the chains" in str(evidence)
+    with pytest.warns(UserWarning, match="too few draws"):
+        estimate(model, X, draws=1, warmup=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "kind", "sentence"),
+    [
+        (PAENMF(rank=2), {}, TypeError, "chib needs full conditionals; pae_nmf offers only a guide"),
+        (ExponentialGaussian(2, rate_W=0.0), {}, ValueError, "rate_W is 0 somewhere: that prior is improper"),
+        (RANK_TWO, {"replicates": 1}, ValueError, "replicates is 1; it must be a whole number >= 2"),
+        (RANK_TWO, {"draws": 0}, ValueError, "draws is 0"),
+        (RANK_TWO, {"method": "guess"}, ValueError, "method is 'guess'; log evidence comes by chib"),
+        (RANK_TWO, {"particles": 5}, TypeError, "chib has no option particles; it has draws, warmup, replicates"),
+        (RANK_TWO, {"mask": np.ones((2, 2), dtype=bool)}, ValueError, "mask has shape"),
+    ],
+)
+def test_log_evidence_refuses(model, options, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        estimate(model, torch.ones(4, 3), **options)
+
+
+def test_evidence_states_its_error_and_an_interval_by_students_quantile():
+    evidence = Evidence.combine([1.0, 2.0, 3.0, 4.0], method="chib", rank=2, priors={"rate_W": 1.0}, seconds=0.5)
+    assert evidence.log_evidence == 2.5
+    assert evidence.mcse == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
+    low, high = evidence.interval(0.9)
+    assert high - low == pytest.approx(2 * student.ppf(0.95, 3) * evidence.mcse)
+    assert "rate_W = 1" in str(evidence) and "4 replicates" in str(evidence)
+    with pytest.raises(ValueError, match="level is 1.5"):
+        evidence.interval(1.5)
+    assert "2 to 4 (one per component" in describe({"rate_H": torch.tensor([[2.0], [4.0]]).tolist()})
+
+
+@quiet
+@pytest.mark.slow
+def test_chib_agrees_with_annealing_where_chains_keep_their_labels():
+    model, X = apart()
+    exact, error = annealed(model, X, particles=400, steps=2000)
+    assert_near(estimate(model, X, draws=1500, warmup=500), exact, error, least=0.1)
+
+
+@quiet
+@pytest.mark.slow
+def test_errors_are_honest():
+    """Over forty seeds, |z| exceeds Student's 99.7 % quantile at most twice."""
+    X, _, _ = drawn(10, 2, 1, seed=12)
+    exact, beyond = rank_one(RANK_ONE, X), 0
+    for seed in range(40):
+        evidence = estimate(RANK_ONE, X, draws=200, seed=seed)
+        beyond += abs(evidence.log_evidence - exact) > student.ppf(0.9985, 7) * evidence.mcse
+    assert beyond <= 2

@@ -1,0 +1,87 @@
+"""Held-out cells: the folds, and the error on what was hidden."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ppnmf.data.matrix import as_matrix
+from ppnmf.evidence import heldout
+from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.rng import Stream
+from tests.scenarios import drawn
+
+pytestmark = pytest.mark.filterwarnings("ignore:X has .* negative entries")
+
+
+def score(rank, X, **options):
+    settings = {"draws": 60, "warmup": 60, "progress": False} | options
+    return heldout.run(ExponentialGaussian(rank), as_matrix(X, settings.pop("mask", None)), **settings)
+
+
+@pytest.mark.parametrize(("N", "D", "folds"), [(20, 10, 5), (23, 17, 5), (4, 50, 3), (7, 3, 2), (3, 2, 10)])
+def test_each_row_and_column_has_an_equal_share_in_each_fold(N, D, folds):
+    fold_of = heldout.assign_folds(as_matrix(torch.ones(N, D)), folds, seed=1)
+    for axis, size in ((0, N), (1, D)):
+        shares = torch.stack([(fold_of == fold).sum(axis) for fold in range(folds)])
+        assert int(shares.sum()) == N * D
+        assert int(shares.min()) >= size // folds and int(shares.max()) <= -(-size // folds)
+
+
+def test_rows_do_not_share_a_pattern_and_folds_depend_on_the_seed_alone():
+    X = as_matrix(torch.ones(50, 40))
+    fold_of = heldout.assign_folds(X, 5, seed=1)
+    assert torch.equal(fold_of, heldout.assign_folds(X, 5, seed=1))
+    assert not torch.equal(fold_of, heldout.assign_folds(X, 5, seed=2))
+    assert len({tuple(row.tolist()) for row in fold_of}) == 50
+
+
+def test_missing_cells_are_in_no_fold():
+    mask = torch.ones(6, 5, dtype=torch.bool)
+    mask[2, 3] = False
+    fold_of = heldout.assign_folds(as_matrix(torch.ones(6, 5), mask), 3, seed=0)
+    assert int(fold_of[2, 3]) == -1 and int((fold_of < 0).sum()) == 1
+
+
+def test_hidden_values_do_not_reach_the_fit():
+    X, _, _ = drawn(12, 8, 2)
+    hidden = heldout.assign_folds(as_matrix(X), 4, seed=0) == 0
+    means = []
+    for values in (X, torch.where(hidden, 1e6, X)):
+        data = as_matrix(values).hide(~hidden)
+        means.append(heldout.mean_reconstruction(ExponentialGaussian(2), data, Stream.of(0), draws=5, warmup=5))
+    assert torch.equal(*means)
+
+
+def test_error_at_the_true_rank_is_near_the_noise_and_far_below_a_lesser_ranks():
+    X, _, _ = drawn(40, 30, 3, noise=0.25)
+    right, less = score(3, X), score(2, X)
+    assert 0.25 * 0.85 < right.value < 0.25 * 1.5
+    assert right.is_clearly_better_than(less) and not less.is_clearly_better_than(right)
+    lead, error = right.lead_over(less)
+    assert lead == pytest.approx(less.value - right.value) and 0 < error < lead
+
+
+def test_fewer_folds_may_be_used_and_one_gives_no_error():
+    X, _, _ = drawn(20, 10, 2)
+    whole, one = score(2, X, draws=5, warmup=5), score(2, X, draws=5, warmup=5, used=1)
+    assert one.folds == whole.folds[:1] and len(whole.folds) == 5
+    assert math.isnan(one.error) and not one.is_clearly_better_than(score(1, X, draws=5, warmup=5, used=1))
+    assert "1 fold(s)" in str(one)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "kind", "sentence"),
+    [
+        (PAENMF(rank=2), {}, TypeError, "heldout needs full conditionals; pae_nmf"),
+        (ExponentialGaussian(2, rate_H=0.0), {}, ValueError, "rate_H is 0"),
+        (ExponentialGaussian(2), {"folds": 1}, ValueError, "folds is 1"),
+        (ExponentialGaussian(2), {"folds": 3, "used": 4}, ValueError, "used is 4 and there are 3 folds"),
+        (ExponentialGaussian(1), {"folds": 13}, ValueError, "has no observed cell; take fewer folds"),
+    ],
+)
+def test_heldout_refuses(model, options, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        heldout.run(model, as_matrix(torch.ones(4, 3)), progress=False, **({"draws": 1, "warmup": 0} | options))
