@@ -87,7 +87,8 @@ def main() -> None:
     mean_square = post.squared_error() / post.X.n_observed
     print(f"{len(X)} curves of {POINTS} points, {seconds:.1f} s, {post.attrs['steps']} steps")
     print("cosine of each bump with its component:", "  ".join(f"{cosine:.5f}" for cosine in cosines))
-    print(f"learned sigma {float(post.mean('sigma2')) ** 0.5:.4f}, root mean square error {mean_square**0.5:.4f}, true {NOISE}")
+    noise = float(post.mean("sigma2")) ** 0.5
+    print(f"learned sigma {noise:.4f}, root mean square error {mean_square**0.5:.4f}, true {NOISE}")
 
     chosen.out.mkdir(parents=True, exist_ok=True)
     loss_picture(post).savefig(chosen.out / "loss.png", dpi=120)

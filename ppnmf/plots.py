@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ppnmf.diagnostics.alignment import align
 from ppnmf.diagnostics.convergence import strengths
+from ppnmf.evidence.rank import RankTable
 from ppnmf.posterior import Posterior
 
 __all__ = ["components", "latent_densities", "loss", "overview", "rank", "reconstructions", "save", "traces"]
@@ -73,16 +75,16 @@ def _image_grid(H: np.ndarray, share: np.ndarray, picture: tuple[int, int], orde
     K = len(H)
     across = min(K, 10 if K <= 10 or K > 24 else math.ceil(K / 2))
     down = -(-K // across)
-    figure = Figure(figsize=(1.15 * across + 0.3, 1.45 * down + 0.5), layout="constrained")
+    figure = Figure(figsize=(1.15 * across + 0.3, 1.4 * down + 0.65), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False).flat
     for k, ax in enumerate(axes):
         if k >= K:
             ax.axis("off")
             continue
         ax.imshow(_picture(H[k], picture, order), cmap="gray_r", vmin=0, interpolation="nearest")
-        ax.set_title(f"{share[k]:.0%}", fontsize=9, color=INK, pad=3)
+        ax.set_title(f"{k + 1}: {share[k]:.0%}", fontsize=9, color=INK, pad=3)
         _frame(ax)
-    figure.supxlabel("percent: share of the component in the sum of W @ H; darker is larger", fontsize=8, color=INK)
+    figure.supxlabel("percent: the component's share of the sum of W @ H; darker is larger", fontsize=8, color=INK)
     return figure
 
 
@@ -122,7 +124,7 @@ def traces(post: Posterior, title: str | None = None) -> Figure:
         size = _array(strengths(post))
         series += [("strongest ‖W‖‖H‖", size[..., 0]), ("weakest ‖W‖‖H‖", size[..., -1])]
     figure = Figure(figsize=(8.5, 1.55 * len(series) + 0.7), layout="constrained")
-    axes = figure.subplots(len(series), 2, sharex="col", sharey="row", width_ratios=(5, 1), squeeze=False)
+    axes = figure.subplots(len(series), 2, sharey="row", width_ratios=(5, 1), squeeze=False)
     for (ax, side), (name, values) in zip(axes, series, strict=True):
         for c, chain in enumerate(values[:CHAINS_SHOWN]):
             ax.plot(chain, color=COLOURS[c], linewidth=0.7, label=f"chain {c}")
@@ -132,7 +134,10 @@ def traces(post: Posterior, title: str | None = None) -> Figure:
         ax.set_ylabel(name, fontsize=9)
         _plain(ax)
         side.set_xticks([])
+        side.set_xlim(left=0)
         _plain(side)
+    for ax in axes[:-1, 0]:
+        ax.tick_params(labelbottom=False)
     axes[-1, 0].set_xlabel("kept draw")
     axes[-1, 1].set_xlabel("density")
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -158,6 +163,7 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
     for ax, part in ((whole, slice(None)), (end, slice(late, None))):
         ax.plot(step[part], curve[part] / post.X.n_observed, color=COLOURS[0], linewidth=1)
         ax.set_xlabel("step")
+        ax.ticklabel_format(useOffset=False)
         _plain(ax)
     whole.set_ylabel("ELBO (nats per observed cell)")
     whole.set_title("whole training", fontsize=9, loc="left")
@@ -166,34 +172,32 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
     return figure
 
 
-def rank(table: Any, title: str | None = None) -> Figure:
-    """The criteria of `ppnmf.select_rank` against the rank, with their errors; the best rank is marked."""
-    curves = _rank_curves(table)
+def rank(table: RankTable, title: str | None = None) -> Figure:
+    """The criteria of `ppnmf.select_rank` against the rank, with their errors; each one's best rank is marked."""
+    curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
     figure = Figure(figsize=(max(4.2 * len(curves), 6), 3.6), layout="constrained")
-    for ax, (name, (ranks, values, errors, best)) in zip(
-        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
-    ):
-        ax.errorbar(ranks, values, yerr=errors, color=COLOURS[0], marker="o", markersize=4, linewidth=1.2, capsize=3)
-        if best in ranks:
-            at = ranks.index(best)
-            ax.plot(
-                best,
-                values[at],
-                "o",
-                markersize=12,
-                markerfacecolor="none",
-                markeredgecolor=COLOURS[1],
-                markeredgewidth=1.8,
-            )
-            ax.annotate(
-                f"best: {best}", (best, values[at]), (0, 12), textcoords="offset points", ha="center", color=COLOURS[1]
-            )
-        ax.margins(y=0.18)
+    for ax, (method, by_rank) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        ranks = sorted(by_rank)
+        values = [by_rank[rank].value for rank in ranks]
+        errors = [by_rank[rank].error for rank in ranks]
+        known = None if any(math.isnan(error) for error in errors) else errors
+        ax.errorbar(ranks, values, yerr=known, color=COLOURS[0], marker="o", markersize=4, linewidth=1.2, capsize=3)
+        best = table.best_by(method)
+        here = (best, by_rank[best].value)
+        ax.plot(*here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
+        above = by_rank[best].sign > 0
+        ax.annotate(
+            f"best: {best}", here, (0, 12 if above else -12), textcoords="offset points",
+            ha="center", va="bottom" if above else "top", color=COLOURS[1], fontsize=9,
+        )  # fmt: skip
+        ax.margins(x=0.08, y=0.2)
         ax.set_xticks(ranks)
-        ax.set_xlabel("rank K")
-        ax.set_ylabel(name, fontsize=9)
+        ax.set_xlabel("rank K", fontsize=9)
+        unit = " (nats)" if "log" in by_rank[best].label else ""
+        ax.set_ylabel(f"{by_rank[best].label}{unit}", fontsize=9)
+        ax.set_title(method, fontsize=9, loc="left")
         _plain(ax)
-    _title(figure, title or "Choosing the rank (bars: ± one standard error)")
+    _title(figure, title or "Choosing the rank (bars: one standard error either way)")
     return figure
 
 
@@ -202,7 +206,8 @@ def latent_densities(
 ) -> Figure:
     r"""Posterior densities of what a component adds to a row: W_ik Σ_j H_kj, in X's units, of each of the fits.
 
-    Draws become a kernel density estimate; a guide its own Weibull density; a mode a vertical line. Components are those
+    Draws become a kernel density estimate (thin: each chain's part in it, so that chains which hold different components
+    show); a guide its own Weibull density; a mode a vertical line. Components are those
     strongest in the row by the first fit; the others' are matched to them by their shapes.
 
     Args:
@@ -244,12 +249,21 @@ def _matched(fits: Mapping[str, Posterior]) -> dict[str, Posterior]:
             own = align(
                 own, {"W": first.mean("W").to(own.draws["W"]), "H": first.mean("H").to(own.draws["H"])}, scale=True
             )
+        else:
+            own = _strongest_first(own)
         out[name] = own
     return out
 
 
+def _strongest_first(post: Posterior) -> Posterior:
+    """The components in the order of `components`."""
+    order = post.mean("W").sum(0).argsort(descending=True, stable=True)
+    return replace(post, draws={**post.draws, "W": post.draws["W"][..., order], "H": post.draws["H"][..., order, :]})
+
+
 def _density(ax: Axes, fit: Posterior, shown: Posterior, row: int, k: int, colour: str, name: str) -> None:
-    draws = _array(shown.draws["W"])[..., row, k].ravel()
+    by_chain = _array(shown.draws["W"])[..., row, k]
+    draws = by_chain.ravel()
     if len(draws) == 1:
         ax.axvline(draws[0], color=colour, linewidth=1.5, linestyle="--", label=f"{name} (mode)")
         return
@@ -258,6 +272,8 @@ def _density(ax: Axes, fit: Posterior, shown: Posterior, row: int, k: int, colou
         x, density = _kernel_density(draws)
         ax.plot(x, density, color=colour, linewidth=1.5, label=name)
         ax.fill_between(x, density, color=colour, alpha=0.15, linewidth=0)
+        for chain in by_chain if len(by_chain) > 1 else ():
+            ax.plot(*_kernel_density(chain, len(by_chain)), color=colour, linewidth=0.6, alpha=0.6)
         return
     x = np.linspace(0, 1.3 * float(np.quantile(draws, 0.999)), POINTS + 1)[1:]
     ax.plot(x, _weibull_density(x, fit, shown, row, k), color=colour, linestyle="-.", linewidth=1.5, label=f"{name} (its Weibull)")
@@ -275,8 +291,8 @@ def _weibull_density(x: np.ndarray, fit: Posterior, shown: Posterior, row: int, 
     return concentration / scale * z ** (concentration - 1) * np.exp(-(z**concentration))
 
 
-def _kernel_density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernels, reflected at zero, where the density of a loading may end abruptly."""
+def _kernel_density(draws: np.ndarray, parts: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian kernels, reflected at zero, where the density of a loading may end abruptly; divided by `parts`."""
     from scipy.stats import gaussian_kde
 
     low, high = np.quantile(draws, [0.0, 0.999])
@@ -285,7 +301,7 @@ def _kernel_density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         draws = draws + spread * np.linspace(-1, 1, len(draws))
     x = np.linspace(max(0.0, low - 2 * spread), high + spread, POINTS)
     kernel = gaussian_kde(draws)
-    return x, kernel(x) + kernel(-x)
+    return x, (kernel(x) + kernel(-x)) / parts
 
 
 def reconstructions(
@@ -375,10 +391,6 @@ def overview(
     figures["reconstructions"] = reconstructions(fits, X, seen, spread, picture, order, rows)
     figures["loadings"] = latent_densities(fits, spread[:3], rows, min(3, next(iter(fits.values())).model.rank))
     return figures
-
-
-def _rank_curves(table: Any) -> dict[str, tuple[list[int], list[float], list[float], int | None]]:
-    raise NotImplementedError
 
 
 def _square(D: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,12 +154,17 @@ class Posterior:
         coords: dict[str, Any] = {"row": _names(rows, N, "rows"), "column": _names(columns, D, "columns")}
         coords["component"] = np.arange(self.model.rank)
         library = {"inference_library": "ppnmf", "inference_library_version": __version__}
-        return arviz_base.from_dict(
-            groups,
-            dims={**DIMS, "mask": DIMS["X"]},
-            coords=coords,
-            attrs={"/": library, "posterior": {**library, "sampling_time": self.timings.get("total", float("nan"))}},
-        )
+        with warnings.catch_warnings():  # several modes are more chains than draws
+            warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw")
+            return arviz_base.from_dict(
+                groups,
+                dims={**DIMS, "mask": DIMS["X"]},
+                coords=coords,
+                attrs={
+                    "/": library,
+                    "posterior": {**library, "sampling_time": self.timings.get("total", float("nan"))},
+                },
+            )
 
     def save(self, path: str | Path, **names: Sequence[str] | None) -> Path:
         """Write everything to a NetCDF file that ArviZ opens too; `Posterior.load` gives back the same.

@@ -85,13 +85,13 @@ class Stream:
 
 
 @contextmanager
-def forked(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+def forked(seed: int, device: torch.device | str = "cpu", chain: int = 0) -> Iterator[None]:
     """The global generators (Python, NumPy, torch) seeded inside and put back after: for libraries that use them."""
     device = torch.device(device)
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            low, _ = _key(seed, 0, 0)
+            low, _ = _key(seed, 0, chain)
             torch.manual_seed(low)
             random.seed(low)
             np.random.seed(low)  # noqa: NPY002

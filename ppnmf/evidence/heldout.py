@@ -47,7 +47,7 @@ class HeldOut:
     warnings: tuple[str, ...] = ()
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
-    label: ClassVar[str] = "hidden cells' squared error"
+    label: ClassVar[str] = "hidden squared error"
     sign: ClassVar[int] = -1  # less is better
 
     @property

@@ -165,7 +165,7 @@ class RankTable:
 
     def _table(self) -> Iterator[str]:
         probability, by = self.probability, self.methods
-        heads = [f"{_label(self.scores[m], m):>28} ± error" for m in by] + (["   probability"] if probability else [])
+        heads = [f"{_label(self.scores[m], m):>32} ± error" for m in by] + (["   probability"] if probability else [])
         yield "  rank" + "".join(heads) + "   seconds"
         for row in self.rows:
             cells = [_cell(row[m], row[f"{m}_error"]) for m in by]
@@ -337,8 +337,8 @@ def _label(by_rank: Mapping[int, Any], method: str) -> str:
 
 def _cell(value: float | None, error: float | None) -> str:
     if value is None or error is None:
-        return f"{'failed':>36}"
-    return f"{value:>28.6g} ± {error:<5.2g}"
+        return f"{'failed':>40}"
+    return f"{value:>32.6g} ± {error:<5.2g}"
 
 
 def _prior_lines(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-import pyro
 import torch
 from pyro.infer import MCMC, NUTS
+from torch import Tensor
 
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import SITES, _check_counts
 from ppnmf.inference.sweep import misfit
 from ppnmf.posterior import Posterior
+from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate
 from ppnmf.rng import forked
 
@@ -33,6 +35,8 @@ def run(
 
     (Pyro's parallel chains ignore their initial values and repeat their draws; ours do neither.)
 
+    Returns: a Posterior; after Ctrl-C of the chains that had ended, attrs["interrupted"] True.
+
     Raises:
         TypeError: the model does not sample all of W, H and sigma2 with a known log joint.
     """
@@ -40,17 +44,20 @@ def run(
         raise TypeError(f"nuts needs W, H and sigma2 to be random; in {getattr(model, 'name', model)} they are not all")
     _check_counts(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
     model.require_proper()
-    began, samples = time.perf_counter(), []
-    divergent = []
-    for chain in range(chains):
-        with forked(seed + 1_000_003 * chain, X.device):
-            pyro.clear_param_store()
-            mcmc = MCMC(
-                NUTS(model, max_tree_depth=max_tree_depth), draws, warmup_steps=warmup, disable_progbar=not progress
-            )
-            mcmc.run(X.values, X.mask)
-        samples.append(mcmc.get_samples(group_by_chain=True))
-        divergent.append(len(mcmc.diagnostics()["divergences"]["chain 0"]))
+    began = time.perf_counter()
+    samples: list[dict[str, Tensor]] = []
+    divergent: list[int] = []
+    with bar(chains * (warmup + draws), f"nuts, {chains} chain(s)", progress) as ticker:
+        for chain in range(chains):
+            try:
+                drawn, divergences = _chain(model, X, draws, warmup, max_tree_depth, seed, chain, ticker.update)
+            except KeyboardInterrupt:  # Pyro gives nothing of a chain that has not ended
+                if not samples:
+                    raise
+                break
+            samples.append(drawn)
+            divergent.append(divergences)
+    interrupted, chains = len(samples) < chains, len(samples)
     found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in SITES}
     found["sigma2"] = found["sigma2"].reshape(chains, draws)
     flat = {site: values.flatten(0, 1) for site, values in found.items()}
@@ -63,5 +70,24 @@ def run(
         method="nuts",
         seed=seed,
         timings={"total": time.perf_counter() - began},
-        attrs={"warmup": warmup, "thin": 1, "divergences": divergent, "interrupted": False},
+        attrs={"warmup": warmup, "thin": 1, "divergences": divergent, "interrupted": interrupted},
     )
+
+
+def _chain(
+    model: Conjugate, X: Dense, draws: int, warmup: int, depth: int, seed: int, chain: int, tick: Callable[[], object]
+) -> tuple[dict[str, Tensor], int]:
+    """One chain's draws, each (1, draw, *site), and how many of its transitions diverged."""
+    divergences = 0
+
+    def after_step(kernel: NUTS, params: object, stage: str, step: int) -> None:
+        nonlocal divergences
+        if stage.startswith("Sample"):
+            divergences = len(kernel.diagnostics()["divergences"])
+        tick()
+
+    with forked(seed, X.device, chain):
+        kernel = NUTS(model, max_tree_depth=depth)
+        mcmc = MCMC(kernel, draws, warmup_steps=warmup, disable_progbar=True, hook_fn=after_step)
+        mcmc.run(X.values, X.mask)
+    return mcmc.get_samples(group_by_chain=True), divergences

@@ -22,7 +22,7 @@ from ppnmf.threads import single_threaded
 
 __all__ = ["OBJECTIVES", "elbo", "run"]
 
-WINDOW = 50  # steps whose mean ELBO is compared with the best before
+WINDOW = 50  # steps, at least and in whole epochs, whose mean ELBO is compared with the best before
 DECAY = 0.3  # of the learning rate, when a window brings nothing
 LEAST_RATE = 0.01  # of the first learning rate: when a window brings nothing there, the training has converged
 MOST_POINTS = 1000  # of the ELBO curve that is kept
@@ -46,7 +46,7 @@ def run(
     steps: int = 2000,
     batch_size: int | None = None,
     draws: int = 1000,
-    learning_rate: float = 0.02,
+    learning_rate: float = 0.01,
     objective: str = "analytic",
     tol: float = 1e-7,
     seed: int = 0,
@@ -54,8 +54,8 @@ def run(
 ) -> Posterior:
     """Train a copy of `model` on X by Adam, then draw from its guide.
 
-    The learning rate follows a cosine to zero at `steps`, and is multiplied by 0.3 whenever 50 steps have not raised
-    the ELBO by `tol`; when it has fallen to a hundredth and still nothing is gained, the training ends. H stays >= 0 by
+    The learning rate follows a cosine to zero at `steps`, and is multiplied by 0.3 whenever 50 steps (or as many epochs as
+    it takes) have not raised the ELBO by `tol`; when it has fallen to a hundredth and still nothing is gained, the training ends. H stays >= 0 by
     projection. A model that has weights already is trained on from where it is. Ctrl-C ends the training; the draws
     are then of what was reached, and `attrs["interrupted"]` is True.
 
@@ -67,7 +67,7 @@ def run(
         draws: independent draws of W from the guide; one chain. H and sigma2 are parameters, and are broadcast.
         learning_rate: of Adam, on parameters of order one.
         objective: "analytic", the exact ELBO, or "sampled", the paper's: one draw of W a step, through Pyro.
-        tol: least gain of the ELBO, in nats per observed entry, that a window of 50 steps must bring.
+        tol: least gain of the ELBO, in nats per observed entry, that such a window of steps must bring.
 
     Raises:
         TypeError: the model has no encoder.
@@ -79,8 +79,8 @@ def run(
     with single_threaded(), forked(seed, X.device):  # the sampled objective draws through Pyro
         if not model.is_initialised:
             model.initialise(X, seed)
-        batches = _batches(len(X.values), batch_size, Stream.of(seed, replicates=(1,)), X.device)
-        training = _train(model.train(), X, OBJECTIVES[objective], batches, steps, learning_rate, tol, progress)
+        model, step = model.train(), OBJECTIVES[objective]
+        training = _train(model, X, step, batch_size, steps, learning_rate, tol, seed, progress)
         trained = time.perf_counter()
         model.eval().zero_grad()
         final, W = elbo(model, X), _draw(model, X, draws, Stream.of(seed))
@@ -137,13 +137,18 @@ def _train(
     model: PAENMF,
     X: Dense,
     objective: Objective,
-    batches: Iterator[Tensor | None],
+    batch_size: int | None,
     steps: int,
     learning_rate: float,
     tol: float,
+    seed: int,
     progress: bool,
 ) -> Training:
     """Adam with the schedule that `run` describes; the model is changed in place."""
+    N = len(X.values)
+    epoch = -(-N // min(N, batch_size or N))  # mini-batches
+    window = epoch * -(-WINDOW // epoch)  # whole epochs: what one batch differs from another must not look like a gain
+    batches = _batches(N, epoch, Stream.of(seed, replicates=(1,)), X.device)
     adam = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99))
     curve, best, decay = torch.zeros(steps, dtype=torch.float64, device=X.device), -math.inf, 1.0
     step, converged, interrupted = 0, False, False
@@ -159,12 +164,12 @@ def _train(
                 model.project()
                 curve[step] = value.detach()
                 step += 1
-                if step % WINDOW == 0:
-                    reached = float(curve[step - WINDOW : step].mean())
+                if step % window == 0:
+                    reached = float(curve[step - window : step].mean())
                     gained, best = reached - best > tol * X.n_observed, max(best, reached)
                     converged = not gained and decay <= LEAST_RATE
                     decay = decay if gained else decay * DECAY
-                    shown.update(WINDOW)
+                    shown.update(window)
                     shown.set_postfix_str(f"ELBO {reached:.6g}")
     except KeyboardInterrupt:
         interrupted = True
@@ -172,15 +177,14 @@ def _train(
     return Training(curve[:step].cpu(), converged, interrupted)
 
 
-def _batches(N: int, size: int | None, stream: Stream, device: torch.device) -> Iterator[Tensor | None]:
+def _batches(N: int, number: int, stream: Stream, device: torch.device) -> Iterator[Tensor | None]:
     """Rows of each step: every row once an epoch, in a new order; the sizes of batches differ by one row at most."""
-    if size is None or size >= N:
-        while True:
-            yield None
+    while number == 1:
+        yield None
     epoch = 0
     while True:
         order = stream.uniforms(epoch, Site.GUIDE, range(N), 1, device)[0, :, 0].argsort()
-        yield from order.tensor_split(-(-N // size))
+        yield from order.tensor_split(number)
         epoch += 1
 
 

@@ -23,13 +23,8 @@ from ppnmf.rng import Site, Stream
 
 __all__ = ["PAENMF", "Elbo", "analytic_elbo", "weibull_moments"]
 
-LEAST, MOST = (
-    0.1,
-    100.0,
-)  # bounds of the guide's concentration k: outside them its gradients overflow or its draws coarsen
-SHARPNESS = (
-    0.1  # λ is linear in the encoder's output above this and exponential below: loadings are near zero or near one
-)
+LEAST, MOST = 0.1, 100.0  # bounds of the guide's k: outside them its gradients overflow or its draws coarsen
+SHARPNESS = 0.1  # λ is linear in the encoder's output above this, exponential below: loadings are near zero or one
 LEAST_SCALE = 1e-8
 LEAST_NOISE = 1e-10  # of the mean square of X: keeps a learned σ² positive where X is explained exactly
 MOST_COORDINATES = 500  # principal coordinates that the encoder reads
@@ -253,7 +248,7 @@ class PAENMF(nn.Module):
         """Build the layers for X (N, D) and start them: H from ordinary NMF, the encoder by regressing that NMF's W.
 
         The components are scaled so that W has mean one, its prior's. The start is found on at most 10 000 rows, spread
-        evenly; missing entries are filled in as the NMF goes. It depends on the seed alone; no global generator is used.
+        evenly; missing entries are filled in as the NMF goes. It depends on the seed only; no global generator is used.
         """
         N = len(X.values)
         kept = torch.arange(N, device=X.device)[:: -(-N // MOST_ROWS)]
@@ -265,14 +260,16 @@ class PAENMF(nn.Module):
         basis = _principal_basis((filled - centre) / unit, stream) / unit
         self._build(basis)
         self.unit.fill_(unit), self.centre.copy_(centre), self.basis.copy_(basis), self.relative_H.copy_(H)
-        noise = error / values.numel() if self.fixed_sigma2 is None else self.sigma2 / unit**2
+        noise = (
+            error / (values.numel() if mask is None else mask.sum())
+            if self.fixed_sigma2 is None
+            else self.sigma2 / unit**2
+        )
         if self.fixed_sigma2 is None:
             self.log_noise.copy_(torch.log(noise + LEAST_NOISE))
         _random_weights(self.body, stream)
         features = self.body(self.coordinates(filled))
-        concentration = (1.2 * W * H.norm(dim=1) / noise.sqrt()).clamp(
-            1, MOST / 2
-        )  # mean over standard deviation, about
+        concentration = (1.2 * W * H.norm(dim=1) / noise.sqrt()).clamp(1, MOST / 2)  # about mean over deviation
         _regress(self.to_scale, features, _inverse_softplus(W.clamp(min=SHARPNESS / 3)))
         _regress(self.to_concentration, features, torch.logit((concentration / LEAST).log() / math.log(MOST / LEAST)))
         return self

@@ -28,7 +28,7 @@ quiet = pytest.mark.filterwarnings("ignore:log_evidence by chib")  # short runs 
 
 
 def estimate(model, X, **options):
-    return ppnmf.log_evidence(model, X, **({"draws": 400, "warmup": 200, "progress": False} | options))
+    return ppnmf.log_evidence(model, X, **({"draws": 300, "warmup": 200, "progress": False} | options))
 
 
 def apart(rate_W=1.0):
@@ -97,12 +97,15 @@ def test_chib_matches_plain_monte_carlo_where_components_have_rates_of_their_own
 @quiet
 def test_chib_is_right_where_chains_keep_their_labels():
     model, X = apart()
-    assert_near(estimate(model, X), LOG_EVIDENCE_APART, ERROR_APART)
+    evidence = estimate(model, X, draws=1200)
+    assert_near(evidence, LOG_EVIDENCE_APART, ERROR_APART)
+    assert 4 * math.hypot(evidence.mcse, ERROR_APART) < math.log(2)  # so that a lost label would show
 
 
 @quiet
-def test_without_averaging_over_labels_a_chain_that_keeps_them_is_low_by_log_factorial():
-    """Rates that differ by nothing that matters are rates of their own: no averaging, so the labels are not accounted for."""
+def test_without_averaging_over_labels_a_chain_that_keeps_them_is_low_by_log_factorial(monkeypatch):
+    """Rates that differ by nothing that matters are rates of their own: no averaging, so the labels do not count."""
+    monkeypatch.setattr(chib, "strongest_first", lambda params, classes: dict(params))  # it would tell the two apart
     model, X = apart()
     almost, _ = apart(torch.tensor([1.0, 1.0 + 1e-9], dtype=torch.float64))
     lost = estimate(model, X, draws=50).log_evidence - estimate(almost, X, draws=50).log_evidence
@@ -110,16 +113,20 @@ def test_without_averaging_over_labels_a_chain_that_keeps_them_is_low_by_log_fac
 
 
 @quiet
-@pytest.mark.parametrize("how", ["reversed", "shuffled"])
+@pytest.mark.parametrize("how", ["once a stage", "at random"])
 def test_chib_does_not_depend_on_the_labels_the_chain_has(monkeypatch, how):
-    """Chains made to exchange free components, all the time or at random: without averaging off by tens of nats."""
+    """Free components made to exchange labels: without averaging, one exchange a stage costs tens of nats."""
     model, X = apart()
-    straight, generator = chib.reduced_step, torch.Generator().manual_seed(0)
+    straight, generator, stages = chib.reduced_step, torch.Generator().manual_seed(0), set()
 
     def switching(problem, state, first):
         params, sweep = straight(problem, state, first)
         free = torch.arange(first, model.rank)
-        free = free.flip(0) if how == "reversed" else free[torch.randperm(len(free), generator=generator)]
+        if how == "at random":
+            free = free[torch.randperm(len(free), generator=generator)]
+        elif first not in stages:
+            free = free.flip(0)
+            stages.add(first)
         order = torch.cat([torch.arange(first), free])
         return chib.State({**params, "W": params["W"][..., order], "H": params["H"][:, order]}, sweep)
 
@@ -146,33 +153,64 @@ def test_a_rescaled_point_would_be_far_off(monkeypatch):
 
 
 def test_ordinate_of_the_rows_is_the_product_of_each_rows_own():
-    """Rows given H and σ² are truncated bivariate normals, whose normaliser is a one-dimensional integral."""
-    model, X = apart()
-    X, data = X[:6], as_matrix(X[:6])
-    _, W, H = drawn(20, 5, 2, seed=8)
-    W, sigma2 = W[:6] + 0.1, torch.tensor(0.5, dtype=torch.float64)
+    """Rows given H and σ² are truncated normals: two components that overlap, and one that is orthogonal to both."""
+    X, W, H = drawn(6, 5, 2, seed=8, noise=0.05)
+    H = torch.cat([H * torch.tensor([1.0, 1, 1, 1, 0]), torch.tensor([[0.0, 0, 0, 0, 1.5]])])
+    W = torch.cat([W, X[:, 4:].clamp(min=0.1)], 1) + 0.1
+    sigma2 = torch.tensor(0.5, dtype=torch.float64)
     point = {"W": W.expand(4, -1, -1), "H": H.expand(4, -1, -1), "sigma2": sigma2.expand(4)}
-    problem = chib.Problem(model, data, Stream.of(0, replicates=4), lambda: None)
+    problem = chib.Problem(ExponentialGaussian(3), as_matrix(X), Stream.of(0, replicates=4), lambda: None)
     got = chib.long_ordinate(problem, chib.State(point, 1), point, burn=100, draws=2000)
     Q, P = (H @ H.T / sigma2).numpy(), (X @ H.T / sigma2 - 1).numpy()
 
+    def log_single(a, b):
+        return 0.5 * math.log(2 * math.pi / a) + 0.5 * b * b / a + special.log_ndtr(b / a**0.5)
+
     def log_ordinate(w, p):
-        height = lambda v: p @ v - 0.5 * v @ Q @ v
         at = np.maximum(np.linalg.solve(Q, p), 0)
+        at[2] = 0  # the third is apart
+
+        def height(v):
+            return p @ v - 0.5 * v @ Q @ v
 
         def second_integrated(first):
-            b = p[1] - Q[0, 1] * first
-            log_second = (
-                0.5 * math.log(2 * math.pi / Q[1, 1]) + 0.5 * b * b / Q[1, 1] + special.log_ndtr(b / Q[1, 1] ** 0.5)
-            )
+            log_second = log_single(Q[1, 1], p[1] - Q[0, 1] * first)
             return math.exp(p[0] * first - 0.5 * Q[0, 0] * first**2 + log_second - height(at))
 
         mass = integrate.quad(second_integrated, 0, 30, points=[float(at[0])], epsabs=0, epsrel=1e-9, limit=500)[0]
-        return height(w) - height(at) - math.log(mass)
+        return height(w) - height(at) - math.log(mass) - log_single(Q[2, 2], p[2])
 
     exact = sum(log_ordinate(w, p) for w, p in zip(W.numpy(), P, strict=True))
     assert abs(float(got.mean()) - exact) < 5 * float(got.std()) / 2 + 0.01
     assert float(got.std()) < 0.2  # the mean over draws of a product over rows would scatter far more
+
+
+def test_the_point_is_the_mean_of_draws_in_one_order(monkeypatch):
+    """A chain made to exchange its labels at random: the mean of its raw draws would explain nothing of X."""
+    model, X = apart()
+    straight, generator = chib.gibbs.step, torch.Generator().manual_seed(0)
+
+    def switching(*arguments):
+        (params, sweep), info = straight(*arguments)
+        order = torch.randperm(2, generator=generator)
+        return chib.State({**params, "W": params["W"][..., order], "H": params["H"][:, order]}, sweep), info
+
+    monkeypatch.setattr(chib.gibbs, "step", switching)
+    problem = chib.Problem(model, as_matrix(X), Stream.of(0, replicates=2), lambda: None)
+    point = chib.explore(problem, warmup=60, draws=60).point
+    residual = X - point["W"] @ point["H"]
+    assert float(residual.square().mean()) < 0.2 and float((X - X.mean(0)).square().mean()) > 1
+
+
+def test_the_component_most_like_the_pinned_one_takes_its_place():
+    model, X = apart()
+    _, W, H = drawn(20, 5, 2, seed=8)
+    problem = chib.Problem(model, as_matrix(X), Stream.of(0), lambda: None)
+    point = {"W": W[None], "H": H[None], "sigma2": torch.ones(1)}
+    exchanged = {"W": W[None].flip(-1), "H": 1.1 * H[None].flip(-2), "sigma2": torch.ones(1)}
+    params = chib.pinned(problem, exchanged, point, 0, problem.classes)
+    assert torch.equal(params["W"], point["W"]) and torch.equal(params["H"][:, 0], point["H"][:, 0])
+    assert torch.equal(params["H"][:, 1], 1.1 * point["H"][:, 1])
 
 
 def test_components_are_put_in_order_within_their_classes_only():

@@ -1,0 +1,47 @@
+"""What the README promises: its code runs, its table of dependencies is the project's, its files are there."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:icm:UserWarning")
+def test_the_ten_lines_run(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    quick = code.replace("draws=500, warmup=500", "draws=20, warmup=20").replace(
+        "restarts=4", "restarts=1, max_sweeps=20"
+    )
+    quick = quick.replace('method="svi"', 'method="svi", steps=30, draws=20').replace(").X ", ").X[:100] ")
+    assert quick.count("=20") >= 3 and "steps=30" in quick and "[:100]" in quick
+    exec(compile(quick, "README.md", "exec"), {})
+    assert "gibbs" in capsys.readouterr().out
+
+
+def test_every_dependency_has_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.match(r"[\w-]+", line).group() for line in project["dependencies"]}
+    (table,) = re.findall(r"\| dependency \| why \|\n\| --- \| --- \|\n(.*?)\n\n", README, re.S)
+    explained = {name.strip() for row in table.splitlines() for name in row.split("|")[1].split(",")}
+    assert explained == needed
+    for extra in project["optional-dependencies"]:
+        assert f"`{extra}`" in README
+
+
+def test_links_lead_to_files():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_importing_the_package_is_quick():
+    code = (
+        "import sys, ppnmf; assert not {'torch', 'pyro', 'numba', 'matplotlib'} & set(sys.modules); print(dir(ppnmf))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'fit'" in out and "'select_rank'" in out
