@@ -129,7 +129,7 @@ def traces(post: Posterior, title: str | None = None) -> Figure:
         for c, chain in enumerate(values[:CHAINS_SHOWN]):
             ax.plot(chain, color=COLOURS[c], linewidth=0.7, label=f"chain {c}")
             if np.ptp(chain) > 0:
-                heights, edges = np.histogram(chain, bins=30, density=True)
+                heights, edges = np.histogram(chain, bins=15, density=True)
                 side.stairs(heights, edges, orientation="horizontal", color=COLOURS[c], linewidth=1)
         ax.set_ylabel(name, fontsize=9)
         _plain(ax)
@@ -173,7 +173,7 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
 
 
 def rank(table: RankTable, title: str | None = None) -> Figure:
-    """The criteria of `ppnmf.select_rank` against the rank, with their errors; each one's best rank is marked."""
+    """The criteria of `ppnmf.select_rank` against the rank, with errors; the best is marked, the others say how far off."""
     curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
     figure = Figure(figsize=(max(4.2 * len(curves), 6), 3.6), layout="constrained")
     for ax, (method, by_rank) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
@@ -184,6 +184,10 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
         ax.errorbar(ranks, values, yerr=known, color=COLOURS[0], marker="o", markersize=4, linewidth=1.2, capsize=3)
         best = table.best_by(method)
         here = (best, by_rank[best].value)
+        for other in (rank for rank in ranks if rank != best):
+            behind = by_rank[other].value - here[1]
+            space = (0, 7 if behind < 0 else -14)
+            ax.annotate(f"{behind:+.3g}", (other, by_rank[other].value), space, textcoords="offset points", ha="center", fontsize=7, color=INK)
         ax.plot(*here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
         above = by_rank[best].sign > 0
         ax.annotate(

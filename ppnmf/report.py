@@ -453,7 +453,7 @@ def write(
     columns: Any = None,
     picture: tuple[int, int] | None = None,
     order: str = "C",
-    started: Callable[[Path], None] | None = None,
+    written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Write the experiment's folder: table.txt, run.json, posteriors as NetCDF, pictures as PNG. Returns the files.
 
@@ -461,7 +461,7 @@ def write(
         data: facts about the data for run.json, such as its name.
         rows, columns: names of X's rows and columns.
         picture, order: shape of a row that is a picture, and how it lies in its row (`datasets.Dataset`).
-        started: called with each path when it is written.
+        written: called with each path when it is there.
     """
     from ppnmf import plots
 
@@ -470,8 +470,8 @@ def write(
 
     def done(path: Path) -> None:
         files.append(path)
-        if started is not None:
-            started(path)
+        if written is not None:
+            written(path)
 
     (folder / "table.txt").write_text(f"{experiment.table}\n", encoding="utf-8")
     done(folder / "table.txt")

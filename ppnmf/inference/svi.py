@@ -54,10 +54,10 @@ def run(
 ) -> Posterior:
     """Train a copy of `model` on X by Adam, then draw from its guide.
 
-    The learning rate follows a cosine to zero at `steps`, and is multiplied by 0.3 whenever 50 steps (or as many epochs as
-    it takes) have not raised the ELBO by `tol`; when it has fallen to a hundredth and still nothing is gained, the training ends. H stays >= 0 by
-    projection. A model that has weights already is trained on from where it is. Ctrl-C ends the training; the draws
-    are then of what was reached, and `attrs["interrupted"]` is True.
+    The learning rate follows a cosine to zero at `steps`, and is multiplied by 0.3 whenever 50 steps, or the next whole
+    number of epochs, have not raised the ELBO by `tol`; when it has fallen to a hundredth and still nothing is gained,
+    the training ends. H stays >= 0 by projection. A model that has weights already is trained on from where it is.
+    Ctrl-C ends the training; the draws are then of what was reached, and `attrs["interrupted"]` is True.
 
     Args:
         model: offers `guide` (`protocols.Amortised`); it is not changed.
@@ -79,8 +79,9 @@ def run(
     with single_threaded(), forked(seed, X.device):  # the sampled objective draws through Pyro
         if not model.is_initialised:
             model.initialise(X, seed)
-        model, step = model.train(), OBJECTIVES[objective]
-        training = _train(model, X, step, batch_size, steps, learning_rate, tol, seed, progress)
+        training = _train(
+            model.train(), X, OBJECTIVES[objective], batch_size, steps, learning_rate, tol, seed, progress
+        )
         trained = time.perf_counter()
         model.eval().zero_grad()
         final, W = elbo(model, X), _draw(model, X, draws, Stream.of(seed))

@@ -1,0 +1,393 @@
+"""The command line. Bad input gets one sentence and exit code 2; Ctrl-C leaves what was done and gives 130."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ppnmf.posterior import Posterior
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Probabilistic non-negative matrix factorisation: fit, compare, choose the rank, and say whether to believe it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+BAD_INPUT, INTERRUPTED = 2, 130
+QUICK = {"draws": 50, "warmup": 50, "chains": 2, "restarts": 2, "steps": 200}  # for a first look
+QUICK_CRITERIA = {"chib": {"draws": 50, "warmup": 50, "replicates": 3}, "heldout": {"draws": 25, "warmup": 25, "used": 2}}
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (digits, toy60x40, ...) or a file.")]
+Rank = Annotated[int, typer.Option("--rank", "-k", help="Number of components.")]
+Seed = Annotated[int, typer.Option(help="Of every random number.")]
+AllowNegative = Annotated[bool, typer.Option("--allow-negative", help="Take a file with negative entries.")]
+Missing = Annotated[str, typer.Option(help="'nan': empty cells and NaN are missing values; 'error': they are a mistake.")]
+Device = Annotated[str | None, typer.Option(help="Where to work, such as cuda; the CPU by default.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no bars.")]
+Draws = Annotated[int | None, typer.Option(help="Draws kept in each chain.")]
+Warmup = Annotated[int | None, typer.Option(help="Sweeps before them.")]
+Chains = Annotated[int | None, typer.Option(help="Chains.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Short runs, for a first look.")]
+
+
+class Input(NamedTuple):
+    """A data matrix from the command line, and what is known about it."""
+
+    name: str
+    X: np.ndarray  # (N, D), NaN where missing
+    mask: np.ndarray | None
+    about: str
+    rows: Any = None
+    columns: Any = None
+    picture: tuple[int, int] | None = None
+    order: str = "C"
+
+
+_saved: list[Path] = []
+
+
+def main() -> None:
+    """The entry point of the `ppnmf` command."""
+    app()
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with our answers to bad input, warnings and Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        _saved.clear()
+        try:
+            with warnings.catch_warnings():
+                _say_warnings()
+                command(*args, **options)
+        except KeyboardInterrupt:
+            _stop_interrupted()
+        except (ValueError, TypeError, OSError, ModuleNotFoundError, MemoryError) as error:
+            if os.environ.get("PPNMF_TRACEBACK"):
+                raise
+            _stop(error)
+
+    return run
+
+
+def _stop(error: Exception) -> None:
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    typer.echo(f"ppnmf: {sentence}", err=True)
+    raise typer.Exit(BAD_INPUT)
+
+
+def _stop_interrupted() -> None:
+    what = f"saved so far: {', '.join(map(str, _saved))}" if _saved else "nothing was saved"
+    typer.echo(f"ppnmf: interrupted; {what}", err=True)
+    raise typer.Exit(INTERRUPTED)
+
+
+def _say_warnings() -> None:
+    """Each warning as one plain line, once; those of other libraries about themselves not at all."""
+    said = set()
+
+    def show(message: Any, category: Any, filename: str, lineno: int, *rest: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in said:
+            said.add(text)
+            typer.echo(f"ppnmf: warning: {text}", err=True)
+
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("always", category=UserWarning)
+    warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw dimension")
+    warnings.showwarning = show
+
+
+def _read(name: str, allow_negative: bool, missing: str) -> Input:
+    """The data that DATA names. A file's surprises are refused unless told: negative entries, missing values."""
+    import numpy as np
+
+    from ppnmf.data import datasets, files, toy
+
+    if missing not in ("error", "nan"):
+        raise ValueError(f"--missing is {missing!r}; it must be 'error' or 'nan'")
+    if name in datasets.names() or toy.named(name) is not None:
+        found = datasets.load(name)
+        return Input(name, found.X, found.mask, found.about, found.rows, found.columns, found.picture, found.order)
+    if not Path(name).exists() and not Path(name).suffix:
+        datasets.load(name)  # its sentence says what names there are
+    X, rows, columns = files.read(name)
+    nan, negative = int(np.isnan(X).sum()), int((X < 0).sum())
+    if nan and missing == "error":
+        raise ValueError(f"X has {nan} NaN or empty entries: pass --missing nan if they are missing values, or fill them in")
+    if negative and not allow_negative:
+        raise ValueError(
+            f"X has {negative} negative entries (least {np.nanmin(X):.6g}): check the input, or pass --allow-negative to fit a "
+            "Gaussian model to them all the same"
+        )
+    return Input(Path(name).stem, X, ~np.isnan(X) if nan else None, f"The file {Path(name).name}.", rows, columns)
+
+
+def _device(name: str | None) -> str | None:
+    import torch
+
+    if name is None:
+        return None
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(f"--device is {name!r}; give cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, and there is no CUDA device here: leave it out")
+    return name
+
+
+def _given(quick: bool = False, **options: Any) -> dict[str, Any]:
+    """The options that were given, over those of --quick."""
+    short = {name: QUICK[name] for name in options if name in QUICK} if quick else {}
+    return short | {name: value for name, value in options.items() if value is not None}
+
+
+def _note(path: Path) -> None:
+    _saved.append(path)
+
+
+def _heading(data: Input) -> None:
+    N, D = data.X.shape
+    names = "".join(f", {what} named" for what, given in (("rows", data.rows), ("columns", data.columns)) if given is not None)
+    typer.echo(f"{data.name}: {N} × {D}{names}. {data.about}")
+
+
+@app.command()
+@_guarded
+def compare(
+    data: Data,
+    rank: Rank,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures, posteriors and run.json.")] = None,
+    seed: Seed = 0,
+    held_out: Annotated[float, typer.Option(help="Share of the cells that no method sees.")] = 0.1,
+    draws: Draws = None,
+    warmup: Warmup = None,
+    chains: Chains = None,
+    allow_negative: AllowNegative = False,
+    missing: Missing = "error",
+    quick: Quick = False,
+    device: Device = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Fit DATA by Gibbs, by its mode (ICM) and by PAE-NMF, on the same cells, and say what differs."""
+    began, given = time.perf_counter(), _read(data, allow_negative, missing)
+    _heading(given)
+    from ppnmf import report
+
+    options = {
+        "gibbs": {"draws": 300, "warmup": 300} | _given(quick, draws=draws, warmup=warmup, chains=chains),
+        "icm": {"restarts": 4} | _given(quick, restarts=None),
+        "pae": {"draws": 200} | _given(quick, steps=None),
+    }
+    experiment = report.compare_methods(
+        given.X, rank, mask=given.mask, held_out=held_out, options=options, seed=seed, device=_device(device), progress=not no_progress
+    )  # fmt: skip
+    typer.echo(f"\n{experiment.table}\n")
+    folder = out or Path(f"ppnmf-{given.name}-rank{rank}")
+    facts = {"name": given.name, "about": given.about}
+    files = report.write(
+        experiment, folder, data=facts, rows=given.rows, columns=given.columns, picture=given.picture, order=given.order, written=_note
+    )  # fmt: skip
+    typer.echo(f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {', '.join(path.name for path in files)}")
+    if experiment.interrupted:
+        raise KeyboardInterrupt
+
+
+@app.command()
+@_guarded
+def fit(
+    data: Data,
+    rank: Rank,
+    method: Annotated[str, typer.Option(help="gibbs, icm, nuts (exponential-Gaussian), or svi (PAE-NMF).")] = "gibbs",
+    out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("fit.nc"),
+    seed: Seed = 0,
+    draws: Draws = None,
+    warmup: Warmup = None,
+    chains: Chains = None,
+    thin: Annotated[int | None, typer.Option(help="Keep every so many-th sweep.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Starts of icm.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of svi, at most.")] = None,
+    allow_negative: AllowNegative = False,
+    missing: Missing = "error",
+    device: Device = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Fit DATA by one method, save the posterior, and say whether the chains agree."""
+    given = _read(data, allow_negative, missing)
+    import ppnmf
+    from ppnmf.models import PAENMF, ExponentialGaussian
+
+    if out.suffix != ".nc":
+        raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out is {out}, and there is no folder {out.parent}")
+    model = PAENMF(rank) if method == "svi" else ExponentialGaussian.scaled_to(given.X, rank, given.mask)
+    options = _given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
+    post = ppnmf.fit(
+        model, given.X, method=method, mask=given.mask, seed=seed, device=_device(device), progress=not no_progress, **options
+    )  # fmt: skip
+    _note(post.save(out, rows=given.rows, columns=given.columns))
+    _diagnose(post)
+    typer.echo(f"Saved to {out}.")
+    if post.attrs.get("interrupted"):
+        raise KeyboardInterrupt
+
+
+@app.command("rank")
+@_guarded
+def choose_rank(
+    data: Data,
+    ranks: Annotated[str, typer.Option(help="From:to, both tried (1:10), with a step (2:20:2), or a list (2,5,10).")] = "1:10",
+    method: Annotated[str, typer.Option(help="chib, heldout, or both with a comma; the first one decides.")] = "chib",
+    out: Annotated[Path | None, typer.Option(help="Folder for the table, the picture and run.json.")] = None,
+    seed: Seed = 0,
+    draws: Draws = None,
+    warmup: Warmup = None,
+    replicates: Annotated[int | None, typer.Option(help="Independent runs of chib, from which its error comes.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Parts of the cells, hidden in turn by heldout.")] = None,
+    jobs: Annotated[int, typer.Option(help="Ranks worked on at once, in processes.")] = 1,
+    allow_negative: AllowNegative = False,
+    missing: Missing = "error",
+    quick: Quick = False,
+    device: Device = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Choose the number of components of DATA by Chib's log evidence or by held-out cells."""
+    given = _read(data, allow_negative, missing)
+    _heading(given)
+    import torch
+
+    import ppnmf
+    from ppnmf.models import ExponentialGaussian
+
+    X = torch.from_numpy(given.X).to(_device(device))
+    methods = method.split(",")
+    options = {option: value for name in methods if quick for option, value in QUICK_CRITERIA.get(name, {}).items()}
+    options |= _given(draws=draws, warmup=warmup, replicates=replicates, folds=folds)
+    table = ppnmf.select_rank(
+        lambda rank: ExponentialGaussian.scaled_to(X, rank, given.mask),
+        X,
+        _whole_numbers(ranks),
+        method=methods,
+        seed=seed,
+        mask=given.mask,
+        n_jobs=jobs,
+        progress=not no_progress,
+        **options,
+    )
+    typer.echo(f"\n{table}\n")
+    if out is not None:
+        _write_rank(table, out, given, {"ranks": ranks, "method": method, "seed": seed, **options})
+    if table.interrupted:
+        raise KeyboardInterrupt
+
+
+def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) -> None:
+    from ppnmf import plots, report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.txt").write_text(f"{table}\n", encoding="utf-8")
+    facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
+    _note(folder / "table.txt")
+    _note(report.write_json(folder / "run.json", {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}))
+    _note(plots.save(plots.rank(table), folder / "rank.png"))
+    typer.echo(f"{len(_saved)} files in {folder}: {', '.join(path.name for path in _saved)}")
+
+
+def _whole_numbers(text: str) -> list[int]:
+    """The ranks of "1:6" (both ends), "2:20:2" or "2,5,10"."""
+    try:
+        if ":" not in text:
+            return [int(part) for part in text.split(",")]
+        first, last, *step = (int(part) for part in text.split(":"))
+        found = list(range(first, last + 1, *step))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--ranks is {text!r}; give from:to (both tried), from:to:step, or a list such as 2,5,10") from error
+    if not found:
+        raise ValueError(f"--ranks is {text!r}, which holds no rank; give the smaller number first")
+    return found
+
+
+@app.command()
+@_guarded
+def diagnose(
+    file: Annotated[Path, typer.Argument(help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures of the traces and the components.")] = None,
+) -> None:
+    """Say whether the chains of a saved posterior agree."""
+    from ppnmf.posterior import Posterior
+
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    post = Posterior.load(file)
+    _diagnose(post)
+    if out is not None:
+        from ppnmf import plots
+
+        out.mkdir(parents=True, exist_ok=True)
+        _note(plots.save(plots.components(post), out / "components.png"))
+        if post.n_draws > 1:
+            _note(plots.save(plots.traces(post), out / "traces.png"))
+        typer.echo(f"{len(_saved)} pictures in {out}.")
+
+
+def _diagnose(post: Posterior) -> None:
+    from ppnmf.diagnostics.convergence import summary
+
+    typer.echo(str(summary(post)))
+    if "kept_every" in post.attrs:
+        typer.echo(f"The file holds every {post.attrs['kept_every']}-th draw of the run; judged by all of them it may look better.")
+
+
+@app.command()
+@_guarded
+def run(
+    recipe: Annotated[Path, typer.Argument(help="models/<name>/recipe.toml, or one of your own.")],
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; the results then agree within their errors.")] = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Follow a recipe of the zoo, and compare what comes out with the results that were measured."""
+    from ppnmf import zoo
+
+    outcome = zoo.run(recipe, seed=seed, progress=not no_progress)
+    reference = zoo.reference_beside(recipe)
+    typer.echo(f"{'':<32}{'measured':>14} ± error     {'reference':>14} ± error")
+    for name, (value, error) in outcome.numbers.items():
+        known = reference.get(name)
+        beside = f"{known['value']:>14.6g} ± {known['error']:<9.2g}" if known else ""
+        typer.echo(f"{name:<32}{value:>14.6g} ± {error:<9.2g} {beside}".rstrip())
+    off = zoo.disagreements(outcome, reference)
+    verdict = "There is no reference beside the recipe." if not reference else "It agrees with the reference."
+    typer.echo("\n".join(off) if off else f"{verdict} {outcome.seconds:.1f} seconds.")
+    if off:
+        raise typer.Exit(1)
+
+
+@app.command("zoo")
+@_guarded
+def list_zoo() -> None:
+    """List the models, and where their cards are."""
+    from ppnmf import zoo
+
+    for entry in zoo.entries():
+        typer.echo(f"{entry.name:<24}{entry.title}\n{'':<24}{entry.path / 'README.md'}")
+
+
+if __name__ == "__main__":
+    main()

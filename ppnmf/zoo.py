@@ -1,0 +1,229 @@
+"""The zoo: a folder a model, models/<name>/, with its card, a recipe, measured results and a picture of its plates.
+
+A recipe says what to draw or load, what to fit and how; `run` follows it and `disagreements` compares what comes out with
+the reference beside it. Numbers carry standard errors, over replicates with seeds of their own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import statistics
+import textwrap
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppnmf.data import datasets, toy
+from ppnmf.data.matrix import as_matrix
+from ppnmf.diagnostics.convergence import summary
+from ppnmf.inference import fit
+from ppnmf.models import REGISTRY
+from ppnmf.posterior import Posterior
+from ppnmf.report import held_out_mask
+
+__all__ = ["Entry", "Outcome", "disagreements", "entries", "folder", "program", "run"]
+
+BEGIN, END = "<!-- program: begin -->", "<!-- program: end -->"
+ERRORS = 4.0  # standard errors that a result may be off its reference
+ROUNDING = 1e-6  # relative; other libraries and machines sum in another order
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of the zoo."""
+
+    name: str
+    path: Path
+
+    @property
+    def card(self) -> str:
+        return (self.path / "README.md").read_text(encoding="utf-8")
+
+    @property
+    def title(self) -> str:
+        """The card's first line."""
+        return self.card.splitlines()[0].removeprefix("#").strip()
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def reference(self) -> dict[str, dict[str, float]]:
+        """Name -> {"value", "error"} of what the recipe gave when it was measured; empty when it was not."""
+        return _reference(self.path)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recipe gave.
+
+    Args:
+        name: the model's.
+        numbers: name -> (mean over replicates, its standard error).
+        posterior: of the first replicate.
+        seconds: of all.
+    """
+
+    name: str
+    numbers: dict[str, tuple[float, float]]
+    posterior: Posterior
+    seconds: float
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        return {name: {"value": value, "error": error} for name, (value, error) in self.numbers.items()}
+
+
+def folder() -> Path:
+    """Where the entries lie: in the installed package, or in the checkout beside it.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    here = Path(__file__).parent
+    for path in (here / "_models", here.parent / "models"):
+        if path.is_dir():
+            return path
+    raise FileNotFoundError(f"the zoo's entries are neither in {here / '_models'} nor beside the package: install it again")
+
+
+def entries() -> list[Entry]:
+    """The entries by name."""
+    return [Entry(path.name, path) for path in sorted(folder().iterdir()) if path.is_dir()]
+
+
+def program(name: str) -> str:
+    """The source of a model's Pyro program, as its card shows it: what the model does when it is called."""
+    model = REGISTRY[name]
+    call = model.forward if issubclass(model, torch.nn.Module) else model.__call__
+    return textwrap.dedent(inspect.getsource(call)).strip()
+
+
+def embed(card: str, name: str) -> str:
+    """The card with the program of today between its markers. Raises ValueError when it lacks them."""
+    if BEGIN not in card or END not in card:
+        raise ValueError(f"the card of {name} has no place for the program: {BEGIN} ... {END}")
+    before, after = card.split(BEGIN)[0], card.split(END)[1]
+    return f"{before}{BEGIN}\n```python\n{program(name)}\n```\n{END}{after}"
+
+
+def run(recipe: str | Path, *, seed: int | None = None, progress: bool = True) -> Outcome:
+    """Follow a recipe.
+
+    It has `model`, a [data] table (`name` of a data set and perhaps `rows`, every so many-th of which is left; or `toy` with
+    the arguments of `toy.draw`), `held_out` (a share of the cells), a [model_options] table (`scaled = true` for priors on the
+    data's scale), a [fit] table for `ppnmf.fit`, `seed` and `replicates`.
+
+    Args:
+        seed: instead of the recipe's; replicate r has seed + r, and so have its hidden cells. The data stay.
+
+    Raises:
+        FileNotFoundError: no such recipe.
+        ValueError: it is not TOML, lacks a part, or names an unknown model.
+    """
+    began, facts = time.perf_counter(), _read(Path(recipe))
+    X, first = _data(facts["data"]), facts.get("seed", 0) if seed is None else seed
+    found: list[dict[str, float]] = []
+    posterior = None
+    for replicate in range(facts.get("replicates", 1)):
+        own = first + replicate
+        data = as_matrix(X, missing="nan")
+        seen = data.hide(held_out_mask(data, facts.get("held_out", 0.0), own))
+        model = _model(facts, seen)
+        post = fit(model, seen.values, mask=seen.mask, seed=own, progress=progress, **facts["fit"])
+        found.append(_measured(post, data.values, data.mask))
+        posterior = posterior or post
+        if post.attrs.get("interrupted"):
+            raise KeyboardInterrupt
+    if posterior is None:
+        raise ValueError(f"{recipe}: replicates is {facts['replicates']}; it must be a whole number >= 1")
+    numbers = {name: _mean([one[name] for one in found]) for name in found[0]}
+    return Outcome(facts["model"], numbers, posterior, time.perf_counter() - began)
+
+
+def disagreements(outcome: Outcome, reference: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A sentence for each number that is off its reference by more than four standard errors and rounding."""
+    sentences = []
+    for name, known in reference.items():
+        if name not in outcome.numbers:
+            sentences.append(f"{name} is in the reference and was not measured")
+            continue
+        value, error = outcome.numbers[name]
+        room = ERRORS * math.hypot(error, known["error"]) + ROUNDING * abs(known["value"])
+        if not abs(value - known["value"]) <= room:
+            sentences.append(f"{name} is {value:.6g}, the reference {known['value']:.6g}: off by more than {room:.2g}")
+    return sentences
+
+
+def reference_beside(recipe: str | Path) -> dict[str, dict[str, float]]:
+    """The reference in a recipe's folder; empty when there is none."""
+    return _reference(Path(recipe).parent)
+
+
+def _reference(path: Path) -> dict[str, dict[str, float]]:
+    file = path / "reference.json"
+    return json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        path = path / "recipe.toml"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no recipe {path}")
+    try:
+        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a recipe: {error}") from error
+    absent = [part for part in ("model", "data", "model_options", "fit") if part not in facts]
+    if absent:
+        raise ValueError(f"{path} lacks {', '.join(absent)}; a recipe has model, [data], [model_options] and [fit]")
+    if facts["model"] not in REGISTRY:
+        raise ValueError(f"{path}: there is no model {facts['model']!r}; there are {', '.join(REGISTRY)}")
+    return facts
+
+
+def _data(facts: Mapping[str, Any]) -> np.ndarray:
+    if "toy" in facts:
+        return toy.draw(**facts["toy"]).X.numpy()
+    if "name" not in facts:
+        raise ValueError("[data] lacks a data set's name, and toy = {N, D, rank, ...}")
+    return datasets.load(facts["name"]).X[:: facts.get("every", 1)]
+
+
+def _model(facts: Mapping[str, Any], data: Any) -> Any:
+    options = dict(facts["model_options"])
+    kind = REGISTRY[facts["model"]]
+    if options.pop("scaled", False):
+        return kind.scaled_to(data.values, mask=data.mask, **options)  # type: ignore[attr-defined]
+    return kind(**options)
+
+
+def _measured(post: Posterior, X: torch.Tensor, known: torch.Tensor | None) -> dict[str, float]:
+    """What a reference holds of one fit."""
+    shown = post.best() if post.n_draws == 1 else post
+    square = (X - shown.reconstruction()).double().square()
+    every = torch.ones_like(X, dtype=torch.bool) if known is None else known
+    seen = every if post.X.mask is None else post.X.mask
+    numbers = {
+        "root_mean_squared_error": float(square[seen].mean().sqrt()),
+        "sigma2": float(shown.mean("sigma2")),
+        "elbo" if "elbo" in post.attrs else "log_joint": post.attrs.get("elbo", float(shown.stats["lp"].mean())),
+    }
+    if bool((every & ~seen).any()):
+        numbers["hidden_root_mean_squared_error"] = float(square[every & ~seen].mean().sqrt())
+    rhat = summary(post).worst_rhat
+    return numbers | ({} if rhat is None else {"worst_rhat": rhat})
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    """Mean and its standard error; that of a single value is not known, and given as zero."""
+    spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return statistics.fmean(values), spread
