@@ -185,7 +185,10 @@ def compare(
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> None:
-    """Fit DATA by Gibbs, by its mode (ICM) and by PAE-NMF, on the same cells, and say what differs."""
+    """Fit DATA by three methods, and compare them.
+
+    Gibbs, the mode by ICM, and PAE-NMF see the same cells of DATA, and are scored on those that none of them saw.
+    """
     began, given = time.perf_counter(), _read(data, allow_negative, missing)
     _heading(given)
     from ppnmf import report
@@ -228,7 +231,7 @@ def fit(
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> None:
-    """Fit DATA by one method, save the posterior, and say whether the chains agree."""
+    """Fit DATA by one method, and save the posterior."""
     given = _read(data, allow_negative, missing)
     import ppnmf
     from ppnmf.models import PAENMF, ExponentialGaussian
@@ -268,7 +271,10 @@ def choose_rank(
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> None:
-    """Choose the number of components of DATA by Chib's log evidence or by held-out cells."""
+    """Choose the number of components of DATA.
+
+    By Chib's log evidence, which tells how probable the data are at each rank, or by the error on held-out cells.
+    """
     given = _read(data, allow_negative, missing)
     _heading(given)
     import torch
@@ -362,7 +368,10 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; the results then agree within their errors.")] = None,
     no_progress: NoProgress = False,
 ) -> None:
-    """Follow a recipe of the zoo, and compare what comes out with the results that were measured."""
+    """Follow a recipe of the zoo.
+
+    What comes out is compared with the results that were measured; the exit code is 1 where they disagree.
+    """
     from ppnmf import zoo
 
     outcome = zoo.run(recipe, seed=seed, progress=not no_progress)

@@ -186,7 +186,7 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
         here = (best, by_rank[best].value)
         for other in (rank for rank in ranks if rank != best):
             behind = by_rank[other].value - here[1]
-            space = (0, 7 if behind < 0 else -14)
+            space = (0, -14 if behind < 0 else 7)
             ax.annotate(f"{behind:+.3g}", (other, by_rank[other].value), space, textcoords="offset points", ha="center", fontsize=7, color=INK)
         ax.plot(*here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
         above = by_rank[best].sign > 0

@@ -102,7 +102,7 @@ def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None)
     N, D = data.shape
     ranks = ", ".join(map(str, sorted({post.model.rank for post in fits.values()})))
     heading = f"X {N} × {D}, rank {ranks}: {int(cells.seen.sum())} cells fitted, {int(cells.hidden.sum())} hidden"
-    return Comparison(rows, heading, [*_notes(data, cells), *_priors(fits)])
+    return Comparison(rows, heading, [*_verdict(rows), *_notes(data, cells), *_priors(fits)])
 
 
 class _Cells(NamedTuple):
@@ -186,6 +186,18 @@ def _log_score(post: Posterior, data: Dense, cells: Tensor) -> float | None:
         own = post.model.likelihood({name: site[s] for name, site in draws.items()}).log_prob(values)[where]
         total = torch.logaddexp(total, own.double())
     return float(total.mean()) - math.log(count)
+
+
+def _verdict(rows: list[dict[str, Any]]) -> list[str]:
+    """Which method foretells the hidden cells best."""
+    scored = [row for row in rows if row.get("hidden_error") is not None]
+    if len(scored) < 2:
+        return []
+    nearest = min(scored, key=lambda row: row["hidden_error"])["method"]
+    surest = max(scored, key=lambda row: row["hidden_log_score"])["method"]
+    if nearest == surest:
+        return [f"Hidden cells are foretold best by {nearest}, in error and in score."]
+    return [f"Hidden cells are foretold with the least error by {nearest}, with the best score by {surest}."]
 
 
 def _notes(data: Dense, cells: _Cells) -> list[str]:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 
 from ppnmf.data import datasets, toy
 from ppnmf.data.matrix import as_matrix
-from ppnmf.diagnostics.convergence import summary
 from ppnmf.inference import fit
 from ppnmf.models import REGISTRY
 from ppnmf.posterior import Posterior
@@ -31,8 +31,7 @@ from ppnmf.report import held_out_mask
 
 __all__ = ["Entry", "Outcome", "disagreements", "entries", "folder", "program", "run"]
 
-BEGIN, END = "<!-- program: begin -->", "<!-- program: end -->"
-ERRORS = 4.0  # standard errors that a result may be off its reference
+CHANCE = 1e-4  # that a right number is called off its reference
 ROUNDING = 1e-6  # relative; other libraries and machines sum in another order
 
 
@@ -58,7 +57,7 @@ class Entry:
 
     @property
     def reference(self) -> dict[str, dict[str, float]]:
-        """Name -> {"value", "error"} of what the recipe gave when it was measured; empty when it was not."""
+        """Name -> {"value", "error", "replicates"} of what was measured; empty when nothing was."""
         return _reference(self.path)
 
 
@@ -70,12 +69,14 @@ class Outcome:
         name: the model's.
         numbers: name -> (mean over replicates, its standard error).
         posterior: of the first replicate.
+        replicates: how many.
         seconds: of all.
     """
 
     name: str
     numbers: dict[str, tuple[float, float]]
     posterior: Posterior
+    replicates: int
     seconds: float
 
     def to_dict(self) -> dict[str, dict[str, float]]:
@@ -107,20 +108,12 @@ def program(name: str) -> str:
     return textwrap.dedent(inspect.getsource(call)).strip()
 
 
-def embed(card: str, name: str) -> str:
-    """The card with the program of today between its markers. Raises ValueError when it lacks them."""
-    if BEGIN not in card or END not in card:
-        raise ValueError(f"the card of {name} has no place for the program: {BEGIN} ... {END}")
-    before, after = card.split(BEGIN)[0], card.split(END)[1]
-    return f"{before}{BEGIN}\n```python\n{program(name)}\n```\n{END}{after}"
-
-
 def run(recipe: str | Path, *, seed: int | None = None, progress: bool = True) -> Outcome:
     """Follow a recipe.
 
-    It has `model`, a [data] table (`name` of a data set and perhaps `rows`, every so many-th of which is left; or `toy` with
-    the arguments of `toy.draw`), `held_out` (a share of the cells), a [model_options] table (`scaled = true` for priors on the
-    data's scale), a [fit] table for `ppnmf.fit`, `seed` and `replicates`.
+    It has `model`; `seed`, `replicates` and `held_out` (a share of the cells); a [data] table: a data set's `name`, perhaps
+    with `every` = n for each n-th row only, or `toy` with the arguments of `toy.draw`; a [model_options] table, in which
+    `scaled = true` asks for priors on the data's scale; and a [fit] table for `ppnmf.fit`.
 
     Args:
         seed: instead of the recipe's; replicate r has seed + r, and so have its hidden cells. The data stay.
@@ -146,20 +139,24 @@ def run(recipe: str | Path, *, seed: int | None = None, progress: bool = True) -
     if posterior is None:
         raise ValueError(f"{recipe}: replicates is {facts['replicates']}; it must be a whole number >= 1")
     numbers = {name: _mean([one[name] for one in found]) for name in found[0]}
-    return Outcome(facts["model"], numbers, posterior, time.perf_counter() - began)
+    return Outcome(facts["model"], numbers, posterior, len(found), time.perf_counter() - began)
 
 
 def disagreements(outcome: Outcome, reference: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A sentence for each number that is off its reference by more than four standard errors and rounding."""
+    """A sentence for each number that is further off its reference than chance allows, by Student's distribution.
+
+    The spread of a replicate is taken from the reference, which has more of them.
+    """
     sentences = []
     for name, known in reference.items():
         if name not in outcome.numbers:
             sentences.append(f"{name} is in the reference and was not measured")
             continue
-        value, error = outcome.numbers[name]
-        room = ERRORS * math.hypot(error, known["error"]) + ROUNDING * abs(known["value"])
-        if not abs(value - known["value"]) <= room:
-            sentences.append(f"{name} is {value:.6g}, the reference {known['value']:.6g}: off by more than {room:.2g}")
+        value, (measured, runs) = outcome.numbers[name][0], (known["value"], known["replicates"])
+        error = known["error"] * math.sqrt(1 + runs / outcome.replicates)
+        room = float(student(runs - 1).isf(CHANCE / 2)) * error + ROUNDING * abs(measured)
+        if not abs(value - measured) <= room:
+            sentences.append(f"{name} is {value:.6g}, and the reference {measured:.6g}: off by more than {room:.2g}")
     return sentences
 
 
@@ -169,8 +166,12 @@ def reference_beside(recipe: str | Path) -> dict[str, dict[str, float]]:
 
 
 def _reference(path: Path) -> dict[str, dict[str, float]]:
+    """The results, each with the number of replicates that its error comes from."""
     file = path / "reference.json"
-    return json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}
+    if not file.exists():
+        return {}
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    return {name: {**known, "replicates": facts["replicates"]} for name, known in facts["results"].items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -219,8 +220,7 @@ def _measured(post: Posterior, X: torch.Tensor, known: torch.Tensor | None) -> d
     }
     if bool((every & ~seen).any()):
         numbers["hidden_root_mean_squared_error"] = float(square[every & ~seen].mean().sqrt())
-    rhat = summary(post).worst_rhat
-    return numbers | ({} if rhat is None else {"worst_rhat": rhat})
+    return numbers
 
 
 def _mean(values: list[float]) -> tuple[float, float]:

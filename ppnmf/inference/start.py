@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppnmf.inference.sweep import misfit
 from ppnmf.kernels import kernels_for
+from ppnmf.nndsvd import nndsvd
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Matrix
 from ppnmf.rng import Site, Stream
@@ -74,29 +75,11 @@ def _scaled(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
 
 
 def _nndsvd(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-    W, H = nndsvd(X.filled().double(), model.rank)
+    W, H = nndsvd(X.filled().double(), model.rank, Stream(stream.keys[:1]))
     N = X.shape[0]
     u = stream.uniforms(0, Site.START, range(N + X.shape[1]), model.rank, X.device)
     jitter = (JITTER * torch.special.ndtri(u)).exp()
     return {"W": (W * jitter[:, :N]).to(X.dtype), "H": (H * jitter[:, N:].mT).to(X.dtype)}
-
-
-def nndsvd(values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Non-negative parts of the leading singular vectors, zeros filled with a hundredth of the mean.
-
-    References: Boutsidis and Gallopoulos (2008), doi:10.1016/j.patcog.2007.09.010 (their variant "a", smaller).
-    """
-    U, S, Vt = torch.linalg.svd(values, full_matrices=False)
-    N, D = values.shape
-    W, H = values.new_zeros(N, rank), values.new_zeros(rank, D)
-    for k in range(min(rank, len(S))):
-        u, v = U[:, k], Vt[k]
-        parts = [(u.clamp(min=0), v.clamp(min=0)), ((-u).clamp(min=0), (-v).clamp(min=0))]
-        a, b = max(parts, key=lambda part: float(part[0].norm() * part[1].norm()))
-        size = (S[k] * a.norm() * b.norm()).sqrt()
-        W[:, k], H[k] = size * a / a.norm().clamp(min=1e-300), size * b / b.norm().clamp(min=1e-300)
-    floor = (values.mean().abs() / rank).sqrt() / 100
-    return W.clamp(min=float(floor)), H.clamp(min=float(floor))
 
 
 def _given(model: Conjugate, X: Matrix, stream: Stream, values: Mapping[str, Any]) -> dict[str, Tensor]:

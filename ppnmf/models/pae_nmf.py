@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
 from ppnmf.data.matrix import Dense
+from ppnmf.nndsvd import leading_singular, nndsvd
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
 
@@ -335,24 +336,13 @@ def _observed(X: Tensor | None, mask: Tensor | None, rows: Tensor | None) -> tup
     return X if mask is None else torch.where(mask, X, 0.0), mask
 
 
-def _leading_singular(A: Tensor, rank: int, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
-    """U (N, q), s (q,), V (q, D), q = min(rank, N, D): subspace iteration (Halko et al. 2011), exact where q is all."""
-    N, D = A.shape
-    uniforms = stream.uniforms(0, Site.START, range(D), min(rank, N, D), A.device)[0]
-    Q = torch.linalg.qr(A @ torch.special.ndtri(uniforms).to(A.dtype)).Q
-    for _ in range(4):
-        Q = torch.linalg.qr(A @ torch.linalg.qr(A.mT @ Q).Q).Q
-    U, s, V = torch.linalg.svd(Q.mT @ A, full_matrices=False)
-    return Q @ U, s, V
-
-
 def _principal_basis(deviations: Tensor, stream: Stream) -> Tensor:
     """(D, C): coordinates on the principal directions, brought to about unit variance.
 
     On them Adam soon reaches what it creeps to on raw columns (share prices at rank 5: 1044 nats after 400 steps,
     against 1087 after 2000).
     """
-    _, s, V = _leading_singular(deviations, MOST_COORDINATES, stream)
+    _, s, V = leading_singular(deviations, MOST_COORDINATES, stream)
     deviation = (s.square() + DAMPING * s[0].square()).sqrt() / math.sqrt(len(deviations))
     return torch.where(s > 0, V.mT / deviation.clamp(min=torch.finfo(s.dtype).tiny), 0.0)
 
@@ -362,7 +352,7 @@ def _ordinary_nmf(X: Tensor, mask: Tensor | None, rank: int, stream: Stream) -> 
 
     Missing entries of X hold a first guess, and are filled with W @ H before every sweep.
     """
-    W, H = _nndsvd(X, rank, stream)
+    W, H = nndsvd(X, rank, stream)
     for _ in range(SWEEPS):
         W = _least_squares_sweep(W, X @ H.mT, H @ H.mT)
         H = _least_squares_sweep(H.mT, X.mT @ W, W.mT @ W).mT
@@ -379,20 +369,6 @@ def _least_squares_sweep(F: Tensor, P: Tensor, Q: Tensor) -> Tensor:
     for k in range(F.shape[1]):
         F[:, k] = (F[:, k] + (P[:, k] - F @ Q[:, k]) / Q[k, k].clamp(min=1e-12)).clamp(min=1e-9)  # zero would absorb
     return F
-
-
-def _nndsvd(X: Tensor, rank: int, stream: Stream) -> tuple[Tensor, Tensor]:
-    """Boutsidis & Gallopoulos (2008): the larger of each singular pair's positive and negative parts; zeros lifted."""
-    U, s, V = _leading_singular(X, rank + 10, stream)
-    W, H = (torch.zeros(n, rank, dtype=X.dtype, device=X.device) for n in X.shape)
-    for k in range(min(rank, len(s))):
-        pairs = [((sign * U[:, k]).clamp(min=0), (sign * V[k]).clamp(min=0)) for sign in (1, -1)]
-        w, h = max(pairs, key=lambda pair: float(pair[0].norm() * pair[1].norm()))
-        size = (s[k] / (w.norm() * h.norm()).clamp(min=1e-12)).sqrt()
-        W[:, k], H[:, k] = size * w, size * h
-    lift = 0.1 * (X.mean().clamp(min=1e-6) / rank).sqrt()
-    spread = (0.5 + stream.uniforms(0, Site.START, range(rank), 1, X.device)[0, :, 0]).to(X.dtype)  # no two alike
-    return torch.maximum(W, lift * spread), torch.maximum(H, lift * spread.flip(0)).mT
 
 
 def _random_weights(body: nn.Module, stream: Stream) -> None:
