@@ -98,22 +98,27 @@ class Dense:
         return Statistics(Ht, Ht.mT @ Ht if self.mask is None else _products(Ht))
 
     def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
-        P = self.values[rows.start : rows.stop] @ shared.P
+        P = _times(self.values[rows.start : rows.stop], shared.P)
         if self._weights is None:
             return Statistics(P, shared.Q)
-        return Statistics(P, _unpacked(self._weights[rows.start : rows.stop] @ shared.Q, P.shape[-1]))
+        return Statistics(P, _unpacked(_times(self._weights[rows.start : rows.stop], shared.Q), P.shape[-1]))
 
     def column_statistics(self, rows: range, W: Tensor) -> Statistics:
-        P = self.values[rows.start : rows.stop].mT @ W
+        P = _times(self.values[rows.start : rows.stop].mT, W)
         if self._weights is None:
             return Statistics(P, W.mT @ W)
-        return Statistics(P, _unpacked(self._weights[rows.start : rows.stop].mT @ _products(W), W.shape[-1]))
+        return Statistics(P, _unpacked(_times(self._weights[rows.start : rows.stop].mT, _products(W)), W.shape[-1]))
 
     def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
         residual = self.values[rows.start : rows.stop].double() - W.double() @ H.double()
         if self._weights is not None:
             residual = residual * self._weights[rows.start : rows.stop]
         return residual.square().sum((-2, -1))
+
+
+def _times(A: Tensor, B: Tensor) -> Tensor:
+    """A (R, S) @ B (C, S, T), each chain's product by itself: its bits do not depend on how many others there are."""
+    return torch.bmm(A.expand(len(B), -1, -1), B)
 
 
 def _products(F: Tensor) -> Tensor:

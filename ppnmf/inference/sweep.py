@@ -23,6 +23,7 @@ __all__ = ["Swept", "misfit", "sweep_factors"]
 
 Natural = tuple[Tensor, Tensor]
 Prior = Callable[[str], RectifiedNormal]
+SMALL = 2**14  # entries of X up to which a call costs more than its work
 ROWS_AT_ONCE = 1024  # rows of Hᵀ in a task; they are independent, so this changes nothing but who does them
 
 
@@ -55,7 +56,7 @@ def sweep_factors(
         W, H = params["W"], params["H"]
         weight = (power / params["sigma2"]).to(W.dtype)
         W, statistics = _update_W(prior, W, H, weight, X, draw, first[0])
-        H = _update_H(prior, H, statistics, weight, draw, first[1])
+        H = _update_H(prior, H, statistics, weight, X, draw, first[1])
         return Swept(W, H, misfit(X, W, H, statistics))
 
 
@@ -63,7 +64,7 @@ def _update_W(
     prior: Prior, W: Tensor, H: Tensor, weight: Tensor, X: Matrix, draw: tuple[Stream, int] | None, first: int
 ) -> tuple[Tensor, Statistics]:
     kernels, natural_W = kernels_for(W.device), _natural(prior("W"), W.device)
-    groups = _groups(W)
+    groups = _groups(W, X)
     shared = [X.prepare(H[group]) for group in groups]
 
     def update(task: tuple[int, range]) -> tuple[Tensor, Statistics]:
@@ -91,10 +92,10 @@ def _update_W(
 
 
 def _update_H(
-    prior: Prior, H: Tensor, statistics: Statistics, weight: Tensor, draw: tuple[Stream, int] | None, first: int
+    prior: Prior, H: Tensor, statistics: Statistics, weight: Tensor, X: Matrix, draw: tuple[Stream, int] | None, first: int
 ) -> Tensor:
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in _natural(prior("H"), H.device))
-    groups, Ht, D = _groups(H), H.mT, H.shape[-1]
+    groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
     P, Q = _weighted(*statistics, weight)
 
     def update(task: tuple[int, slice]) -> Tensor:
@@ -135,9 +136,10 @@ def _natural(prior: RectifiedNormal, device: torch.device) -> Natural:
     return prior.precision.to(device), prior.linear.to(device)
 
 
-def _groups(F: Tensor) -> list[slice]:
-    """Chains that are worked on together: one at a time on a CPU, all at once on an accelerator."""
-    return [slice(c, c + 1) for c in range(F.shape[0])] if F.device.type == "cpu" else [slice(None)]
+def _groups(F: Tensor, X: Matrix) -> list[slice]:
+    """Chains that are worked on together: all on an accelerator or where X is small, else one at a time on a thread."""
+    together = F.device.type != "cpu" or X.shape[0] * X.shape[1] <= SMALL
+    return [slice(0, len(F))] if together else [slice(c, c + 1) for c in range(len(F))]
 
 
 def _address(draw: tuple[Stream, int] | None, group: slice, site: Site) -> tuple[Stream, int, Site] | None:
