@@ -29,13 +29,18 @@ app = typer.Typer(
 
 BAD_INPUT, INTERRUPTED = 2, 130
 QUICK = {"draws": 50, "warmup": 50, "chains": 2, "restarts": 2, "steps": 200}  # for a first look
-QUICK_CRITERIA = {"chib": {"draws": 50, "warmup": 50, "replicates": 3}, "heldout": {"draws": 25, "warmup": 25, "used": 2}}
+QUICK_CRITERIA = {
+    "chib": {"draws": 50, "warmup": 50, "replicates": 3},
+    "heldout": {"draws": 25, "warmup": 25, "used": 2},
+}
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (digits, toy60x40, ...) or a file.")]
 Rank = Annotated[int, typer.Option("--rank", "-k", help="Number of components.")]
 Seed = Annotated[int, typer.Option(help="Of every random number.")]
 AllowNegative = Annotated[bool, typer.Option("--allow-negative", help="Take a file with negative entries.")]
-Missing = Annotated[str, typer.Option(help="'nan': empty cells and NaN are missing values; 'error': they are a mistake.")]
+Missing = Annotated[
+    str, typer.Option(help="'nan': empty cells and NaN are missing values; 'error': they are a mistake.")
+]
 Device = Annotated[str | None, typer.Option(help="Where to work, such as cuda; the CPU by default.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no bars.")]
 Draws = Annotated[int | None, typer.Option(help="Draws kept in each chain.")]
@@ -129,7 +134,9 @@ def _read(name: str, allow_negative: bool, missing: str) -> Input:
     X, rows, columns = files.read(name)
     nan, negative = int(np.isnan(X).sum()), int((X < 0).sum())
     if nan and missing == "error":
-        raise ValueError(f"X has {nan} NaN or empty entries: pass --missing nan if they are missing values, or fill them in")
+        raise ValueError(
+            f"X has {nan} NaN or empty entries: pass --missing nan if they are missing values, or fill them in"
+        )
     if negative and not allow_negative:
         raise ValueError(
             f"X has {negative} negative entries (least {np.nanmin(X):.6g}): check the input, or pass --allow-negative to fit a "
@@ -158,13 +165,22 @@ def _given(quick: bool = False, **options: Any) -> dict[str, Any]:
     return short | {name: value for name, value in options.items() if value is not None}
 
 
+def _folder(path: Path) -> Path:
+    """The folder to write to, checked before the work that would be lost."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out is {path}, which is not a folder")
+    return path
+
+
 def _note(path: Path) -> None:
     _saved.append(path)
 
 
 def _heading(data: Input) -> None:
     N, D = data.X.shape
-    names = "".join(f", {what} named" for what, given in (("rows", data.rows), ("columns", data.columns)) if given is not None)
+    names = "".join(
+        f", {what} named" for what, given in (("rows", data.rows), ("columns", data.columns)) if given is not None
+    )
     typer.echo(f"{data.name}: {N} × {D}{names}. {data.about}")
 
 
@@ -190,6 +206,7 @@ def compare(
     Gibbs, the mode by ICM, and PAE-NMF see the same cells of DATA, and are scored on those that none of them saw.
     """
     began, given = time.perf_counter(), _read(data, allow_negative, missing)
+    folder = _folder(out or Path(f"ppnmf-{given.name}-rank{rank}"))
     _heading(given)
     from ppnmf import report
 
@@ -202,12 +219,13 @@ def compare(
         given.X, rank, mask=given.mask, held_out=held_out, options=options, seed=seed, device=_device(device), progress=not no_progress
     )  # fmt: skip
     typer.echo(f"\n{experiment.table}\n")
-    folder = out or Path(f"ppnmf-{given.name}-rank{rank}")
     facts = {"name": given.name, "about": given.about}
     files = report.write(
         experiment, folder, data=facts, rows=given.rows, columns=given.columns, picture=given.picture, order=given.order, written=_note
     )  # fmt: skip
-    typer.echo(f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {', '.join(path.name for path in files)}")
+    typer.echo(
+        f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {', '.join(path.name for path in files)}"
+    )
     if experiment.interrupted:
         raise KeyboardInterrupt
 
@@ -242,6 +260,7 @@ def fit(
         raise FileNotFoundError(f"--out is {out}, and there is no folder {out.parent}")
     model = PAENMF(rank) if method == "svi" else ExponentialGaussian.scaled_to(given.X, rank, given.mask)
     options = _given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
+    _heading(given)
     post = ppnmf.fit(
         model, given.X, method=method, mask=given.mask, seed=seed, device=_device(device), progress=not no_progress, **options
     )  # fmt: skip
@@ -256,13 +275,17 @@ def fit(
 @_guarded
 def choose_rank(
     data: Data,
-    ranks: Annotated[str, typer.Option(help="From:to, both tried (1:10), with a step (2:20:2), or a list (2,5,10).")] = "1:10",
+    ranks: Annotated[
+        str, typer.Option(help="From:to, both tried (1:10), with a step (2:20:2), or a list (2,5,10).")
+    ] = "1:10",
     method: Annotated[str, typer.Option(help="chib, heldout, or both with a comma; the first one decides.")] = "chib",
     out: Annotated[Path | None, typer.Option(help="Folder for the table, the picture and run.json.")] = None,
     seed: Seed = 0,
     draws: Draws = None,
     warmup: Warmup = None,
-    replicates: Annotated[int | None, typer.Option(help="Independent runs of chib, from which its error comes.")] = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Independent runs of chib, from which its error comes.")
+    ] = None,
     folds: Annotated[int | None, typer.Option(help="Parts of the cells, hidden in turn by heldout.")] = None,
     jobs: Annotated[int, typer.Option(help="Ranks worked on at once, in processes.")] = 1,
     allow_negative: AllowNegative = False,
@@ -275,7 +298,7 @@ def choose_rank(
 
     By Chib's log evidence, which tells how probable the data are at each rank, or by the error on held-out cells.
     """
-    given = _read(data, allow_negative, missing)
+    given, folder = _read(data, allow_negative, missing), None if out is None else _folder(out)
     _heading(given)
     import torch
 
@@ -298,8 +321,8 @@ def choose_rank(
         **options,
     )
     typer.echo(f"\n{table}\n")
-    if out is not None:
-        _write_rank(table, out, given, {"ranks": ranks, "method": method, "seed": seed, **options})
+    if folder is not None:
+        _write_rank(table, folder, given, {"ranks": ranks, "method": method, "seed": seed, **options})
     if table.interrupted:
         raise KeyboardInterrupt
 
@@ -311,7 +334,11 @@ def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) 
     (folder / "table.txt").write_text(f"{table}\n", encoding="utf-8")
     facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
     _note(folder / "table.txt")
-    _note(report.write_json(folder / "run.json", {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}))
+    _note(
+        report.write_json(
+            folder / "run.json", {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}
+        )
+    )
     _note(plots.save(plots.rank(table), folder / "rank.png"))
     typer.echo(f"{len(_saved)} files in {folder}: {', '.join(path.name for path in _saved)}")
 
@@ -324,7 +351,9 @@ def _whole_numbers(text: str) -> list[int]:
         first, last, *step = (int(part) for part in text.split(":"))
         found = list(range(first, last + 1, *step))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"--ranks is {text!r}; give from:to (both tried), from:to:step, or a list such as 2,5,10") from error
+        raise ValueError(
+            f"--ranks is {text!r}; give from:to (both tried), from:to:step, or a list such as 2,5,10"
+        ) from error
     if not found:
         raise ValueError(f"--ranks is {text!r}, which holds no rank; give the smaller number first")
     return found
@@ -341,7 +370,10 @@ def diagnose(
 
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    post = Posterior.load(file)
+    try:
+        post = Posterior.load(file)
+    except OSError as error:
+        raise ValueError(f"{file} is not a posterior that can be read ({error})") from error
     _diagnose(post)
     if out is not None:
         from ppnmf import plots
@@ -358,14 +390,18 @@ def _diagnose(post: Posterior) -> None:
 
     typer.echo(str(summary(post)))
     if "kept_every" in post.attrs:
-        typer.echo(f"The file holds every {post.attrs['kept_every']}-th draw of the run; judged by all of them it may look better.")
+        typer.echo(
+            f"The file holds every {post.attrs['kept_every']}-th draw of the run; judged by all of them it may look better."
+        )
 
 
 @app.command()
 @_guarded
 def run(
     recipe: Annotated[Path, typer.Argument(help="models/<name>/recipe.toml, or one of your own.")],
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; the results then agree within their errors.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Instead of the recipe's; the results then agree within their errors.")
+    ] = None,
     no_progress: NoProgress = False,
 ) -> None:
     """Follow a recipe of the zoo.

@@ -187,7 +187,15 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
         for other in (rank for rank in ranks if rank != best):
             behind = by_rank[other].value - here[1]
             space = (0, -14 if behind < 0 else 7)
-            ax.annotate(f"{behind:+.3g}", (other, by_rank[other].value), space, textcoords="offset points", ha="center", fontsize=7, color=INK)
+            ax.annotate(
+                f"{behind:+.3g}",
+                (other, by_rank[other].value),
+                space,
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+                color=INK,
+            )
         ax.plot(*here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
         above = by_rank[best].sign > 0
         ax.annotate(
@@ -280,7 +288,14 @@ def _density(ax: Axes, fit: Posterior, shown: Posterior, row: int, k: int, colou
             ax.plot(*_kernel_density(chain, len(by_chain)), color=colour, linewidth=0.6, alpha=0.6)
         return
     x = np.linspace(0, 1.3 * float(np.quantile(draws, 0.999)), POINTS + 1)[1:]
-    ax.plot(x, _weibull_density(x, fit, shown, row, k), color=colour, linestyle="-.", linewidth=1.5, label=f"{name} (its Weibull)")
+    ax.plot(
+        x,
+        _weibull_density(x, fit, shown, row, k),
+        color=colour,
+        linestyle="-.",
+        linewidth=1.5,
+        label=f"{name} (its Weibull)",
+    )
 
 
 def _weibull_density(x: np.ndarray, fit: Posterior, shown: Posterior, row: int, k: int) -> np.ndarray:
@@ -335,7 +350,13 @@ def reconstructions(
 
 
 def _picture_rows(
-    means: Mapping[str, np.ndarray], X: np.ndarray, seen: np.ndarray, rows: Sequence[int], titles: list[str], picture: Any, order: str
+    means: Mapping[str, np.ndarray],
+    X: np.ndarray,
+    seen: np.ndarray,
+    rows: Sequence[int],
+    titles: list[str],
+    picture: Any,
+    order: str,
 ) -> Figure:
     figure = Figure(figsize=(1.15 * len(rows) + 0.6, 1.2 * (len(means) + 2) + 0.6), layout="constrained")
     axes = figure.subplots(len(means) + 2, len(rows), squeeze=False)
@@ -355,7 +376,13 @@ def _picture_rows(
 
 
 def _curve_rows(
-    means: Mapping[str, np.ndarray], X: np.ndarray, seen: np.ndarray, rows: Sequence[int], titles: list[str], picture: Any, order: str
+    means: Mapping[str, np.ndarray],
+    X: np.ndarray,
+    seen: np.ndarray,
+    rows: Sequence[int],
+    titles: list[str],
+    picture: Any,
+    order: str,
 ) -> Figure:
     figure = Figure(figsize=(8.5, 1.7 * len(rows) + 1), layout="constrained")
     axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
@@ -364,9 +391,24 @@ def _curve_rows(
     for ax, row, title in zip(axes, rows, titles, strict=True):
         ax.plot(at, np.where(seen[row], X[row], np.nan), ".", color=INK, markersize=5 if single else 2, label="data")
         hidden = np.where(seen[row], np.nan, X[row])
-        ax.plot(at, hidden, "o", color=COLOURS[1], markerfacecolor="none", markersize=6 if single else 3, label="data, hidden from the fits")
+        ax.plot(
+            at,
+            hidden,
+            "o",
+            color=COLOURS[1],
+            markerfacecolor="none",
+            markersize=6 if single else 3,
+            label="data, hidden from the fits",
+        )
         for n, (name, values) in enumerate(means.items()):
-            ax.plot(at, values[row], color=(COLOURS[0], *COLOURS[2:])[n % 6], linestyle=("-", "--", "-.", ":")[n % 4], linewidth=1.2, label=name)
+            ax.plot(
+                at,
+                values[row],
+                color=(COLOURS[0], *COLOURS[2:])[n % 6],
+                linestyle=("-", "--", "-.", ":")[n % 4],
+                linewidth=1.2,
+                label=name,
+            )
         ax.set_title(title, fontsize=8, loc="left")
         _plain(ax)
     axes[-1].set_xlabel("column of X")
@@ -388,8 +430,12 @@ def overview(
     """The pictures that a comparison calls for, by name."""
     picture = picture or (_square(X.shape[1]) if columns is None else None)
     figures = {f"components-{name}": components(post, picture, order, columns) for name, post in fits.items()}
-    figures |= {f"traces-{name}": traces(post) for name, post in fits.items() if post.n_draws > 1 and "elbo" not in post.attrs}
-    figures |= {f"training-{name}": loss(post) for name, post in fits.items() if len(post.attrs.get("elbo_curve", [])) > 1}
+    figures |= {
+        f"traces-{name}": traces(post) for name, post in fits.items() if post.n_draws > 1 and "elbo" not in post.attrs
+    }
+    figures |= {
+        f"training-{name}": loss(post) for name, post in fits.items() if len(post.attrs.get("elbo_curve", [])) > 1
+    }
     N = len(X)
     spread = [int(i) for i in np.unique(np.linspace(0, N - 1, 10 if picture else 4).round())]
     figures["reconstructions"] = reconstructions(fits, X, seen, spread, picture, order, rows)
@@ -404,7 +450,9 @@ def _square(D: int) -> tuple[int, int] | None:
 
 def _picture(values: np.ndarray, picture: tuple[int, int], order: str) -> np.ndarray:
     if len(values) != picture[0] * picture[1]:
-        raise ValueError(f"a row has {len(values)} cells and a picture of {picture[0]} × {picture[1]} has others in number")
+        raise ValueError(
+            f"a row has {len(values)} cells and a picture of {picture[0]} × {picture[1]} has others in number"
+        )
     return values.reshape(picture, order="F" if order == "F" else "C")
 
 

@@ -499,7 +499,9 @@ def write(
     done(write_json(folder / "run.json", facts))
     for name, post in experiment.fits.items():
         done(thinned(post).save(folder / f"{name}.nc", rows=rows, columns=columns))
-    for name, figure in plots.overview(experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns).items():
+    for name, figure in plots.overview(
+        experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns
+    ).items():
         path = folder / f"{name}.png"
         plots.save(figure, path)
         done(path)

@@ -43,6 +43,7 @@ class Site(IntEnum):
     GUIDE = 8
     FOLDS = 9
     RESAMPLE = 10
+    ENTRIES = 11
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def folder() -> Path:
     for path in (here / "_models", here.parent / "models"):
         if path.is_dir():
             return path
-    raise FileNotFoundError(f"the zoo's entries are neither in {here / '_models'} nor beside the package: install it again")
+    raise FileNotFoundError(
+        f"the zoo's entries are neither in {here / '_models'} nor beside the package: install it again"
+    )
 
 
 def entries() -> list[Entry]:

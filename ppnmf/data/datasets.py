@@ -73,7 +73,9 @@ def load(name: str) -> Dataset:
         return Dataset(drawn.X.numpy(), None, about)
     close = difflib.get_close_matches(name, _LOADERS, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"there is no data set {name!r}{meant}; there are {', '.join(_LOADERS)}, and drawn ones such as toy60x40")
+    raise ValueError(
+        f"there is no data set {name!r}{meant}; there are {', '.join(_LOADERS)}, and drawn ones such as toy60x40"
+    )
 
 
 def _archive(path: str) -> Any:
@@ -88,7 +90,9 @@ def _digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    about = "UCI handwritten digits: 1797 pictures of 8 × 8 pixels, grey levels 0 to 16, one picture a row (scikit-learn)."
+    about = (
+        "UCI handwritten digits: 1797 pictures of 8 × 8 pixels, grey levels 0 to 16, one picture a row (scikit-learn)."
+    )
     return Dataset(bunch.data.astype(float), bunch.target, about, columns=np.array(bunch.feature_names), picture=(8, 8))
 
 

@@ -43,10 +43,14 @@ def read(path: str | Path) -> Table:
         raise FileNotFoundError(f"there is no file {path}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} has the suffix {path.suffix!r}; the kinds that can be read are {', '.join(suffixes())}")
+        raise ValueError(
+            f"{path} has the suffix {path.suffix!r}; the kinds that can be read are {', '.join(suffixes())}"
+        )
     X, rows, columns = reader(path)
     if X.ndim != 2 or 0 in X.shape:
-        raise ValueError(f"{path} holds an array of shape {X.shape}; a matrix with at least one row and column is needed")
+        raise ValueError(
+            f"{path} holds an array of shape {X.shape}; a matrix with at least one row and column is needed"
+        )
     if X.dtype.kind not in "fiub":
         raise ValueError(f"{path} holds entries of type {X.dtype}; real numbers are needed")
     return Table(np.ascontiguousarray(X, float), rows, columns)
@@ -92,14 +96,21 @@ def _csv(path: Path) -> Table:
     width = len(lines[0])
     for number, line in enumerate(lines, start=1 + header):
         if len(line) != width:
-            raise ValueError(f"{path}: line {number} has {len(line)} cells and the first line of data {width}; they must be equal")
+            raise ValueError(
+                f"{path}: line {number} has {len(line)} cells and the first line of data {width}; they must be equal"
+            )
     if names is not None and len(names) not in (width, width - 1):
         raise ValueError(f"{path}: there are {len(names)} names for {width} columns; they must be equal in number")
     unnamed = names is not None and (len(names) == width - 1 or (width > 1 and not names[0].strip()))
     named_rows = unnamed or not all(_is_number(line[0]) for line in lines)
     rows = np.array([line[0].strip() for line in lines]) if named_rows else None
     columns = None if names is None else np.array([name.strip() for name in names[len(names) - width + named_rows :]])
-    X = np.array([[_number(cell, path, i, j, header) for j, cell in enumerate(line[named_rows:])] for i, line in enumerate(lines)])
+    X = np.array(
+        [
+            [_number(cell, path, i, j, header) for j, cell in enumerate(line[named_rows:])]
+            for i, line in enumerate(lines)
+        ]
+    )
     return Table(X, rows, columns)
 
 
@@ -110,7 +121,11 @@ def _lines(path: Path) -> list[list[str]]:
         raise ValueError(f"{path} is not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
     first = text.split("\n", 1)[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count)
-    lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    lines = [
+        line
+        for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        if any(cell.strip() for cell in line)
+    ]
     if not lines:
         raise ValueError(f"{path} is empty; a matrix with at least one row and column is needed")
     return lines

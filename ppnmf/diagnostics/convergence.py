@@ -229,7 +229,7 @@ def for_arviz(tree: Any) -> Any:
 def _uniforms(seed: int) -> Iterable[float]:
     stream, step = Stream.of(seed), 0
     while True:
-        yield from stream.uniforms(step, Site.DATA, range(256), 1)[0, :, 0].tolist()
+        yield from stream.uniforms(step, Site.ENTRIES, range(256), 1)[0, :, 0].tolist()
         step += 1
 
 

@@ -1,0 +1,234 @@
+"""The command line, as a newcomer meets it: from another folder, with files of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import ppnmf
+from ppnmf import cli
+from ppnmf.data import toy
+
+SHORT = ["--draws", "20", "--warmup", "10", "--chains", "2", "--quick"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A function: entries to change -> a CSV with row and column names."""
+    X = toy.draw(20, 12, rank=2, noise=0.05, seed=1).X.clamp(min=0).numpy()
+
+    def write(**changes):
+        lines = [",".join(["gene", *(f"sample {j}" for j in range(12))])]
+        for i, row in enumerate(X):
+            cells = [changes.get(f"cell{i}_{j}", f"{value:.6f}") for j, value in enumerate(row)]
+            lines.append(",".join([f"g{i}", *cells]))
+        Path("mine.csv").write_text("\n".join(lines) + "\n")
+        return "mine.csv"
+
+    return write
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def refused(*arguments):
+    """The one sentence on standard error of a call that must be refused."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("ppnmf: warning: ")]
+    assert len(lines) == 1 and lines[0].startswith("ppnmf: ") and "Traceback" not in result.output
+    return lines[0]
+
+
+def test_compare_on_a_csv_with_names(table):
+    result = call("compare", table(), "--rank", 2, "--out", "out", *SHORT)
+    assert result.exit_code == 0, result.output
+    for part in (
+        "mine: 20 × 12, rows named, columns named",
+        "gibbs",
+        "icm",
+        "pae",
+        "hidden error",
+        "chains",
+        "files in out",
+    ):
+        assert part in result.stdout
+    facts = json.loads(Path("out/run.json").read_text())
+    assert facts["data"]["name"] == "mine" and facts["data"]["shape"] == [20, 12] and facts["options"]["rank"] == 2
+    names = ppnmf.Posterior.load("out/gibbs.nc").X.shape
+    assert names == (20, 12) and {path.suffix for path in Path("out").iterdir()} == {".json", ".nc", ".png", ".txt"}
+
+
+def test_the_row_and_column_names_reach_the_netcdf_file(table):
+    import xarray
+
+    assert call("fit", table(), "--rank", 2, "--method", "icm").exit_code == 0
+    with xarray.open_datatree("fit.nc", engine="h5netcdf") as tree:
+        assert tree["posterior"]["row"].values[1] == "g1" and tree["posterior"]["column"].values[2] == "sample 2"
+
+
+def test_a_negative_entry_is_refused_unless_told(table):
+    path = table(cell3_4="-0.2")
+    sentence = refused("compare", path, "--rank", 2, *SHORT)
+    assert "X has 1 negative entries (least -0.2)" in sentence and "--allow-negative" in sentence
+    for command in (["fit", path, "--rank", 2], ["rank", path]):
+        assert "X has 1 negative entries" in refused(*command)
+    result = call("compare", path, "--rank", 2, "--out", "out", "--allow-negative", *SHORT)
+    assert result.exit_code == 0, result.output
+    reason = "pae: left out: X has 1 negative entries (least -0.2); pae_nmf needs data >= 0"
+    assert reason in " ".join(result.stdout.split())
+    (warning,) = [line for line in result.stderr.splitlines() if "negative" in line]
+    assert warning.startswith("ppnmf: warning: X has 1 negative entries")
+    assert not Path("out/pae.nc").exists()
+
+
+def test_missing_entries_are_refused_unless_told(table):
+    path = table(cell3_4="", cell0_0="NA")
+    assert "2 NaN or empty entries: pass --missing nan" in refused("compare", path, "--rank", 2, *SHORT)
+    result = call("compare", path, "--rank", 2, "--missing", "nan", "--out", "out", *SHORT)
+    assert result.exit_code == 0, result.output
+    assert json.loads(Path("out/run.json").read_text())["data"]["missing"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["compare", "nowhere.csv", "--rank", 2], "there is no file nowhere.csv"),
+        (["compare", "digit", "--rank", 2], "there is no data set 'digit'; did you mean 'digits'"),
+        (["compare", "faces", "--rank", 2], "set PPNMF_DATA to the folder"),
+        (["compare", "toy9x8", "--rank", 0], "rank is 0; it must be a whole number >= 1"),
+        (["compare", "toy9x8", "--rank", 2, "--draws", 0], "draws is 0"),
+        (["compare", "toy9x8", "--rank", 2, "--held-out", 1], "held_out is 1"),
+        (["compare", "toy9x8", "--rank", 2, "--seed", -1], "seed is -1"),
+        (["compare", "toy9x8", "--rank", 2, "--missing", "no"], "--missing is 'no'"),
+        (["compare", "toy9x8", "--rank", 2, "--device", "moon"], "--device is 'moon'"),
+        (["fit", "toy9x8", "--rank", 2, "--method", "magic"], "method is 'magic'; there are gibbs"),
+        (["fit", "toy9x8", "--rank", 2, "--steps", 3], "gibbs has no option steps"),
+        (["fit", "toy9x8", "--rank", 2, "--out", "fit.txt"], "ends in .nc"),
+        (["fit", "toy9x8", "--rank", 2, "--out", "no/fit.nc"], "no folder no"),
+        (["rank", "toy9x8", "--ranks", "a:b"], "--ranks is 'a:b'"),
+        (["rank", "toy9x8", "--ranks", "3:1"], "holds no rank"),
+        (["rank", "toy9x8", "--method", "magic"], "'magic'"),
+        (["diagnose", "nowhere.nc"], "there is no file nowhere.nc"),
+        (["compare", "toy9x8", "--rank", 2, "--out", "file"], "--out is file, which is not a folder"),
+        (["rank", "toy9x8", "--out", "file"], "--out is file, which is not a folder"),
+        (["diagnose", "file"], "file is not a posterior that can be read"),
+        (["run", "nowhere.toml"], "there is no recipe nowhere.toml"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(arguments, sentence, monkeypatch):
+    monkeypatch.delenv("PPNMF_DATA", raising=False)
+    Path("file").write_text("neither a folder nor a posterior")
+    assert sentence in refused(*arguments)
+
+
+def test_typers_own_refusals_have_exit_code_2_too():
+    result = call("compare", "digits")
+    assert result.exit_code == 2 and "--rank" in result.stderr
+
+
+def test_fit_saves_what_diagnose_reads():
+    result = call("fit", "toy20x12x2", "--rank", 2, "--draws", 20, "--warmup", 10, "--out", "mine.nc")
+    assert result.exit_code == 0 and "Saved to mine.nc" in result.stdout
+    judged = call("diagnose", "mine.nc", "--out", "pictures")
+    assert judged.exit_code == 0 and "chains" in judged.stdout and "strength" in judged.stdout
+    assert {path.name for path in Path("pictures").iterdir()} == {"components.png", "traces.png"}
+
+
+def test_the_same_command_gives_the_same_posterior():
+    for name in ("a.nc", "b.nc"):
+        call("fit", "toy9x8x2", "--rank", 2, "--draws", 5, "--warmup", 5, "--out", name)
+    first, second = (ppnmf.Posterior.load(name) for name in ("a.nc", "b.nc"))
+    assert np.array_equal(first.draws["W"], second.draws["W"])
+
+
+def test_rank_finds_the_rank_of_a_drawn_matrix():
+    result = call("rank", "toy30x20x2", "--ranks", "1:3", "--quick", "--out", "out")
+    assert result.exit_code == 0, result.output
+    assert json.loads(Path("out/run.json").read_text())["table"]["best"] == 2
+    assert {path.name for path in Path("out").iterdir()} == {"rank.png", "run.json", "table.txt"}
+    both = call("rank", "toy9x8", "--ranks", "1,2", "--method", "heldout,chib", "--quick", "--folds", 3)
+    assert both.exit_code == 0 and "heldout" in both.stdout and "chib" in both.stdout
+
+
+def test_ranks_are_read_with_both_ends():
+    assert cli._whole_numbers("1:4") == [1, 2, 3, 4]
+    assert cli._whole_numbers("2:8:3") == [2, 5, 8]
+    assert cli._whole_numbers("7,3") == [7, 3]
+
+
+def test_the_zoo_is_listed_and_a_recipe_is_run():
+    listed = call("zoo")
+    assert listed.exit_code == 0 and "exponential_gaussian" in listed.stdout and "pae_nmf" in listed.stdout
+    Path("recipe.toml").write_text(
+        'model = "exponential_gaussian"\n[data]\ntoy = { N = 12, D = 8, rank = 2, noise = 0.01 }\n[model_options]\nrank = 2\n'
+        'scaled = true\n[fit]\nmethod = "icm"\ntol = 1e-3\n'
+    )
+    done = call("run", "recipe.toml")
+    assert done.exit_code == 0 and "sigma2" in done.stdout and "no reference" in done.stdout
+    Path("reference.json").write_text('{"replicates": 8, "results": {"sigma2": {"value": 9.0, "error": 0.1}}}')
+    off = call("run", "recipe.toml")
+    assert off.exit_code == 1 and "sigma2 is" in off.stdout
+
+
+def test_help_does_not_import_the_heavy_libraries():
+    code = "import sys, ppnmf.cli; assert not {'torch', 'pyro', 'numba', 'matplotlib', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_is_installed():
+    (found,) = [point for point in entry_points(group="console_scripts") if point.name == "ppnmf"]
+    assert found.value == "ppnmf.cli:main"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_leaves_what_was_drawn_and_gives_130():
+    command = [
+        sys.executable,
+        "-m",
+        "ppnmf.cli",
+        "fit",
+        "toy40x30",
+        "--rank",
+        "3",
+        "--warmup",
+        "0",
+        "--draws",
+        "1000000",
+        "--chains",
+        "1",
+    ]
+    command += ["--out", "part.nc"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert "40 × 30" in process.stdout.readline()
+    time.sleep(4)  # compiled kernels may have to be loaded before the first draw
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted; saved so far: part.nc" in stderr and "Traceback" not in stderr
+    assert ppnmf.Posterior.load("part.nc").attrs["interrupted"]
+
+
+def test_an_interruption_before_anything_is_saved_says_so(monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ppnmf, "fit", stop, raising=False)
+    result = call("fit", "toy9x8", "--rank", 2)
+    assert result.exit_code == 130 and "nothing was saved" in result.stderr
