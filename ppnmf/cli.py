@@ -106,7 +106,7 @@ def _say_warnings() -> None:
     """Each warning as one plain line, once; those of other libraries about themselves not at all."""
     said = set()
 
-    def show(message: Any, category: Any, filename: str, lineno: int, *rest: Any) -> None:
+    def show(message: Any, *where: Any) -> None:
         text = " ".join(str(message).split())
         if text not in said:
             said.add(text)
@@ -115,7 +115,7 @@ def _say_warnings() -> None:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("always", category=UserWarning)
     warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw dimension")
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 def _read(name: str, allow_negative: bool, missing: str) -> Input:
@@ -216,13 +216,26 @@ def compare(
         "pae": {"draws": 200} | _given(quick, steps=None),
     }
     experiment = report.compare_methods(
-        given.X, rank, mask=given.mask, held_out=held_out, options=options, seed=seed, device=_device(device), progress=not no_progress
-    )  # fmt: skip
+        given.X,
+        rank,
+        mask=given.mask,
+        held_out=held_out,
+        options=options,
+        seed=seed,
+        device=_device(device),
+        progress=not no_progress,
+    )
     typer.echo(f"\n{experiment.table}\n")
-    facts = {"name": given.name, "about": given.about}
     files = report.write(
-        experiment, folder, data=facts, rows=given.rows, columns=given.columns, picture=given.picture, order=given.order, written=_note
-    )  # fmt: skip
+        experiment,
+        folder,
+        data={"name": given.name, "about": given.about},
+        rows=given.rows,
+        columns=given.columns,
+        picture=given.picture,
+        order=given.order,
+        written=_note,
+    )
     typer.echo(
         f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {', '.join(path.name for path in files)}"
     )
@@ -262,8 +275,15 @@ def fit(
     options = _given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
     _heading(given)
     post = ppnmf.fit(
-        model, given.X, method=method, mask=given.mask, seed=seed, device=_device(device), progress=not no_progress, **options
-    )  # fmt: skip
+        model,
+        given.X,
+        method=method,
+        mask=given.mask,
+        seed=seed,
+        device=_device(device),
+        progress=not no_progress,
+        **options,
+    )
     _note(post.save(out, rows=given.rows, columns=given.columns))
     _diagnose(post)
     typer.echo(f"Saved to {out}.")
@@ -391,7 +411,7 @@ def _diagnose(post: Posterior) -> None:
     typer.echo(str(summary(post)))
     if "kept_every" in post.attrs:
         typer.echo(
-            f"The file holds every {post.attrs['kept_every']}-th draw of the run; judged by all of them it may look better."
+            f"The file holds one draw in {post.attrs['kept_every']}; judged by all of them the run may look better."
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.diagnostics.convergence import summary
 from ppnmf.inference import check, fit
-from ppnmf.models import REGISTRY
+from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Model
 from ppnmf.rng import Site, Stream
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 SCORED_DRAWS = 200  # of each posterior, evenly spaced, in the predictive density of hidden cells
-FILE_ENTRIES = 2_500_000  # numbers of W and H that a NetCDF file may hold: 20 MB
+FILE_ENTRIES = 5_000_000  # numbers of W and H that a NetCDF file may hold: 40 MB
 WIDTH = 110  # of the printed table
 
 
@@ -277,13 +277,13 @@ class Plan(NamedTuple):
 
 
 def _scaled(data: Dense, rank: int) -> Model:
-    return REGISTRY["exponential_gaussian"].scaled_to(data.values, rank, data.mask)
+    return ExponentialGaussian.scaled_to(data.values, rank, data.mask)
 
 
 PLANS = {
     "gibbs": Plan("gibbs", _scaled),
     "icm": Plan("icm", _scaled),
-    "pae": Plan("svi", lambda data, rank: REGISTRY["pae_nmf"](rank)),
+    "pae": Plan("svi", lambda data, rank: PAENMF(rank)),
 }
 
 

@@ -105,7 +105,7 @@ def entries() -> list[Entry]:
 
 def program(name: str) -> str:
     """The source of a model's Pyro program, as its card shows it: what the model does when it is called."""
-    model = REGISTRY[name]
+    model: Any = REGISTRY[name]
     call = model.forward if issubclass(model, torch.nn.Module) else model.__call__
     return textwrap.dedent(inspect.getsource(call)).strip()
 
@@ -203,9 +203,9 @@ def _data(facts: Mapping[str, Any]) -> np.ndarray:
 
 def _model(facts: Mapping[str, Any], data: Any) -> Any:
     options = dict(facts["model_options"])
-    kind = REGISTRY[facts["model"]]
+    kind: Any = REGISTRY[facts["model"]]
     if options.pop("scaled", False):
-        return kind.scaled_to(data.values, mask=data.mask, **options)  # type: ignore[attr-defined]
+        return kind.scaled_to(data.values, mask=data.mask, **options)
     return kind(**options)
 
 

@@ -55,6 +55,15 @@ def test_a_square_row_without_names_is_a_picture_and_one_with_names_is_not(fits)
     assert not shown(plots.components(fits["icm"], columns=names).axes)[0].images
 
 
+def test_no_component_is_cut_off(fits):
+    (top,) = {ax.get_ylim()[1] for ax in shown(plots.components(fits["gibbs"], columns=list("x" * D)).axes)}
+    assert top > max(
+        line.get_ydata().max()
+        for ax in plots.components(fits["gibbs"], columns=list("x" * D)).axes
+        for line in ax.lines
+    )
+
+
 def test_a_picture_of_the_wrong_shape_is_refused(fits):
     with pytest.raises(ValueError, match="64 cells"):
         plots.components(fits["icm"], (7, 7))

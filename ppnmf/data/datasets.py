@@ -142,7 +142,7 @@ def _prices() -> Dataset:
 
 def _mutations() -> Dataset:
     z = _archive("mutations/breast21_sbs96.npz")
-    about = "Counts of the 96 single-base substitution classes, a column each, in 21 breast-cancer genomes (Nik-Zainal 2012), a row each."
+    about = "Counts of the 96 substitution classes, a column each, in 21 breast-cancer genomes, a row each (Nik-Zainal 2012)."
     return Dataset(np.ascontiguousarray(z["V"].T, float), None, about, rows=z["sample"], columns=z["channel"])
 
 

@@ -87,12 +87,18 @@ def _update_W(
     done = ordered_map(update, tasks, 4.0 * N * D * W.shape[-1] / len(X.blocks))
     per_group = [done[i : i + len(X.blocks)] for i in range(0, len(done), len(X.blocks))]
     statistics = [reduce(_add, (part for _, part in blocks)) for blocks in per_group]
-    W = torch.cat([torch.cat([F for F, _ in blocks], 1) for blocks in per_group])
-    return W, Statistics(torch.cat([s.P for s in statistics]), torch.cat([s.Q for s in statistics]))
+    W = _joined([_joined([F.mT for F, _ in blocks], 2) for blocks in per_group]).mT
+    return W, Statistics(_joined([s.P.mT for s in statistics]).mT, _joined([s.Q for s in statistics]))
 
 
 def _update_H(
-    prior: Prior, H: Tensor, statistics: Statistics, weight: Tensor, X: Matrix, draw: tuple[Stream, int] | None, first: int
+    prior: Prior,
+    H: Tensor,
+    statistics: Statistics,
+    weight: Tensor,
+    X: Matrix,
+    draw: tuple[Stream, int] | None,
+    first: int,
 ) -> Tensor:
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in _natural(prior("H"), H.device))
     groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
@@ -109,8 +115,8 @@ def _update_H(
     done = ordered_map(
         update, [(g, rows) for g in range(len(groups)) for rows in bands], 100.0 * min(D, ROWS_AT_ONCE) * H.shape[-2]
     )
-    per_group = [torch.cat(done[i : i + len(bands)], 1) for i in range(0, len(done), len(bands))]
-    return torch.cat(per_group).mT.contiguous()
+    per_group = [_joined([F.mT for F in done[i : i + len(bands)]], 2) for i in range(0, len(done), len(bands))]
+    return _joined(per_group)
 
 
 def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None) -> Tensor:
@@ -130,6 +136,10 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
         2.0 * W[0].numel() * X.shape[1],
     )
     return reduce(torch.add, direct)
+
+
+def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
 def _natural(prior: RectifiedNormal, device: torch.device) -> Natural:

@@ -150,36 +150,37 @@ def _uniforms(key0, key1, pair, first_row, step, site, n, even, odd):  # type: i
         even[i], odd[i] = uniform_pair(key0, key1, pair, first_row + i, step, site)
 
 
-@njit(**REDUCED)
-def _dot(a, b, n):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for l in range(n):
-        total += np.float64(a[l]) * np.float64(b[l])
-    return total
-
-
 @njit(**COMPILED)
-def _explained(Q, k, F, n, total):  # type: ignore[no-untyped-def]
-    """total[:n] = Σ_l Q[k, l] F[l, :n], four components at a time."""
-    K = F.shape[0]
+def _explained(Q, F, n, total):  # type: ignore[no-untyped-def]
+    """total[:n] = Σ_l Q[l] F[l, :n], four components at a time; Q (K,)."""
+    K = len(Q)
     for i in range(n):
         total[i] = 0.0
     for l in range(0, K - 3, 4):
-        a, b, c, d = np.float64(Q[k, l]), np.float64(Q[k, l + 1]), np.float64(Q[k, l + 2]), np.float64(Q[k, l + 3])
+        a, b, c, d = np.float64(Q[l]), np.float64(Q[l + 1]), np.float64(Q[l + 2]), np.float64(Q[l + 3])
         for i in range(n):
             total[i] += a * F[l, i] + b * F[l + 1, i] + c * F[l + 2, i] + d * F[l + 3, i]
     for l in range(K - K % 4, K):
-        a = np.float64(Q[k, l])
+        a = np.float64(Q[l])
         for i in range(n):
             total[i] += a * F[l, i]
 
 
 @njit(**COMPILED)
+def _explained_row_by_row(Q, F, start, n, total):  # type: ignore[no-untyped-def]
+    """total[:n] = Σ_l Q[l, start:start + n] F[l, :n]; Q (K, R)."""
+    for i in range(n):
+        total[i] = 0.0
+    for l in range(len(Q)):
+        for i in range(n):
+            total[i] += np.float64(Q[l, start + i]) * F[l, i]
+
+
+@njit(**COMPILED)
 def _half_sweep(F, P, Q, precision, linear, key0, key1, step, site, first_row, first, sample):  # type: ignore[no-untyped-def]
-    """F (K, R), a component a row, in place; P (K, R); Q (1 | R, K, K); precision and linear (1 | R, 1 | K)."""
+    """F (K, R), a component a row, in place; P (K, R); Q (K, K, 1 | R); precision and linear (1 | R, 1 | K)."""
     K, R = F.shape
     part = np.empty((K, LANES))  # the block of F that is worked on, in double precision
-    row = np.empty(K)
     total, own, a, b = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
     even, odd, drawn = np.empty(LANES), np.empty(LANES), np.empty(LANES)
     row_of_a, column_of_a = precision.shape[0] > 1, precision.shape[1] > 1
@@ -188,15 +189,12 @@ def _half_sweep(F, P, Q, precision, linear, key0, key1, step, site, first_row, f
         n = min(LANES, R - start)
         part[:, :n] = F[:, start : start + n]
         for k in range(first, K):
-            if Q.shape[0] == 1:
-                _explained(Q[0], k, part, n, total)
-                own[:n] = Q[0, k, k]
+            if Q.shape[2] == 1:
+                _explained(Q[k, :, 0], part, n, total)
+                own[:n] = Q[k, k, 0]
             else:
-                for i in range(n):
-                    for l in range(K):
-                        row[l] = part[l, i]
-                    total[i] = _dot(Q[start + i, k], row, K)
-                    own[i] = Q[start + i, k, k]
+                _explained_row_by_row(Q[k], part, start, n, total)
+                own[:n] = Q[k, k, start : start + n]
             for i in range(n):
                 a[i] = precision[start + i if row_of_a else 0, k if column_of_a else 0] + own[i]
                 b[i] = linear[start + i if row_of_b else 0, k if column_of_b else 0] + np.float64(P[k, start + i])
@@ -221,11 +219,11 @@ def half_sweep(
     first_row: int = 0,
     first: int = 0,
 ) -> Tensor:
-    """`reference.half_sweep`, compiled; a factor (C, R, K) is best stored a component a row, as F.mT contiguous."""
+    """`reference.half_sweep`, compiled; factors and statistics are best stored a component a row (F.mT contiguous)."""
     out = F.mT.clone(memory_format=torch.contiguous_format).numpy()
     precision, linear = (natural.numpy() for natural in prior)
-    P, Q = statistics.P.mT.contiguous().numpy(), statistics.Q.contiguous()
-    gram = (Q[:, None] if Q.ndim == F.ndim else Q).numpy()
+    P, Q = statistics.P.mT.contiguous().numpy(), statistics.Q
+    gram = (Q[..., None] if Q.ndim == F.ndim else Q.permute(0, 2, 3, 1)).contiguous().numpy()
     stream, step, site = draw if draw is not None else (None, 0, Site.W)
     for c in range(F.shape[0]):
         key = stream.keys[c] if stream is not None else (0, 0)
