@@ -41,6 +41,7 @@ class Posterior:
         seed: what the draws were made from.
         timings: seconds by stage, "total" among them.
         attrs: facts about the run that JSON can hold: warmup, thin, interrupted, elbo ...
+        names: of X's "rows" and "columns", where they have any.
     """
 
     draws: dict[str, Tensor]
@@ -51,6 +52,7 @@ class Posterior:
     seed: int
     timings: dict[str, float] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def chains(self) -> int:
@@ -101,7 +103,7 @@ class Posterior:
         )
 
     def generate(self, n: int, seed: int = 0) -> Tensor:
-        """n new rows of X (n, D): from the posterior draws of H and σ², with W from its prior.
+        """n new rows of X (n, D) from the fitted model: W from its prior, X from the likelihood, H and σ² as fitted.
 
         A Gaussian likelihood can give negative entries; they are left as they are.
 
@@ -116,11 +118,11 @@ class Posterior:
     def predictive(self, seed: int = 0) -> Tensor:
         """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
         with forked(seed, self.X.device):
-            return self.model.likelihood(self.draws).sample()
+            return self.model.likelihood(self._factors()).sample()
 
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
-        values = self.model.likelihood(self.draws).log_prob(self.X.values)
+        values = self.model.likelihood(self._factors()).log_prob(self.X.values)
         return values if self.X.mask is None else values * self.X.mask
 
     def to_arviz(
@@ -136,7 +138,7 @@ class Posterior:
         Args:
             log_likelihood: add log p(x_ij | draw), chain × draw × N × D numbers.
             posterior_predictive: add replicates of X, as many numbers.
-            rows: names of X's rows; columns: of its columns; whole numbers by default.
+            rows: names of X's rows; columns: of its columns; by default `names`, or else whole numbers.
         """
         import arviz_base
 
@@ -151,6 +153,8 @@ class Posterior:
         if posterior_predictive:
             groups["posterior_predictive"] = {"X": _numpy(self.predictive(self.seed))}
         N, D = self.X.shape
+        rows = self.names.get("rows") if rows is None else rows
+        columns = self.names.get("columns") if columns is None else columns
         coords: dict[str, Any] = {"row": _names(rows, N, "rows"), "column": _names(columns, D, "columns")}
         coords["component"] = np.arange(self.model.rank)
         library = {"inference_library": "ppnmf", "inference_library_version": __version__}
@@ -170,15 +174,17 @@ class Posterior:
         """Write everything to a NetCDF file that ArviZ opens too; `Posterior.load` gives back the same.
 
         Args:
-            names: `rows` and `columns`, as in `to_arviz`.
+            names: `rows` and `columns`, as in `to_arviz`; `load` gives them back as the posterior's names.
         """
         tree = self.to_arviz(**names)  # type: ignore[arg-type]
+        told = {axis: list(map(str, given)) for axis, given in names.items() if given is not None}
         facts = {
             "model": self.model.name,
             "method": self.method,
             "seed": self.seed,
             "timings": self.timings,
             "attrs": self.attrs,
+            "names": self.names | told,
         }
         config, arrays = {}, {}
         for name, value in self.model.config().items():
@@ -216,13 +222,16 @@ class Posterior:
         if isinstance(model, torch.nn.Module):
             model.load_state_dict(state)
         X = Dense(values, None) if bool(mask.all()) else Dense(torch.where(mask, values, 0.0), mask)
-        rest = {name: facts[name] for name in ("method", "seed", "timings", "attrs")}
+        rest = {name: facts[name] for name in ("method", "seed", "timings", "attrs", "names")}
         return cls(draws=sites, stats=stats, model=model, X=X, **rest)
 
     def _kept(self, site: str) -> Tensor:
         if site not in self.draws:
             raise KeyError(f"{site} was not kept; kept were {', '.join(self.draws)}: fit with keep=None to keep all")
         return self.draws[site]
+
+    def _factors(self) -> dict[str, Tensor]:
+        return {site: self._kept(site) for site in ("W", "H", "sigma2")}
 
     def _mask(self) -> Tensor:
         return torch.ones(self.X.shape, dtype=torch.bool) if self.X.mask is None else self.X.mask

@@ -60,6 +60,10 @@ class Conjugate(Model, Protocol):
         """Raise ValueError when a prior is improper."""
         ...
 
+    def require_fits(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when the priors are not for X of this shape."""
+        ...
+
     def prior(self, site: str) -> RectifiedNormal:
         """Prior of the factor `site`, broadcastable to W (N, K) or H (K, D)."""
         ...

@@ -21,6 +21,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from ppnmf.checks import whole_number
+
 __all__ = ["Site", "Stream", "forked", "uniform_pair"]
 
 ROUNDS = 10
@@ -42,8 +44,7 @@ class Site(IntEnum):
     DATA = 7
     GUIDE = 8
     FOLDS = 9
-    RESAMPLE = 10
-    ENTRIES = 11
+    ENTRIES = 10
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,12 @@ class Stream:
     @classmethod
     def of(cls, seed: int, chains: int | Sequence[int] = 1, replicates: int | Sequence[int] = (0,)) -> Stream:
         """The streams of `chains` chains in each of the replicates (replicate-major). Raises ValueError for seed < 0."""
-        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
-            raise ValueError(f"seed is {seed!r}; it must be a whole number >= 0")
         chain_numbers = range(chains) if isinstance(chains, int) else chains
         replicate_numbers = range(replicates) if isinstance(replicates, int) else replicates
-        return cls(tuple(_key(int(seed), r, c) for r in replicate_numbers for c in chain_numbers))
+        return cls(tuple(_key(seed, r, c) for r in replicate_numbers for c in chain_numbers))
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def chain(self, index: int) -> Stream:
-        """The stream of one chain."""
-        return Stream(self.keys[index : index + 1])
 
     def uniforms(self, step: int, site: Site, rows: range, columns: int, device: torch.device | str = "cpu") -> Tensor:
         """Uniforms in (0, 1), float64, shape (C, len(rows), columns): entry [c, i, k] belongs to row rows[i]."""
@@ -93,7 +88,9 @@ def forked(seed: int, device: torch.device | str = "cpu", chain: int = 0) -> Ite
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             low, _ = _key(seed, 0, chain)
-            torch.manual_seed(low)
+            torch.default_generator.manual_seed(low)
+            if device.type == "cuda":
+                torch.cuda.manual_seed(low)
             random.seed(low)
             np.random.seed(low)  # noqa: NPY002
             yield
@@ -103,7 +100,7 @@ def forked(seed: int, device: torch.device | str = "cpu", chain: int = 0) -> Ite
 
 
 def _key(seed: int, replicate: int, chain: int) -> tuple[int, int]:
-    low, high = np.random.SeedSequence(seed, spawn_key=(replicate, chain)).generate_state(2)
+    low, high = np.random.SeedSequence(whole_number("seed", seed, 0), spawn_key=(replicate, chain)).generate_state(2)
     return int(low), int(high)
 
 

@@ -6,6 +6,7 @@ work on one thread each and the parallelism is over tasks whose borders depend o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 WORTH_A_THREAD = 500_000  # operations in a task below which handing it over costs more than doing it
 
 _workers: dict[int, ThreadPoolExecutor] = {}
+os.register_at_fork(after_in_child=_workers.clear)  # threads do not survive a fork, and their queue would wait for ever
 _allowed: ContextVar[int] = ContextVar("threads that a map may use", default=1)  # 1 in the workers themselves
 
 

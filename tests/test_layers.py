@@ -9,7 +9,7 @@ import ppnmf
 
 ROOT = Path(ppnmf.__file__).parent
 LAYERS = [
-    {"distributions", "protocols", "rng", "nndsvd", "threads", "progress"},
+    {"checks", "distributions", "protocols", "rng", "nndsvd", "threads", "progress"},
     {"data", "kernels", "models"},
     {"posterior"},
     {"inference"},

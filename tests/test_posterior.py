@@ -101,3 +101,16 @@ def test_names_of_the_wrong_number_are_refused():
 def test_generate_needs_a_model_that_can():
     with pytest.raises(TypeError, match="generate needs a model that draws new rows"):
         fitted().generate(3)
+
+
+def test_names_given_to_save_come_back(tmp_path):
+    back = ppnmf.Posterior.load(fitted().save(tmp_path / "fit.nc", columns=list("abcdef")))
+    assert back.names == {"columns": list("abcdef")}
+    assert list(back.to_arviz()["posterior"]["column"].values) == list("abcdef")
+    again = ppnmf.Posterior.load(back.save(tmp_path / "again.nc"))
+    assert again.names == back.names
+
+
+def test_what_was_not_kept_is_named():
+    with pytest.raises(KeyError, match="W was not kept"):
+        fitted(keep=["sigma2"]).to_arviz(log_likelihood=True)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ppnmf.protocols import Statistics
+from ppnmf.threads import single_threaded
 
-__all__ = ["Dense", "as_matrix"]
+__all__ = ["Dense", "as_mask", "as_matrix", "as_tensor"]
 
 BLOCK_ENTRIES = 2**18  # entries of X in a row block: 2 MB of float64, which stays in cache while its chains read it
 
@@ -48,7 +49,8 @@ class Dense:
 
     @cached_property
     def sum_of_squares(self) -> float:
-        return float(sum(self.values[rows.start : rows.stop].double().square().sum() for rows in self.blocks))
+        with single_threaded():
+            return float(sum(self.values[rows.start : rows.stop].double().square().sum() for rows in self.blocks))
 
     @cached_property
     def blocks(self) -> list[range]:
@@ -58,31 +60,29 @@ class Dense:
 
     def mean(self) -> float:
         """Mean of the observed entries."""
-        return float(self.values.double().sum()) / self.n_observed
+        with single_threaded():
+            return float(self.values.double().sum()) / self.n_observed
 
     def variance(self) -> float:
         """Variance of the observed entries."""
         deviations = self.values.double() - self.mean()
         if self.mask is not None:
             deviations = deviations * self.mask
-        return float(deviations.square().sum()) / self.n_observed
+        with single_threaded():
+            return float(deviations.square().sum()) / self.n_observed
 
     def column_means(self) -> Tensor:
         """Mean of the observed entries of each column, shape (D,); the overall mean where a column has none."""
-        if self.mask is None:
-            return self.values.mean(0)
-        count = self.mask.sum(0)
         overall = torch.as_tensor(self.mean(), dtype=self.dtype, device=self.device)
-        return torch.where(count > 0, self.values.sum(0) / count.clamp(min=1), overall)
+        with single_threaded():
+            if self.mask is None:
+                return self.values.mean(0)
+            count = self.mask.sum(0)
+            return torch.where(count > 0, self.values.sum(0) / count.clamp(min=1), overall)
 
     def filled(self) -> Tensor:
         """The values, a missing entry as its column's observed mean."""
         return self.values if self.mask is None else torch.where(self.mask, self.values, self.column_means())
-
-    def transposed(self) -> Dense:
-        """The same data with rows and columns exchanged."""
-        mask = None if self.mask is None else self.mask.mT.contiguous()
-        return Dense(self.values.mT.contiguous(), mask)
 
     def hide(self, kept: Tensor) -> Dense:
         """The same data with only the entries that are True in `kept` (N, D) observed."""
@@ -144,8 +144,8 @@ def as_matrix(X: Any, mask: Any = None, missing: str = "error", device: torch.de
     """Check X and its mask, and make them a `Dense`.
 
     Args:
-        X: (N, D): NumPy array, torch tensor, SciPy sparse matrix, or nested sequences. Floating input keeps its dtype
-            (half precision becomes float32), whole numbers become float64.
+        X: (N, D): NumPy array, torch tensor, SciPy sparse matrix, nested sequences, or a `Dense`. Floating input keeps
+            its dtype (half precision becomes float32) and, where it can, its memory; whole numbers become float64.
         mask: boolean (N, D), True where observed; what lies under False, NaN too, is never read.
         missing: "error", or "nan": NaN entries count as missing.
         device: where to work; X's own device by default.
@@ -156,12 +156,15 @@ def as_matrix(X: Any, mask: Any = None, missing: str = "error", device: torch.de
     """
     if missing not in ("error", "nan"):
         raise ValueError(f"missing is {missing!r}; it must be 'error' or 'nan'")
-    values = _tensor(X).to(device=device)
+    if isinstance(X, Dense):
+        hidden_too = X if mask is None else X.hide(as_mask(mask, X.values))
+        X, mask = hidden_too.values, hidden_too.mask
+    values = as_tensor(X).to(device=device)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(
             f"X has shape {tuple(values.shape)}; a matrix (N, D) with at least one row and column is needed"
         )
-    observed = None if mask is None else _mask(mask, values)
+    observed = None if mask is None else as_mask(mask, values)
     nan = values.isnan()
     if missing == "nan" and bool(nan.any()):
         observed = ~nan if observed is None else observed & ~nan
@@ -172,19 +175,37 @@ def as_matrix(X: Any, mask: Any = None, missing: str = "error", device: torch.de
     _refuse_non_finite(values)
     if observed is not None:
         _check_observed(observed)
-    return Dense(values.contiguous(), observed)
+    data = Dense(values.contiguous(), observed)
+    _check_scale(data)
+    return data
 
 
-def _tensor(X: Any) -> Tensor:
-    if isinstance(X, Dense):
-        raise TypeError("X is a Dense already; pass the data itself")
+def _check_scale(data: Dense) -> None:
+    """Variances are of the order of the mean square and are divided by: neither may leave the type's range."""
+    mean_square, most = data.sum_of_squares / data.n_observed, torch.finfo(data.dtype).max ** 0.95
+    if mean_square and not 1 / most < mean_square < most:
+        raise ValueError(
+            f"X has mean square {mean_square:.3g}, too far from 1 for {data.dtype}: scale X, or pass it in double precision"
+        )
+
+
+def as_tensor(X: Any) -> Tensor:
+    """X as a tensor of its own floating type, whole numbers as float64; what is no array of real numbers is refused."""
+    if isinstance(X, np.ma.MaskedArray):
+        raise ValueError("X is a masked array; pass X.data, and mask=~X.mask (True where observed)")
     if hasattr(X, "toarray"):
         X = X.toarray()  # SciPy sparse: its zeros are observed
     if not isinstance(X, Tensor):
         array = np.asarray(X)
         if array.dtype.kind not in "fiub":
             raise ValueError(f"X has entries of type {array.dtype}; real numbers are needed")
+        if array.dtype.kind == "f" and (array.dtype.itemsize > 8 or not array.dtype.isnative):
+            array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
+        if array.dtype.kind in "iu":
+            array = array.astype(np.float64)
         X = torch.from_numpy(np.array(array, order="C", copy=None if array.flags.writeable else True))
+    if X.layout != torch.strided:
+        X = X.to_dense()
     if X.is_complex():
         raise ValueError(f"X has entries of type {X.dtype}; real numbers are needed")
     if not X.is_floating_point():
@@ -192,7 +213,8 @@ def _tensor(X: Any) -> Tensor:
     return X.detach().float() if X.dtype in (torch.float16, torch.bfloat16) else X.detach()
 
 
-def _mask(mask: Any, values: Tensor) -> Tensor:
+def as_mask(mask: Any, values: Tensor) -> Tensor:
+    """The mask as a boolean tensor beside `values`, of their shape."""
     observed = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
     if observed.dtype != torch.bool:
         raise ValueError(f"mask has entries of type {observed.dtype}; booleans are needed, True where observed")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppnmf.checks import whole_numbers
 from ppnmf.rng import Site, Stream
 
 __all__ = ["Toy", "draw", "named"]
@@ -40,9 +41,7 @@ def draw(N: int, D: int, rank: int, rate: float = 1.0, noise: float = 1.0, seed:
     >>> X.shape, W.shape, H.shape
     (torch.Size([60, 40]), torch.Size([60, 3]), torch.Size([3, 40]))
     """
-    for name, count in (("N", N), ("D", D), ("rank", rank)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} is {count!r}; it must be a whole number >= 1")
+    whole_numbers(N=(N, 1), D=(D, 1), rank=(rank, 1))
     if not rate > 0 or not noise >= 0:
         raise ValueError(f"rate is {rate!r} and noise {noise!r}; a rate is positive, and a variance is >= 0")
     factors, data = Stream.of(seed, [0]), Stream.of(seed, [1])

@@ -183,7 +183,8 @@ def sbc(
         statistics: what to rank; `quantities` by default. A mistake in the noise shows in sigma2 and the log likelihood
             alone.
         mask: boolean (N, D), True where observed.
-        at_once: data sets in a call of `fit`; with more than one, X is a `SideBySide` and each has one chain.
+        at_once: data sets in a call of `fit`; with more than one, X is a `SideBySide`, each has one chain, and chains can
+            start from the prior alone.
 
     Raises:
         ValueError: the number of simulations is not a multiple of `at_once`.

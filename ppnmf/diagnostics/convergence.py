@@ -268,7 +268,8 @@ def _about_chains(found: Diagnosis) -> str:
     worst, rhat = found.worst, found.worst_rhat
     if worst is None or rhat is None:
         return (
-            f"{found.draws} draw(s) in each of {found.chains} chain(s) are too few to judge: R-hat needs {LEAST_DRAWS}, "
+            f"{found.draws} draw(s) in each of {found.chains} chain(s) are too few to judge: R-hat needs "
+            f"{LEAST_DRAWS if found.chains > 1 else 2 * LEAST_DRAWS}, "
             f"and {ESS_PER_CHAIN} effective ones a chain to be trusted."
         )
     chains = f"The {found.chains} chains" if found.chains > 1 else "The chain"
@@ -318,6 +319,10 @@ def _remarks(post: Posterior) -> list[str]:
         remarks.append("The run was interrupted, so this is less than was asked for.")
     if not {"W", "H"} <= set(post.draws):
         remarks.append("W or H was not kept: strengths and entries of W @ H could not be judged.")
+    if post.attrs.get("lp_without_prior_constant"):
+        remarks.append(
+            "A rate is zero, so the log joint lacks its prior's constant: compare it with others of the same model only."
+        )
     divergences = post.attrs.get("divergences")
     if divergences and sum(divergences):
         remarks.append(f"{sum(divergences)} transitions diverged.")

@@ -36,6 +36,7 @@ from arviz_stats.base import array_stats
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.evidence.estimate import Evidence, priors_of
@@ -131,7 +132,7 @@ def run(
     """
     if not isinstance(model, Conjugate):
         raise TypeError(f"chib needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
-    gibbs._check_counts(draws=(draws, 1), warmup=(warmup, 0), replicates=(replicates, 2))
+    whole_numbers(draws=(draws, 1), warmup=(warmup, 0), replicates=(replicates, 2))
     model.require_proper()
     began, burn = time.perf_counter(), warmup // 4
     K = model.rank

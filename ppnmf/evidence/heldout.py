@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.inference import gibbs
@@ -104,7 +105,7 @@ def run(
     if not isinstance(model, Conjugate):
         raise TypeError(f"heldout needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
     used = folds if used is None else used
-    gibbs._check_counts(folds=(folds, 2), used=(used, 1), draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
+    whole_numbers(folds=(folds, 2), used=(used, 1), draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
     if used > folds:
         raise ValueError(f"used is {used} and there are {folds} folds; give at most {folds}")
     model.require_proper()
@@ -132,6 +133,7 @@ def assign_folds(X: Dense, folds: int, seed: int) -> Tensor:
 
     In a group of as many rows as there are folds, taken at random, the columns are dealt out evenly at random in the
     first row, and each next row moves on by one fold: a column meets each fold once a group, a row has even shares.
+    Missing cells are taken out afterwards.
     """
     N, D = X.shape
     stream, groups = Stream.of(seed), -(-N // folds)

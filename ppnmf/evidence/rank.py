@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from joblib import Parallel, delayed
 
+from ppnmf.checks import whole_number
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.evidence import METHODS
 from ppnmf.evidence.estimate import Evidence, describe
@@ -100,7 +101,7 @@ class RankTable:
         It takes the estimates as exact: look at `decisive` too.
         """
         for by_rank in self.scores.values():
-            if all(isinstance(score, Evidence) for score in by_rank.values()):
+            if by_rank and all(isinstance(score, Evidence) for score in by_rank.values()):
                 return _softmax({rank: score.log_evidence for rank, score in by_rank.items()})
         return None
 
@@ -318,9 +319,9 @@ def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, d
 
 
 def _whole_numbers(ranks: Iterable[int]) -> list[int]:
-    wanted = sorted(set(ranks))
-    if not wanted or any(isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 for rank in wanted):
-        raise ValueError(f"ranks is {wanted}; give whole numbers >= 1, such as range(1, 11)")
+    wanted = sorted({whole_number("a rank", rank, 1) for rank in ranks})
+    if not wanted:
+        raise ValueError("ranks is empty; give whole numbers >= 1, such as range(1, 11)")
     return wanted
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 
+from ppnmf.checks import whole_number
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Model
+from ppnmf.protocols import Conjugate, Model
 
 __all__ = ["METHODS", "check", "fit", "method_named"]
 
@@ -60,9 +62,14 @@ def fit(
     if unknown:
         own = [name for name in allowed if name not in ("model", "X", "seed", "progress")]
         raise TypeError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(own)}")
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"model is {model!r}; give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
+        )
     data = as_matrix(X, mask, missing, device)
+    options = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
     check(model, data)
-    return run(model, data, seed=seed, progress=progress, **options)
+    return run(model, data, seed=whole_number("seed", seed, 0), progress=progress, **options)
 
 
 def method_named(method: str) -> Callable[..., Posterior]:
@@ -73,13 +80,15 @@ def method_named(method: str) -> Callable[..., Posterior]:
 
 
 def check(model: Model, X: Dense) -> None:
-    """Whether the model can take the data: negative entries and the rank."""
+    """Whether the model can take the data: negative entries, priors per entry, and the rank."""
     negative = X.values < 0
     if bool(negative.any()):
         what = f"X has {int(negative.sum())} negative entries (least {float(X.values.min()):.6g})"
         if not model.accepts_negative:
             raise ValueError(f"{what}; {model.name} needs data >= 0: check the input, or use a Gaussian model")
         warnings.warn(f"{what}: a Gaussian story can produce them, but W @ H cannot follow", stacklevel=3)
+    if isinstance(model, Conjugate):
+        model.require_fits(X.shape)
     N, D = X.shape
     if model.rank > min(N, D):
         warnings.warn(f"rank {model.rank} is above min(N, D) = {min(N, D)}: components are redundant", stacklevel=3)

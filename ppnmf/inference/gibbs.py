@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
+from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.inference.start import Start, start
-from ppnmf.inference.sweep import sweep_factors
+from ppnmf.inference.sweep import exponential_rates, sweep_factors
 from ppnmf.kernels import kernels_for
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -43,9 +44,11 @@ class Info(NamedTuple):
     lp: Tensor  # log joint, (C,)
 
 
-def init(model: Conjugate, X: Matrix, stream: Stream, begin: Start = "scaled") -> State:
-    """The state before the first sweep, a chain for each key of the stream."""
-    return State(start(model, X, stream, begin), 1)
+def init(
+    model: Conjugate, X: Matrix, stream: Stream, begin: Start = "scaled", chains: Sequence[int] | None = None
+) -> State:
+    """The state before the first sweep, a chain for each key of the stream; `chains` are their numbers in the run."""
+    return State(start(model, X, stream, begin, chains), 1)
 
 
 def step(
@@ -73,7 +76,9 @@ def step(
         shape, scale = model.noise_shape + power * X.n_observed / 2, model.noise_scale + power * misfit / 2
         sigma2 = kernels.inverse_gamma(shape, scale, stream, state.sweep).to(W.dtype)
     if moves:
-        rates = (-model.prior("W").linear, -model.prior("H").linear)
+        rates = exponential_rates(model.prior, W.device)
+        if rates is None:
+            raise TypeError(f"the moves need exponential priors; those of {model.name} are not: pass moves=False")
         W, H = kernels.scale_move(W, H, rates, stream, state.sweep)
         W, H = kernels.shear_move(W, H, rates, stream, state.sweep)
     params = {"W": W, "H": H, "sigma2": sigma2}
@@ -113,8 +118,8 @@ def run(
         KeyboardInterrupt: Ctrl-C before the first draw is kept.
     """
     if not isinstance(model, Conjugate):
-        raise TypeError(f"gibbs needs full conditionals; {getattr(model, 'name', model)} offers none: use svi or nuts")
-    _check_counts(draws=(draws, 1), warmup=(warmup, 0), thin=(thin, 1), chains=(chains, 1))
+        raise TypeError(f"gibbs needs full conditionals; {getattr(model, 'name', model)} offers none: use svi")
+    whole_numbers(draws=(draws, 1), warmup=(warmup, 0), thin=(thin, 1), chains=(chains, 1))
     kept = _kept_sites(keep)
     model.require_proper()
     began, stream = time.perf_counter(), Stream.of(seed, chains)
@@ -153,12 +158,6 @@ def run(
     )
 
 
-def _check_counts(**counts: tuple[int, int]) -> None:
-    for name, (value, least) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number >= {least}")
-
-
 def _kept_sites(keep: Collection[str] | None) -> list[str]:
     if keep is None:
         return list(SITES)
@@ -193,16 +192,19 @@ class GibbsKernel(MCMCKernel):
 
     def setup(self, warmup_steps: int, X: Any, mask: Any = None) -> None:
         """Start a chain on X (N, D); a worker process of Pyro's carries its chain's number as its name."""
+        from ppnmf.inference import check
+
         worker = multiprocessing.current_process()
         parallel = multiprocessing.parent_process() is not None and worker.name.isdigit()
         self._chain = int(worker.name) if parallel else self._chain + 1
         self.model.require_proper()
         self._X, self._stream = as_matrix(X, mask), Stream.of(self.seed, [self._chain])
-        begin = self.begin
+        check(self.model, self._X)
         if self._given:
             given = self._given[self._chain if parallel else -1]
-            begin = {site: values[None] for site, values in given.items()}
-        self._state = init(self.model, self._X, self._stream, begin)
+            self._state = init(self.model, self._X, self._stream, {site: v[None] for site, v in given.items()})
+        else:
+            self._state = init(self.model, self._X, self._stream, self.begin, [self._chain])
         self._params = {site: values[0] for site, values in self._state.params.items()}
         self._warmup = warmup_steps
         self._lp: list[Tensor] = []

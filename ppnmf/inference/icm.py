@@ -11,11 +11,12 @@ import warnings
 import torch
 from torch import Tensor
 
+from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.inference.gibbs import Info, State, _check_counts
+from ppnmf.inference.gibbs import Info, State
 from ppnmf.inference.start import Start, noise_mode, start
-from ppnmf.inference.sweep import sweep_factors
+from ppnmf.inference.sweep import exponential_rates, sweep_factors
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix
@@ -36,13 +37,13 @@ def step(model: Conjugate, state: State, X: Matrix) -> tuple[State, Info]:
     return State(params, state.sweep + 1), Info(lp)
 
 
-def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start) -> State:
+def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start, restart: int = 0) -> State:
     """The state before the first sweep: a named start, then ten sweeps of ordinary NMF (flat priors).
 
     At the start the noise looks as large as the data; a prior would shrink components to zero against it, and zero is
     absorbing: W_k = 0 makes H_k = 0. Given values are taken as they are.
     """
-    params = start(model, X, stream, init)
+    params = start(model, X, stream, init, [restart])
     if isinstance(init, str):
         for _ in range(ORDINARY_SWEEPS):
             W, H, misfit = sweep_factors(_flat, params, X, None)
@@ -56,8 +57,11 @@ def _flat(site: str) -> RectifiedNormal:
 
 
 def _balance(model: Conjugate, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
-    """W_k ← c W_k, H_k ← H_k / c at the c that maximises the prior, which leaves W @ H as it is."""
-    a, b = -(W * model.prior("W").linear.to(W)).sum(-2), -(H * model.prior("H").linear.to(H)).sum(-1)
+    """W_k ← c W_k, H_k ← H_k / c at the c that maximises exponential priors, which leaves W @ H as it is."""
+    rates = exponential_rates(model.prior, W.device)
+    if rates is None:
+        return W, H
+    a, b = (W * rates[0].to(W)).sum(-2), (H * rates[1].to(H)).sum(-1)
     c = torch.where((a > 0) & (b > 0), (b / a).sqrt(), torch.ones_like(a))
     return W * c[:, None, :], H / c[:, :, None]
 
@@ -88,7 +92,7 @@ def run(
     """
     if not isinstance(model, Conjugate):
         raise TypeError(f"icm needs full conditionals; {getattr(model, 'name', model)} offers none: use svi")
-    _check_counts(restarts=(restarts, 1), max_sweeps=(max_sweeps, 1))
+    whole_numbers(restarts=(restarts, 1), max_sweeps=(max_sweeps, 1))
     if not tol >= 0:
         raise ValueError(f"tol is {tol!r}; it must be a number >= 0")
     began, interrupted = time.perf_counter(), False
@@ -96,7 +100,7 @@ def run(
     with bar(restarts * max_sweeps, f"icm, {restarts} start(s)", progress) as ticker:
         for restart in range(restarts):
             stream = Stream.of(seed, [restart])
-            state = begin(model, X, stream, init)
+            state = begin(model, X, stream, init, restart)
             lp, reached = torch.tensor([-torch.inf], dtype=torch.float64), False
             try:
                 while state.sweep <= max_sweeps and not reached:
@@ -119,7 +123,8 @@ def run(
     draws = {site: torch.stack([mode[site] for mode in modes]) for site in ("W", "H", "sigma2")}
     dead = dead_components(draws["W"][:, 0], draws["H"][:, 0])
     _warn(converged, dead, interrupted, tol, max_sweeps)
-    flat = any(bool((model.prior(site).linear == 0).any()) for site in ("W", "H"))
+    priors = [model.prior(site) for site in ("W", "H")]
+    flat = any(bool(((prior.linear == 0) & (prior.precision == 0)).any()) for prior in priors)
     return Posterior(
         draws=draws,
         stats={"lp": torch.stack(lps)},

@@ -9,8 +9,9 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
+from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
-from ppnmf.inference.gibbs import SITES, _check_counts
+from ppnmf.inference.gibbs import SITES
 from ppnmf.inference.sweep import misfit
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -42,7 +43,7 @@ def run(
     """
     if not isinstance(model, Conjugate):
         raise TypeError(f"nuts needs W, H and sigma2 to be random; in {getattr(model, 'name', model)} they are not all")
-    _check_counts(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
+    whole_numbers(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
     model.require_proper()
     began = time.perf_counter()
     samples: list[dict[str, Tensor]] = []

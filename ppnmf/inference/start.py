@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference.sweep import misfit
 from ppnmf.kernels import kernels_for
 from ppnmf.nndsvd import nndsvd
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Matrix
 from ppnmf.rng import Site, Stream
+from ppnmf.threads import single_threaded
 
 __all__ = ["Start", "start"]
 
@@ -21,30 +23,37 @@ Start = str | Mapping[str, Any] | Posterior
 JITTER = 0.5  # standard deviation of the logarithm that sets chains started by nndsvd apart
 
 
-def start(model: Conjugate, X: Matrix, stream: Stream, init: Start = "scaled") -> dict[str, Tensor]:
+def start(
+    model: Conjugate, X: Matrix, stream: Stream, init: Start = "scaled", chains: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     """Starting values W (C, N, K), H (C, K, D), sigma2 (C,), one chain a key of the stream.
 
     Args:
         init: "scaled": exponential draws scaled so that W @ H has X's mean; "prior": draws from the prior; "nndsvd":
             Boutsidis and Gallopoulos (2008), jittered per chain; a dict of arrays (N, K), (K, D), () or with a leading
             chain axis, where sigma2 may be left out; or a Posterior, whose last draws are taken, chain by chain.
+        chains: the numbers of these chains among those of the run, by which values given per chain are taken (in turn,
+            where there are fewer of them); 0, 1, 2 ... by default.
 
     Raises:
         ValueError: an unknown name, or values of the wrong shape, or negative or not finite ones.
     """
-    if isinstance(init, Posterior):
-        last = {site: init._kept(site)[:, -1] for site in ("W", "H", "sigma2")}
-        turn = torch.arange(len(stream)) % init.chains
-        params = _given(model, X, stream, {site: values[turn] for site, values in last.items()})
-    elif isinstance(init, Mapping):
-        params = _given(model, X, stream, init)
-    elif isinstance(init, str) and init in STARTS:
-        params = STARTS[init](model, X, stream)
-    else:
-        raise ValueError(f"init is {init!r}; give {', '.join(map(repr, STARTS))}, a dict with W and H, or a Posterior")
-    if "sigma2" not in params:
-        params["sigma2"] = noise_mode(model, X, misfit(X, params["W"], params["H"])).to(X.dtype)
-    return params
+    numbers = list(range(len(stream))) if chains is None else list(chains)
+    with single_threaded():
+        if isinstance(init, Posterior):
+            last = {site: init._kept(site)[:, -1] for site in ("W", "H", "sigma2")}
+            params = _given(model, X, numbers, last)
+        elif isinstance(init, Mapping):
+            params = _given(model, X, numbers, init)
+        elif isinstance(init, str) and init in STARTS:
+            params = STARTS[init](model, X, stream)
+        else:
+            raise ValueError(
+                f"init is {init!r}; give {', '.join(map(repr, STARTS))}, a dict with W and H, or a Posterior"
+            )
+        if "sigma2" not in params:
+            params["sigma2"] = noise_mode(model, X, misfit(X, params["W"], params["H"])).to(X.dtype)
+        return params
 
 
 def noise_mode(model: Conjugate, X: Matrix, sum_of_squares: Tensor) -> Tensor:
@@ -62,7 +71,9 @@ def _exponential(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tenso
 def _prior(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     draws = {}
     for site, unit in _exponential(model, X, stream).items():
-        draws[site] = model.prior(site).survival_inverse((-unit).exp()).to(X.dtype)
+        prior = model.prior(site)
+        there = RectifiedNormal(prior.precision.to(X.device), prior.linear.to(X.device), validate_args=False)
+        draws[site] = there.survival_inverse((-unit).exp()).to(X.dtype)
     scale = torch.full((len(stream),), model.noise_scale, dtype=torch.float64, device=X.device)
     draws["sigma2"] = kernels_for(X.device).inverse_gamma(model.noise_shape, scale, stream, 0).to(X.dtype)
     return draws
@@ -82,7 +93,7 @@ def _nndsvd(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     return {"W": (W * jitter[:, :N]).to(X.dtype), "H": (H * jitter[:, N:].mT).to(X.dtype)}
 
 
-def _given(model: Conjugate, X: Matrix, stream: Stream, values: Mapping[str, Any]) -> dict[str, Tensor]:
+def _given(model: Conjugate, X: Matrix, chains: list[int], values: Mapping[str, Any]) -> dict[str, Tensor]:
     N, D = X.shape
     shapes: dict[str, tuple[int, ...]] = {"W": (N, model.rank), "H": (model.rank, D), "sigma2": ()}
     unknown, absent = set(values) - set(shapes), {"W", "H"} - set(values)
@@ -93,18 +104,15 @@ def _given(model: Conjugate, X: Matrix, stream: Stream, values: Mapping[str, Any
         given = torch.as_tensor(value, dtype=X.dtype, device=X.device)
         wanted = shapes[site]
         if given.shape == wanted:
-            given = given.expand(len(stream), *wanted)
-        if given.shape != (len(stream), *wanted):
+            given = given[None]
+        if given.shape[1:] != wanted or len(given) == 0:
             raise ValueError(
-                f"init's {site} has shape {tuple(given.shape)}; give {wanted}, or {(len(stream), *wanted)} with a value a chain"
+                f"init's {site} has shape {tuple(given.shape)}; give {wanted}, or a leading axis with a value a chain"
             )
-        if (
-            not bool(given.isfinite().all())
-            or bool((given < 0).any())
-            or (site == "sigma2" and bool((given == 0).any()))
-        ):
+        zero = site == "sigma2" and bool((given == 0).any())
+        if not bool(given.isfinite().all()) or bool((given < 0).any()) or zero:
             raise ValueError(f"init's {site} has entries that are negative, zero where it must not be, or not finite")
-        params[site] = given.clone()
+        params[site] = given[torch.tensor(chains) % len(given)]
     return params
 
 

@@ -12,6 +12,7 @@ import torch
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
+from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.models.pae_nmf import PAENMF, analytic_elbo, weibull_moments
 from ppnmf.posterior import Posterior
@@ -75,7 +76,7 @@ def run(
     """
     _check(model, X, steps, batch_size, draws, learning_rate, objective, tol)
     start = time.perf_counter()
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model).to(dtype=X.dtype, device=X.device)
     with single_threaded(), forked(seed, X.device):  # the sampled objective draws through Pyro
         if not model.is_initialised:
             model.initialise(X, seed)
@@ -258,9 +259,7 @@ def _check(
         raise ValueError(
             f"X has {X.shape[1]} columns and the model has weights for {model.H.shape[1]}; start from a new model"
         )
-    for name, count in (("steps", steps), ("draws", draws), ("batch_size", 1 if batch_size is None else batch_size)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < (name != "steps"):
-            raise ValueError(f"{name} is {count!r}; it must be a whole number >= {int(name != 'steps')}")
+    whole_numbers(steps=(steps, 0), draws=(draws, 1), batch_size=(1 if batch_size is None else batch_size, 1))
     if not 0 < learning_rate < math.inf or not 0 <= tol < math.inf:
         raise ValueError(
             f"learning_rate is {learning_rate!r} and tol {tol!r}; one must be positive, the other not negative"

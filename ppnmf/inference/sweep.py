@@ -19,7 +19,7 @@ from ppnmf.protocols import Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_map, single_threaded
 
-__all__ = ["Swept", "misfit", "sweep_factors"]
+__all__ = ["Swept", "exponential_rates", "misfit", "sweep_factors"]
 
 Natural = tuple[Tensor, Tensor]
 Prior = Callable[[str], RectifiedNormal]
@@ -107,7 +107,7 @@ def _update_H(
     def update(task: tuple[int, slice]) -> Tensor:
         g, rows = task
         mine = tuple(natural[rows] if natural.shape[0] > 1 else natural for natural in natural_H)
-        own = Q[groups[g]] if Q.ndim < P.ndim else Q[groups[g], rows]
+        own = Q[groups[g]] if Q.ndim == P.ndim else Q[groups[g], rows]  # one for all rows, or one each
         part = Statistics(P[groups[g], rows], own)
         return kernels.half_sweep(Ht[groups[g], rows], part, mine, _address(draw, groups[g], Site.H), rows.start, first)
 
@@ -140,6 +140,14 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
 
 def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+
+def exponential_rates(prior: Prior, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """The rates of W's and H's priors, broadcastable to (N, K) and (K, D); None where they are not exponential."""
+    W, H = prior("W"), prior("H")
+    if bool((W.precision > 0).any()) or bool((H.precision > 0).any()):
+        return None
+    return -W.linear.to(device), -H.linear.to(device)
 
 
 def _natural(prior: RectifiedNormal, device: torch.device) -> Natural:

@@ -13,6 +13,7 @@ import torch
 from pyro.distributions import InverseGamma
 from torch import Tensor
 
+from ppnmf.checks import whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels.reference import column
@@ -53,8 +54,7 @@ class ExponentialGaussian:
     accepts_negative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"rank is {self.rank!r}; it must be a whole number >= 1")
+        object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
         object.__setattr__(self, "rate_W", _rate("rate_W", self.rate_W, self.rank, axis=1))
         object.__setattr__(self, "rate_H", _rate("rate_H", self.rate_H, self.rank, axis=0))
         for field in ("noise_shape", "noise_scale"):
@@ -88,10 +88,11 @@ class ExponentialGaussian:
         """The generative story. X (N, D) is observed where `mask` is True; with X None, X of `shape` is drawn.
 
         Raises:
-            ValueError: neither X nor shape is given, or a rate is zero (the prior is improper).
+            ValueError: neither X nor shape is given, a rate is zero (the prior is improper), or rates do not fit X.
         """
         self.require_proper()
         (N, D), like = _shape_of(X, shape)
+        self.require_fits((N, D))
         rate_W, rate_H = (self.rate(site).to(like) for site in ("W", "H"))
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
         sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
@@ -135,6 +136,15 @@ class ExponentialGaussian:
             if bool((self.rate(site) == 0).any()):
                 raise ValueError(
                     f"rate_{site} is 0 somewhere: that prior is improper, and only icm can use it; give a positive rate"
+                )
+
+    def require_fits(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when rates per entry are not for X of this shape (N, D)."""
+        for site, axis, what in (("W", 0, "rows"), ("H", 1, "columns")):
+            given, size = self.rate(site).shape[axis], shape[axis]
+            if given not in (1, size):
+                raise ValueError(
+                    f"rate_{site} is for {given} {what} and X has {size}; give a rate for each, or one for all"
                 )
 
     def log_prior(self, params: Params) -> Tensor:
@@ -182,7 +192,7 @@ class ExponentialGaussian:
 
 def _rate(name: str, rate: Any, rank: int, axis: int) -> Rate:
     """A number, or a float64 tensor with one or two axes, checked."""
-    values = torch.as_tensor(rate, dtype=torch.float64)
+    values = torch.as_tensor(rate, dtype=torch.float64).clone()  # the model is a value: its caller's array may change
     if values.ndim > 2 or (values.ndim > 0 and values.shape[axis if values.ndim == 2 else 0] != rank):
         wanted = "(N, K)" if axis == 1 else "(K, D)"
         raise ValueError(f"{name} has shape {tuple(values.shape)}; give a number, (K,) or {wanted} with K = {rank}")

@@ -17,7 +17,8 @@ from torch.distributions import Weibull, kl_divergence
 from torch.nn.functional import softplus
 
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
-from ppnmf.data.matrix import Dense
+from ppnmf.checks import whole_number
+from ppnmf.data.matrix import Dense, as_mask, as_tensor
 from ppnmf.nndsvd import leading_singular, nndsvd
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
@@ -109,11 +110,9 @@ class PAENMF(nn.Module):
 
     def __init__(self, rank: int, sigma2: float | None = None, encoder: str | Sequence[int] = "linear") -> None:
         super().__init__()
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank is {rank!r}; it must be a whole number >= 1")
         if sigma2 is not None and not 0 < float(sigma2) < math.inf:
             raise ValueError(f"sigma2 is {sigma2!r}; it must be a positive number, or None to learn it")
-        self.rank = rank
+        self.rank = whole_number("rank", rank, 1)
         self.fixed_sigma2 = None if sigma2 is None else float(sigma2)
         self.widths = _widths(encoder)
 
@@ -175,14 +174,20 @@ class PAENMF(nn.Module):
 
         Raises:
             RuntimeError: the module has no weights yet.
-            ValueError: X has another number of columns, or an observed entry that is not finite.
+            ValueError: X is no matrix, has another number of columns, or an observed entry that is negative or not
+                finite; the mask does not fit.
         """
-        values = self._cast(X)
-        observed = None if mask is None else torch.as_tensor(mask, device=values.device)
+        values = self._cast(as_tensor(X))
+        if values.ndim != 2:
+            raise ValueError(
+                f"X has shape {tuple(values.shape)}; rows (N, D) are needed: pass X[None] for a single one"
+            )
         self._shape_of(values, None)
-        values, observed = _observed(values, observed, None)
+        values, observed = _observed(values, None if mask is None else as_mask(mask, values), None)
         if not bool(values.isfinite().all()):
             raise ValueError("X has entries that are not finite; hide them with a mask (True where observed)")
+        if bool((values < 0).any()):
+            raise ValueError(f"X has {int((values < 0).sum())} negative entries; {self.name} needs data >= 0")
         return self.posterior(self.coordinates(values, observed))
 
     @torch.no_grad()

@@ -11,19 +11,22 @@ X = np.arange(12.0).reshape(3, 4)
 SEEN = np.array([[True, True, False, True], [True, False, True, True], [False, True, True, True]])
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        X,
-        torch.from_numpy(X),
-        X.astype(int),
-        scipy.sparse.csr_matrix(X),
-        scipy.sparse.csc_array(X),
-        X.tolist(),
-        X[:, ::-1][:, ::-1],
-    ],
-    ids=["numpy", "torch", "integers", "csr", "csc array", "lists", "negative strides"],
-)
+KINDS = {
+    "numpy": X,
+    "torch": torch.from_numpy(X),
+    "integers": X.astype(int),
+    "big-endian": X.astype(">f8"),
+    "long double": X.astype(np.longdouble),
+    "torch sparse": torch.from_numpy(X).to_sparse(),
+    "a Dense": as_matrix(X),
+    "csr": scipy.sparse.csr_matrix(X),
+    "csc array": scipy.sparse.csc_array(X),
+    "lists": X.tolist(),
+    "negative strides": X[:, ::-1].copy()[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("given", KINDS.values(), ids=KINDS)
 def test_every_kind_of_input_gives_the_same_matrix(given):
     data = as_matrix(given)
     assert data.dtype == torch.float64 and data.shape == (3, 4) and data.mask is None
@@ -60,6 +63,9 @@ def test_a_read_only_array_is_taken_and_nothing_is_written_to_the_input():
         (X, {"mask": SEEN.astype(int)}, "booleans are needed"),
         (X, {"mask": np.zeros_like(SEEN)}, "no entry of X is observed"),
         (X, {"missing": "zero"}, "missing is 'zero'"),
+        (np.ma.masked_greater(X, 5), {}, "X is a masked array"),
+        ((1e-22 * X).astype(np.float32), {}, "pass it in double precision"),
+        ((1e22 * X).astype(np.float32), {}, "pass it in double precision"),
         (np.where(X == 5, np.nan, X), {"mask": X != 6}, "X has 1 NaN entries"),
     ],
 )
@@ -111,7 +117,24 @@ def test_statistics_over_blocks_are_the_sums_they_stand_for(mask, monkeypatch):
     assert float(misfit[0]) == pytest.approx((((X - W @ H) * seen) ** 2).sum())
 
 
-def test_hiding_cells_and_transposing_keep_the_data():
+def test_hidden_cells_are_missing():
     data = as_matrix(X, SEEN).hide(torch.from_numpy(X != 0))
     assert data.n_observed == 8 and float(data.values[0, 0]) == 0
-    assert torch.equal(data.transposed().values, data.values.T) and torch.equal(data.transposed().mask, data.mask.T)
+
+
+def test_a_mask_given_with_a_dense_hides_more():
+    both = as_matrix(as_matrix(X, SEEN), X != 3)
+    assert torch.equal(both.mask, torch.from_numpy(SEEN & (X != 3)))
+
+
+def test_sums_do_not_depend_on_the_number_of_threads():
+    big = torch.rand(1797, 640, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            data = as_matrix(big, big > 0.1)
+            found.append((data.mean(), data.variance(), data.sum_of_squares, data.column_means().tolist()))
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]

@@ -135,8 +135,8 @@ def test_heldout_alone_has_no_probability_and_less_is_better():
         ({"method": "guess"}, ValueError, "method is 'guess'; there are chib, heldout"),
         ({"method": []}, ValueError, "method is empty"),
         ({"ranks": []}, ValueError, "give whole numbers >= 1"),
-        ({"ranks": [0, 1]}, ValueError, "give whole numbers >= 1"),
-        ({"ranks": [1.5]}, ValueError, "give whole numbers >= 1"),
+        ({"ranks": [0, 1]}, ValueError, "a rank is 0; it must be a whole number"),
+        ({"ranks": [1.5]}, ValueError, "a rank is 1.5; it must be a whole number"),
         (
             {"method": ["chib", "heldout"], "sweeps": 3},
             TypeError,
@@ -147,3 +147,18 @@ def test_heldout_alone_has_no_probability_and_less_is_better():
 def test_select_rank_refuses(options, kind, sentence):
     with pytest.raises(kind, match=sentence):
         ppnmf.select_rank(ExponentialGaussian(1), torch.ones(4, 3), progress=False, **options)
+
+
+def test_a_method_that_fails_at_every_rank_leaves_the_table_readable():
+    X = drawn(8, 6, 2)[0]
+    table = ppnmf.select_rank(
+        ExponentialGaussian(2),
+        X,
+        ranks=[1, 2],
+        method=["heldout", "chib"],
+        replicates=1,
+        draws=5,
+        warmup=5,
+        progress=False,
+    )
+    assert table.probability is None and "failed by chib" in str(table) and table.to_dict()["best"] in (1, 2)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import ppnmf
+from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference import gibbs
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
@@ -114,6 +115,69 @@ def test_hidden_cells_are_predicted():
     assert float((W @ H)[~mask].var()) > 2
 
 
+@pytest.mark.parametrize(
+    "shape", [(12, 1, 1), (12, 1, 2), (1, 9, 2), (12, 7, 9), (7, 12, 9), (20, 1500, 3), (1500, 20, 3)]
+)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.filterwarnings("ignore:rank .* is above", "ignore:.* have nothing observed", "ignore:icm:UserWarning")
+def test_every_shape_gives_the_reference_s_chain(shape, masked, monkeypatch):
+    """Fewer columns than components, more than go through a kernel at once, a single row or column."""
+    N, D, K = shape
+    wide = drawn(N, D, K, rate=0.3, noise=0.5)[0].abs()
+    mask = (torch.arange(N * D) % 7 != 3).reshape(N, D) if masked else None
+    options = {"mask": mask, "draws": 2, "warmup": 0, "chains": 2}
+    compiled = ppnmf.fit(ExponentialGaussian(K), wide, **options)
+    modes = ppnmf.fit(ExponentialGaussian(K), wide, method="icm", mask=mask, restarts=1, tol=1e-3)
+    assert all(bool(values.isfinite().all()) for values in (*compiled.draws.values(), *modes.draws.values()))
+    monkeypatch.setenv("PPNMF_KERNEL", "reference")
+    reference = ppnmf.fit(ExponentialGaussian(K), wide, **options)
+    for site in compiled.draws:
+        torch.testing.assert_close(compiled.draws[site], reference.draws[site], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("init", ["scaled", "prior", "nndsvd"])
+def test_starts_do_not_depend_on_the_number_of_threads(init):
+    large = drawn(900, 700, 4, rate=0.3, noise=0.5)[0].abs()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            model = ExponentialGaussian.scaled_to(large, 4)
+            found.append((model.noise_scale, ppnmf.fit(model, large, init=init, draws=1, warmup=0, chains=1)))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0][0] == found[1][0] and same(found[0][1], found[1][1])
+
+
+def test_rates_per_entry_must_fit_the_data():
+    with pytest.raises(ValueError, match="rate_W is for 4 rows and X has 30"):
+        ppnmf.fit(ExponentialGaussian(3, rate_W=torch.ones(4, 3)), X)
+    with pytest.raises(ValueError, match="rate_H is for 7 columns and X has 20"):
+        ppnmf.fit(ExponentialGaussian(3, rate_H=torch.ones(3, 7)), X, method="icm")
+
+
+def test_numpy_s_whole_numbers_are_whole_numbers(tmp_path):
+    post = ppnmf.fit(
+        ExponentialGaussian(np.int64(2)), X, draws=np.int64(3), warmup=np.int32(0), chains=1, seed=np.int64(4)
+    )
+    assert post.n_draws == 3 and ppnmf.Posterior.load(post.save(tmp_path / "fit.nc")).seed == 4
+
+
+def test_a_model_s_rates_are_its_own():
+    rate = torch.ones(3, dtype=torch.float64)
+    model = ExponentialGaussian(3, rate)
+    rate[0] = 7.0
+    assert float(model.rate_W[0]) == 1.0
+
+
+def test_the_moves_are_refused_where_the_priors_are_not_exponential(monkeypatch):
+    half_normal = RectifiedNormal(torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    monkeypatch.setattr(ExponentialGaussian, "prior", lambda self, site: half_normal)
+    with pytest.raises(TypeError, match="the moves need exponential priors"):
+        ppnmf.fit(ExponentialGaussian(3), X, **QUICK)
+    ppnmf.fit(ExponentialGaussian(3), X, moves=False, **QUICK)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_type_of_x_is_the_type_of_the_draws(dtype):
     post = ppnmf.fit(MODEL, X.to(dtype), draws=200, warmup=200, chains=2)
@@ -150,7 +214,7 @@ def test_chains_start_apart():
         ({"seed": -3}, "seed is -3"),
         ({"init": "best"}, "init is 'best'; give 'scaled'"),
         ({"init": {"W": W}}, "it needs W and H"),
-        ({"init": {"W": W, "H": H.T}}, r"init's H has shape \(20, 3\)"),
+        ({"init": {"W": W, "H": H.T}}, r"init's H has shape \((1, )?20, 3\)"),
         ({"init": {"W": -W, "H": H}}, "init's W has entries that are negative"),
         ({"method": "magic"}, "method is 'magic'; there are gibbs"),
     ],

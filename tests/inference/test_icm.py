@@ -106,3 +106,16 @@ def test_leukaemia_reaches_the_published_error_at_three_ranks(real_data):
         error = mode.squared_error()
         assert floor < error and float(f"{error:.5g}") == pytest.approx(wanted, abs=0.0051), (rank, error)
         assert mode.attrs["dead_components"] == [0] and mode.attrs["converged"] == [True]
+
+
+def test_each_restart_takes_its_own_start():
+    model = ExponentialGaussian(3, 0.3, 0.3)
+    chains = ppnmf.fit(model, X, draws=5, warmup=5, chains=3)
+    from_chains = ppnmf.fit(model, X, method="icm", restarts=3, init=chains, max_sweeps=3, tol=1.0)
+    assert len(from_chains.stats["lp"].unique()) == 3
+    last = {site: chains.draws[site][:, -1] for site in ("W", "H")}
+    by_hand = ppnmf.fit(
+        model, X, method="icm", restarts=1, init={s: v[2] for s, v in last.items()}, max_sweeps=3, tol=1.0
+    )
+    from_dict = ppnmf.fit(model, X, method="icm", restarts=3, init=last, max_sweeps=3, tol=1.0)
+    assert torch.equal(from_dict.draws["W"][2], by_hand.draws["W"][0])

@@ -12,6 +12,7 @@ from pyro.infer import MCMC, NUTS, Predictive, TraceMeanField_ELBO
 from scipy import integrate, stats
 from torch.distributions import Weibull, kl_divergence
 
+import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.models.pae_nmf import LEAST, MOST, PAENMF, analytic_elbo, weibull_moments
 
@@ -275,7 +276,7 @@ def test_concentration_and_scale_stay_in_their_bounds():
     X, _ = problem()
     model = started(X.float())
     for size in (1e-3, 1.0, 1e6):
-        guide = model.encode(torch.randn(50, D, generator=torch.Generator().manual_seed(0)) * size)
+        guide = model.encode(torch.randn(50, D, generator=torch.Generator().manual_seed(0)).abs() * size)
         assert (guide.concentration >= LEAST).all()
         assert (guide.concentration <= MOST).all()
         assert (guide.scale > 0).all()
@@ -323,3 +324,27 @@ def test_bad_input_gets_its_sentence():
         model.encode(torch.ones(2, 8))
     with pytest.raises(ValueError, match="not finite"):
         model.encode(torch.full((2, D), torch.nan))
+
+
+@pytest.mark.parametrize(
+    "rows,mask,sentence",
+    [
+        (torch.ones(6), None, r"pass X\[None\]"),
+        (-torch.ones(2, 6), None, "12 negative entries"),
+        (torch.full((2, 6), torch.nan), None, "not finite"),
+        (torch.ones(2, 6), torch.ones(6, dtype=torch.bool), "mask has shape"),
+        (torch.ones(2, 6), torch.ones(2, 6, dtype=torch.int64), "booleans are needed"),
+    ],
+)
+def test_bad_rows_to_encode_get_their_sentence(rows, mask, sentence):
+    model = PAENMF(2).initialise(as_matrix(torch.rand(9, 6, generator=torch.Generator().manual_seed(0))))
+    assert model.encode(torch.ones(2, 6)).scale.shape == (2, 2)
+    with pytest.raises(ValueError, match=sentence):
+        model.encode(rows, mask)
+
+
+def test_training_on_takes_data_of_another_type():
+    X = torch.rand(20, 6, generator=torch.Generator().manual_seed(0))
+    first = ppnmf.fit(PAENMF(2), X, method="svi", steps=5, draws=2)
+    second = ppnmf.fit(first.model, X.double(), method="svi", steps=5, draws=2)
+    assert second.draws["W"].dtype == torch.float64 and first.model.H.dtype == torch.float32

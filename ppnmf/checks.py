@@ -1,0 +1,25 @@
+"""Checks of arguments that many functions share; each answers in one sentence."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+__all__ = ["whole_number", "whole_numbers"]
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value` as an int. Raises ValueError when it is not a whole number (NumPy's are) or below `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number >= {least}")
+    return number
+
+
+def whole_numbers(**values: tuple[Any, int]) -> None:
+    """Check several: name=(value, least)."""
+    for name, (value, least) in values.items():
+        whole_number(name, value, least)
