@@ -36,3 +36,4 @@ lint: $(VENV)/.installed
 
 clean:
 	rm -rf .venv demo
+	find ppnmf -name '*.nb[ic]' -delete  # compiled kernels: Numba does not see a change in a module they inline

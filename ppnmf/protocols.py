@@ -103,6 +103,11 @@ class Statistics(NamedTuple):
     P: Tensor  # (C, R, K)
     Q: Tensor  # (C, K, K), shared by the rows, or (C, R, K, K)
 
+    def weighted(self, weight: Tensor) -> Statistics:
+        """Both times β / σ² (C,), as a conditional wants them."""
+        w = weight[..., None, None]
+        return Statistics(self.P * w, self.Q * (w if self.Q.ndim == self.P.ndim else w[..., None]))
+
 
 class Matrix(Protocol):
     """Data X (N, D), read by row blocks whose borders depend on the shape alone."""

@@ -303,9 +303,8 @@ def conditionals(problem: Problem, site: str, params: Params, components: list[i
 def weighted(problem: Problem, site: str, params: Params) -> Statistics:
     """What X and the other factor tell about a factor, over σ²."""
     X, every = problem.X, range(problem.X.shape[0])
-    P, Q = X.row_statistics(every, X.prepare(params["H"])) if site == "W" else X.column_statistics(every, params["W"])
-    weight = (1 / params["sigma2"])[..., None, None]
-    return Statistics(P * weight, Q * (weight if Q.ndim == P.ndim else weight[..., None]))
+    told = X.row_statistics(every, X.prepare(params["H"])) if site == "W" else X.column_statistics(every, params["W"])
+    return told.weighted(1 / params["sigma2"])
 
 
 def ordered_like(reference: Params, params: Params, classes: list[int], first: int = 0) -> dict[str, Tensor]:

@@ -226,7 +226,7 @@ def select_rank(
         X: data (N, D), as in `ppnmf.fit`, with `mask` and `missing`.
         ranks: the ranks to try.
         method: "chib", "heldout", or a list of them; the first one decides `best`.
-        n_jobs: ranks worked on at once, in processes, by joblib (`joblib.parallel_config` chooses another backend); the
+        n_jobs: ranks worked on at once, in processes, by joblib; the
             numbers are the same for any. It pays when a rank takes longer than a process takes to start.
         options: those of the methods (`ppnmf.evidence.chib.run`, `ppnmf.evidence.heldout.run`): draws, warmup,
             replicates, folds, ...; each goes to every method that has it.

@@ -43,7 +43,7 @@ def run(
     """
     if not isinstance(model, Conjugate):
         raise TypeError(f"nuts needs W, H and sigma2 to be random; in {getattr(model, 'name', model)} they are not all")
-    whole_numbers(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
+    whole_numbers(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1), max_tree_depth=(max_tree_depth, 1))
     model.require_proper()
     began = time.perf_counter()
     samples: list[dict[str, Tensor]] = []

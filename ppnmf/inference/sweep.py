@@ -70,11 +70,11 @@ def _update_W(
     def update(task: tuple[int, range]) -> tuple[Tensor, Statistics]:
         g, rows = task
         block = slice(rows.start, rows.stop)
-        P, Q = X.row_statistics(rows, shared[g])
+        told = X.row_statistics(rows, shared[g])
         mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in natural_W)
         F = kernels.half_sweep(
             W[groups[g], block],
-            _weighted(P, Q, weight[groups[g]]),
+            told.weighted(weight[groups[g]]),
             mine,
             _address(draw, groups[g], Site.W),
             block.start,
@@ -102,7 +102,7 @@ def _update_H(
 ) -> Tensor:
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in _natural(prior("H"), H.device))
     groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
-    P, Q = _weighted(*statistics, weight)
+    P, Q = statistics.weighted(weight)
 
     def update(task: tuple[int, slice]) -> Tensor:
         g, rows = task
@@ -162,11 +162,6 @@ def _groups(F: Tensor, X: Matrix) -> list[slice]:
 
 def _address(draw: tuple[Stream, int] | None, group: slice, site: Site) -> tuple[Stream, int, Site] | None:
     return None if draw is None else (Stream(draw[0].keys[group]), draw[1], site)
-
-
-def _weighted(P: Tensor, Q: Tensor, weight: Tensor) -> Statistics:
-    w = weight[:, None, None]
-    return Statistics(P * w, Q * (w if Q.ndim == P.ndim else w[..., None]))
 
 
 def _add(a: Statistics, b: Statistics) -> Statistics:

@@ -17,7 +17,7 @@ from ppnmf.checks import whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels.reference import column
-from ppnmf.protocols import Matrix, Params, Statistics
+from ppnmf.protocols import Matrix, Params
 
 __all__ = ["ExponentialGaussian"]
 
@@ -178,16 +178,12 @@ class ExponentialGaussian:
             return InverseGamma(self.noise_shape + power * X.n_observed / 2, self.noise_scale + power * misfit / 2)
         if component is None:
             raise ValueError(f"a component is needed for the conditional of {site!r}")
+        prior = self.prior(site)
         if site == "W":
-            F, (P, Q), prior = W, X.row_statistics(every, X.prepare(H)), self.prior("W")
-            natural = (prior.precision, prior.linear)
+            F, told, natural = W, X.row_statistics(every, X.prepare(H)), (prior.precision, prior.linear)
         else:
-            F, (P, Q), prior = H.mT, X.column_statistics(every, W), self.prior("H")
-            natural = (prior.precision.mT, prior.linear.mT)
-        weight = (power / sigma2)[..., None, None]
-        return column(
-            component, F, Statistics(P * weight, Q * (weight if Q.ndim == P.ndim else weight[..., None])), natural
-        )
+            F, told, natural = H.mT, X.column_statistics(every, W), (prior.precision.mT, prior.linear.mT)
+        return column(component, F, told.weighted(power / sigma2), natural)
 
 
 def _rate(name: str, rate: Any, rank: int, axis: int) -> Rate:
