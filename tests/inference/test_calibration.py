@@ -130,7 +130,7 @@ def half_sweep_with_rate_over_sigma2(state):
         each = []
         for c in range(len(F)):
             wrong = (prior[0], prior[1] / state.params["sigma2"][c])
-            own, stream = Statistics(statistics.P[c : c + 1], statistics.Q[c : c + 1]), draw[0].chain(c)
+            own, stream = Statistics(statistics.P[c : c + 1], statistics.Q[c : c + 1]), Stream(draw[0].keys[c : c + 1])
             each.append(cpu.half_sweep(F[c : c + 1], own, wrong, (stream, *draw[1:]), first_row, first))
         return torch.cat(each)
 
