@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["whole_number", "whole_numbers"]
+__all__ = ["known_options", "whole_number", "whole_numbers"]
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
@@ -23,3 +25,12 @@ def whole_numbers(**values: tuple[Any, int]) -> None:
     """Check several: name=(value, least)."""
     for name, (value, least) in values.items():
         whole_number(name, value, least)
+
+
+def known_options(method: str, run: Callable[..., Any], options: Iterable[str]) -> None:
+    """Raise TypeError when a method's `run` lacks one of the options, and say which it has."""
+    allowed = inspect.signature(run).parameters
+    unknown = [name for name in options if name not in allowed]
+    if unknown:
+        own = [name for name in allowed if name not in ("model", "X", "seed", "progress")]
+        raise TypeError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(own)}")

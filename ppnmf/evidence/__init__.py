@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ppnmf.checks import known_options
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.estimate import Evidence
 from ppnmf.inference import check
@@ -54,11 +54,7 @@ def log_evidence(
         TypeError: the model has no full conditionals, or the method no such option.
     """
     run = method_named(method)
-    allowed = inspect.signature(run).parameters
-    unknown = [name for name in options if name not in allowed]
-    if unknown:
-        own = [name for name in allowed if name not in ("model", "X", "seed", "progress")]
-        raise TypeError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(own)}")
+    known_options(method, run, options)
     data = as_matrix(X, mask, missing)
     check(model, data)
     evidence = run(model, data, seed=seed, replicates=replicates, progress=progress, **options)

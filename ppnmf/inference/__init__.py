@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppnmf.checks import whole_number
+from ppnmf.checks import known_options, whole_number
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Model
@@ -57,11 +56,7 @@ def fit(
         TypeError: the model lacks what the method needs, or the method has no such option.
     """
     run = method_named(method)
-    allowed = inspect.signature(run).parameters
-    unknown = [name for name in options if name not in allowed]
-    if unknown:
-        own = [name for name in allowed if name not in ("model", "X", "seed", "progress")]
-        raise TypeError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(own)}")
+    known_options(method, run, options)
     if not isinstance(model, Model):
         raise TypeError(
             f"model is {model!r}; give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
