@@ -122,7 +122,12 @@ class Matrix(Protocol):
     def n_observed(self) -> int: ...
     @property
     def sum_of_squares(self) -> float:
-        """Σ x² over the observed entries."""
+        """Σ x² over the observed entries, each over its relative noise variance."""
+        ...
+
+    @property
+    def log_noise(self) -> float:
+        """Σ log v over the observed entries, v their known relative noise variances; 0 where all are 1."""
         ...
 
     def mean(self) -> float:

@@ -52,6 +52,10 @@ class Dense:
         with single_threaded():
             return float(sum(self.values[rows.start : rows.stop].double().square().sum() for rows in self.blocks))
 
+    @property
+    def log_noise(self) -> float:
+        return 0.0
+
     @cached_property
     def blocks(self) -> list[range]:
         N, D = self.shape

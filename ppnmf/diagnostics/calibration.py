@@ -121,6 +121,7 @@ class SideBySide:
     dtype = property(lambda self: self.each[0].dtype)
     device = property(lambda self: self.each[0].device)
     n_observed = property(lambda self: self.each[0].n_observed)
+    log_noise = property(lambda self: self.each[0].log_noise)
     blocks = property(lambda self: self.each[0].blocks)
 
     @cached_property

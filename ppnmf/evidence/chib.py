@@ -42,7 +42,7 @@ from ppnmf.distributions import RectifiedNormal
 from ppnmf.evidence.estimate import Evidence, priors_of
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
-from ppnmf.inference.sweep import misfit, sweep_factors
+from ppnmf.inference.sweep import log_joint, misfit, sweep_factors
 from ppnmf.kernels import kernels_for
 from ppnmf.kernels.reference import Natural, column
 from ppnmf.progress import bar
@@ -142,7 +142,8 @@ def run(
         explored = explore(problem, warmup, draws)
         state, of_short = short_ordinate(problem, explored.state, explored.point, burn, draws)
         of_long = long_ordinate(problem, state, explored.point, burn, draws)
-        estimates = log_joint(problem, explored.point) - (explored.log_ordinate + of_short + of_long)
+        joint = log_joint(model, X, explored.point, misfit(X, explored.point["W"], explored.point["H"]))
+        estimates = joint - (explored.log_ordinate + of_short + of_long)
     warnings, rhat = _doubts(explored.lp)
     return Evidence.combine(
         estimates.tolist(),
@@ -153,13 +154,6 @@ def run(
         warnings=warnings,
         attrs={"draws": draws, "warmup": warmup, "burn": burn, "seed": seed, "rhat": rhat},
     )
-
-
-def log_joint(problem: Problem, point: Params) -> Tensor:
-    """log p(X, θ*), shape (C,)."""
-    model, X = problem.model, problem.X
-    fit = model.log_likelihood(misfit(X, point["W"], point["H"]), point["sigma2"], X.n_observed)
-    return fit + model.log_prior(point)
 
 
 def explore(problem: Problem, warmup: int, draws: int) -> Explored:

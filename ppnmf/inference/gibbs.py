@@ -19,7 +19,7 @@ from torch import Tensor
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.inference.start import Start, start
-from ppnmf.inference.sweep import exponential_rates, sweep_factors
+from ppnmf.inference.sweep import exponential_rates, log_joint, sweep_factors
 from ppnmf.kernels import kernels_for
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -82,8 +82,7 @@ def step(
         W, H = kernels.scale_move(W, H, rates, stream, state.sweep)
         W, H = kernels.shear_move(W, H, rates, stream, state.sweep)
     params = {"W": W, "H": H, "sigma2": sigma2}
-    lp = model.log_likelihood(misfit, sigma2, X.n_observed) + model.log_prior(params)
-    return State(params, state.sweep + 1), Info(lp)
+    return State(params, state.sweep + 1), Info(log_joint(model, X, params, misfit))
 
 
 def run(

@@ -16,7 +16,7 @@ from ppnmf.data.matrix import Dense
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference.gibbs import Info, State
 from ppnmf.inference.start import Start, noise_mode, start
-from ppnmf.inference.sweep import exponential_rates, sweep_factors
+from ppnmf.inference.sweep import exponential_rates, log_joint, sweep_factors
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix
@@ -33,8 +33,7 @@ def step(model: Conjugate, state: State, X: Matrix) -> tuple[State, Info]:
     sigma2 = noise_mode(model, X, misfit)
     W, H = _balance(model, W, H)
     params = {"W": W, "H": H, "sigma2": sigma2.to(W.dtype)}
-    lp = model.log_likelihood(misfit, params["sigma2"], X.n_observed) + model.log_prior(params)
-    return State(params, state.sweep + 1), Info(lp)
+    return State(params, state.sweep + 1), Info(log_joint(model, X, params, misfit))
 
 
 def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start, restart: int = 0) -> State:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import SITES
-from ppnmf.inference.sweep import misfit
+from ppnmf.inference.sweep import log_joint, misfit
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate
@@ -62,7 +62,7 @@ def run(
     found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in SITES}
     found["sigma2"] = found["sigma2"].reshape(chains, draws)
     flat = {site: values.flatten(0, 1) for site, values in found.items()}
-    lp = model.log_likelihood(misfit(X, flat["W"], flat["H"]), flat["sigma2"], X.n_observed) + model.log_prior(flat)
+    lp = log_joint(model, X, flat, misfit(X, flat["W"], flat["H"]))
     return Posterior(
         draws=found,
         stats={"lp": lp.reshape(chains, draws)},

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels import kernels_for
-from ppnmf.protocols import Matrix, Params, Statistics
+from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_map, single_threaded
 
-__all__ = ["Swept", "exponential_rates", "misfit", "sweep_factors"]
+__all__ = ["Swept", "exponential_rates", "log_joint", "misfit", "sweep_factors"]
 
 Natural = tuple[Tensor, Tensor]
 Prior = Callable[[str], RectifiedNormal]
@@ -42,6 +42,7 @@ def sweep_factors(
     draw: tuple[Stream, int] | None,
     power: float = 1.0,
     first: tuple[int, int] = (0, 0),
+    passes: tuple[int, int] = (1, 1),
 ) -> Swept:
     """Update W's components and then H's, each from its conditional (or at its mode, where `draw` is None).
 
@@ -51,17 +52,25 @@ def sweep_factors(
         draw: the stream of the C chains, and the step.
         power: temperature β of the likelihood.
         first: the first component of W, and of H, that is updated; those before stay as they are.
+        passes: at the mode, how often W's components, and H's, are gone through with the same products of X.
     """
     with single_threaded():
         W, H = params["W"], params["H"]
         weight = (power / params["sigma2"]).to(W.dtype)
-        W, statistics = _update_W(prior, W, H, weight, X, draw, first[0])
-        H = _update_H(prior, H, statistics, weight, X, draw, first[1])
+        W, statistics = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
+        H = _update_H(prior, H, statistics, weight, X, draw, first[1], passes[1])
         return Swept(W, H, misfit(X, W, H, statistics))
 
 
 def _update_W(
-    prior: Prior, W: Tensor, H: Tensor, weight: Tensor, X: Matrix, draw: tuple[Stream, int] | None, first: int
+    prior: Prior,
+    W: Tensor,
+    H: Tensor,
+    weight: Tensor,
+    X: Matrix,
+    draw: tuple[Stream, int] | None,
+    first: int,
+    passes: int,
 ) -> tuple[Tensor, Statistics]:
     kernels, natural_W = kernels_for(W.device), _natural(prior("W"), W.device)
     groups = _groups(W, X)
@@ -72,14 +81,9 @@ def _update_W(
         block = slice(rows.start, rows.stop)
         told = X.row_statistics(rows, shared[g])
         mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in natural_W)
-        F = kernels.half_sweep(
-            W[groups[g], block],
-            told.weighted(weight[groups[g]]),
-            mine,
-            _address(draw, groups[g], Site.W),
-            block.start,
-            first,
-        )
+        F, told, address = W[groups[g], block], told.weighted(weight[groups[g]]), _address(draw, groups[g], Site.W)
+        for _ in range(passes):
+            F = kernels.half_sweep(F, told, mine, address, block.start, first)
         return F, X.column_statistics(rows, F)
 
     tasks = [(g, rows) for g in range(len(groups)) for rows in X.blocks]
@@ -99,6 +103,7 @@ def _update_H(
     X: Matrix,
     draw: tuple[Stream, int] | None,
     first: int,
+    passes: int,
 ) -> Tensor:
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in _natural(prior("H"), H.device))
     groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
@@ -108,8 +113,10 @@ def _update_H(
         g, rows = task
         mine = tuple(natural[rows] if natural.shape[0] > 1 else natural for natural in natural_H)
         own = Q[groups[g]] if Q.ndim == P.ndim else Q[groups[g], rows]  # one for all rows, or one each
-        part = Statistics(P[groups[g], rows], own)
-        return kernels.half_sweep(Ht[groups[g], rows], part, mine, _address(draw, groups[g], Site.H), rows.start, first)
+        F, part, address = Ht[groups[g], rows], Statistics(P[groups[g], rows], own), _address(draw, groups[g], Site.H)
+        for _ in range(passes):
+            F = kernels.half_sweep(F, part, mine, address, rows.start, first)
+        return F
 
     bands = [slice(start, min(start + ROWS_AT_ONCE, D)) for start in range(0, D, ROWS_AT_ONCE)]
     done = ordered_map(
@@ -136,6 +143,12 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
         2.0 * W[0].numel() * X.shape[1],
     )
     return reduce(torch.add, direct)
+
+
+def log_joint(model: Conjugate, X: Matrix, params: Params, sum_of_squares: Tensor) -> Tensor:
+    """log p(X, W, H, σ²) from the residual sum of squares, (C,)."""
+    log_likelihood = model.log_likelihood(sum_of_squares, params["sigma2"], X.n_observed) - X.log_noise / 2
+    return log_likelihood + model.log_prior(params)
 
 
 def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
