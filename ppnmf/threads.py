@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from functools import cache
+from threading import Lock
+from typing import Any, TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 
-__all__ = ["ordered_map", "single_threaded"]
+__all__ = ["allowed_threads", "ordered_map", "ordered_results", "single_threaded"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -26,20 +29,65 @@ os.register_at_fork(after_in_child=_workers.clear)  # threads do not survive a f
 _allowed: ContextVar[int] = ContextVar("threads that a map may use", default=1)  # 1 in the workers themselves
 
 
+class _OneBlasThread:
+    """SciPy's BLAS, which compiled products call, on one thread while anybody needs it so; the setting is the process's."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = Lock(), 0
+        self._limit: Any = None
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = Lock()  # whoever held it did not come along
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._limit = _blas().limit(limits=1, user_api="blas")
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    import scipy.linalg.cython_blas  # noqa: F401  # loads what is to be controlled
+
+    return ThreadpoolController()
+
+
+_one_blas_thread = _OneBlasThread()
+_inside: ContextVar[bool] = ContextVar("inside single_threaded", default=False)
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """torch's products on one thread each; as many tasks at once as torch had threads before."""
-    before = torch.get_num_threads()
-    if before == 1:
+    """The products of torch and of SciPy's BLAS on one thread each; as many tasks at once as torch had threads before."""
+    if _inside.get():
         yield
         return
-    torch.set_num_threads(1)
-    token = _allowed.set(before)
+    before = torch.get_num_threads()
+    _one_blas_thread.acquire()
+    inside, allowed = _inside.set(True), _allowed.set(before)
     try:
+        if before > 1:
+            torch.set_num_threads(1)
         yield
     finally:
-        _allowed.reset(token)
-        torch.set_num_threads(before)
+        if before > 1:
+            torch.set_num_threads(before)
+        _allowed.reset(allowed)
+        _inside.reset(inside)
+        _one_blas_thread.release()
+
+
+def allowed_threads() -> int:
+    """How many threads a map may use here."""
+    return _allowed.get()
 
 
 def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], operations: float) -> list[Result]:
@@ -48,10 +96,15 @@ def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], opera
     Args:
         operations: floating-point operations of one task, about.
     """
+    return list(ordered_results(function, tasks, operations))
+
+
+def ordered_results(function: Callable[[Task], Result], tasks: Sequence[Task], operations: float) -> Iterator[Result]:
+    """What `ordered_map` gives, one by one: what has been used need not stay in memory."""
     allowed = _allowed.get()
     if allowed == 1 or len(tasks) == 1 or operations < WORTH_A_THREAD:
-        return [function(task) for task in tasks]
-    return list(_pool(allowed).map(function, tasks))
+        return map(function, tasks)
+    return _pool(allowed).map(function, tasks)
 
 
 def _pool(size: int) -> ThreadPoolExecutor:

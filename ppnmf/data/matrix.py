@@ -62,6 +62,11 @@ class Dense:
         size = N if self.device.type == "cuda" else max(1, BLOCK_ENTRIES // D)
         return [range(start, min(start + size, N)) for start in range(0, N, size)]
 
+    @cached_property
+    def plain(self) -> Tensor | None:
+        """The values (1, N, D) where they are all there is to know and lie in memory, for sweeps compiled whole."""
+        return self.values[None] if self.mask is None and self.device.type == "cpu" else None
+
     def mean(self) -> float:
         """Mean of the observed entries."""
         with single_threaded():

@@ -128,6 +128,11 @@ class SideBySide:
     def sum_of_squares(self) -> Tensor:
         return torch.tensor([X.sum_of_squares for X in self.each], dtype=torch.float64, device=self.device)
 
+    @cached_property
+    def plain(self) -> Tensor | None:
+        values = [X.plain for X in self.each if X.plain is not None]
+        return torch.cat(values) if len(values) == len(self.each) else None
+
     def prepare(self, H: Tensor) -> Statistics:
         return _joined([X.prepare(own) for X, own in zip(self.each, H.split(1), strict=True)])
 

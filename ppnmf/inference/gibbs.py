@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +19,13 @@ from torch import Tensor
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.inference.start import Start, start
-from ppnmf.inference.sweep import exponential_rates, log_joint, sweep_factors
-from ppnmf.kernels import kernels_for
+from ppnmf.inference.sweep import compiled, exponential_rates, log_joint, sweep_factors
+from ppnmf.kernels import dense, kernels_for
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix, Params
 from ppnmf.rng import Stream
+from ppnmf.threads import single_threaded
 
 __all__ = ["GibbsKernel", "Info", "State", "init", "run", "step"]
 
@@ -69,20 +70,85 @@ def step(
         first: the first component of W, and of H, that is updated; those before stay. Moves need (0, 0).
         noise: draw σ² too.
     """
-    kernels = kernels_for(state.params["W"].device)
-    W, H, misfit = sweep_factors(model.prior, state.params, X, (stream, state.sweep), power, first)
-    sigma2 = state.params["sigma2"]
-    if noise:
-        shape, scale = model.noise_shape + power * X.n_observed / 2, model.noise_scale + power * misfit / 2
-        sigma2 = kernels.inverse_gamma(shape, scale, stream, state.sweep).to(W.dtype)
-    if moves:
-        rates = exponential_rates(model.prior, W.device)
-        if rates is None:
-            raise TypeError(f"the moves need exponential priors; those of {model.name} are not: pass moves=False")
-        W, H = kernels.scale_move(W, H, rates, stream, state.sweep)
-        W, H = kernels.shear_move(W, H, rates, stream, state.sweep)
-    params = {"W": W, "H": H, "sigma2": sigma2}
-    return State(params, state.sweep + 1), Info(log_joint(model, X, params, misfit))
+    told = compiled(model.prior, X, moves)
+    after, _, lp = several(model, state, X, stream, 1, range(1), told, power, moves, first, noise)
+    return after, Info(lp[:, 0])
+
+
+def several(
+    model: Conjugate,
+    state: State,
+    X: Matrix,
+    stream: Stream,
+    n: int,
+    kept: range,
+    told: dense.Problem | None,
+    power: float = 1.0,
+    moves: bool = True,
+    first: tuple[int, int] = (0, 0),
+    noise: bool = True,
+) -> tuple[State, dict[str, Tensor], Tensor]:
+    """n steps; also the draws (C, len(kept), *site), and log joints (C, len(kept)), of those that are `kept` of 0 ... n - 1.
+
+    Args:
+        told: `compiled(model.prior, X, moves)`, which the caller makes once.
+    """
+    if told is None:
+        return _one_by_one(model, state, X, stream, n, kept, power, moves, first, noise)
+    if moves and told.rates is None:
+        raise _no_moves(model)
+    prior = _noise_conditional(model, X, power) if noise else None
+    plan = dense.Plan(power, first, noise=prior, moves=moves, kept=kept)
+    with single_threaded():
+        params, these = dense.sweep(told, state.params, n, (stream, state.sweep), plan)
+    draws = {"W": these.W, "H": these.H, "sigma2": these.sigma2}
+    return State(params, state.sweep + n), draws, log_joint(model, X, draws, these.misfit)
+
+
+def _one_by_one(
+    model: Conjugate,
+    state: State,
+    X: Matrix,
+    stream: Stream,
+    n: int,
+    kept: range,
+    power: float,
+    moves: bool,
+    first: tuple[int, int],
+    noise: bool,
+) -> tuple[State, dict[str, Tensor], Tensor]:
+    """`several` for a matrix that is read block by block."""
+    draws: list[Params] = []
+    lps = []
+    for s in range(n):
+        kernels = kernels_for(state.params["W"].device)
+        W, H, misfit = sweep_factors(model.prior, state.params, X, (stream, state.sweep), power, first)
+        sigma2 = state.params["sigma2"]
+        if noise:
+            shape, scale = _noise_conditional(model, X, power)
+            sigma2 = kernels.inverse_gamma(shape, scale + power * misfit / 2, stream, state.sweep).to(W.dtype)
+        if moves:
+            rates = exponential_rates(model.prior, W.device)
+            if rates is None:
+                raise _no_moves(model)
+            W, H = kernels.scale_move(W, H, rates, stream, state.sweep)
+            W, H = kernels.shear_move(W, H, rates, stream, state.sweep)
+        state = State({"W": W, "H": H, "sigma2": sigma2}, state.sweep + 1)
+        if s in kept:
+            draws.append(state.params)
+            lps.append(log_joint(model, X, state.params, misfit))
+    if not draws:
+        return state, {}, torch.empty(len(stream), 0, dtype=torch.float64, device=X.device)
+    return state, {site: torch.stack([own[site] for own in draws], 1) for site in SITES}, torch.stack(lps, 1)
+
+
+def _noise_conditional(model: Conjugate, X: Matrix, power: float) -> tuple[float, float]:
+    """Shape of p(σ² | rest), and its scale but for β / 2 times the misfit."""
+    return model.noise_shape + power * X.n_observed / 2, model.noise_scale
+
+
+def _no_moves(model: Conjugate) -> TypeError:
+    return TypeError(f"the moves need exponential priors; those of {model.name} are not: pass moves=False")
 
 
 def run(
@@ -122,25 +188,27 @@ def run(
     kept = _kept_sites(keep)
     model.require_proper()
     began, stream = time.perf_counter(), Stream.of(seed, chains)
-    state = State(start(model, X, stream, init), 1)
+    state, told = State(start(model, X, stream, init), 1), compiled(model.prior, X, moves)
     store = {
         site: torch.empty(chains, draws, *state.params[site].shape[1:], dtype=X.dtype, device=X.device) for site in kept
     }
     lp = torch.empty(chains, draws, dtype=torch.float64, device=X.device)
-    done, seconds = 0, {}
-    with bar(warmup + draws * thin, f"gibbs, {chains} chain(s)", progress) as ticker:
+    done, seconds, at_once = 0, {}, _sweeps_at_once(X, model.rank, chains)
+    with bar(warmup + draws * thin, f"gibbs, {chains} chain(s)", progress) as ticker, single_threaded():
         try:
-            for sweep in range(warmup + draws * thin):
-                if sweep == warmup:
+            for lot in _lots(warmup, draws * thin, at_once):
+                if lot.start == warmup:
                     seconds["warmup"] = time.perf_counter() - began
-                state, info = step(model, state, X, stream, moves=moves)
-                after = sweep + 1 - warmup
-                if after > 0 and after % thin == 0:
-                    for site in kept:
-                        store[site][:, done] = state.params[site]
-                    lp[:, done] = info.lp
-                    done += 1
-                ticker.update()
+                first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
+                state, drawn, its_lp = several(
+                    model, state, X, stream, len(lot), range(first, len(lot), thin), told, moves=moves
+                )
+                n = its_lp.shape[1]
+                for site in kept if n else ():
+                    store[site][:, done : done + n] = drawn[site]
+                lp[:, done : done + n] = its_lp
+                done += n
+                ticker.update(len(lot))
         except KeyboardInterrupt:
             if done == 0:
                 raise
@@ -155,6 +223,20 @@ def run(
         timings=seconds,
         attrs={"warmup": warmup, "thin": thin, "moves": moves, "interrupted": done < draws},
     )
+
+
+def _sweeps_at_once(X: Matrix, K: int, chains: int) -> int:
+    """So many that they take about a tenth of a second, and their draws some megabytes: between them Ctrl-C is heard."""
+    N, D = X.shape
+    operations = chains * (4.0 * N * D * K + (N + D) * K * (200.0 + 20.0 * K))
+    return max(1, int(min(1e9 / operations, 2**22 / (chains * (N + D) * K))))
+
+
+def _lots(warmup: int, rest: int, at_once: int) -> Iterator[range]:
+    """The sweeps, some at a time; none of the lots holds sweeps of the warm-up and others."""
+    for begin, stop in ((0, warmup), (warmup, warmup + rest)):
+        for lot in range(begin, stop, at_once):
+            yield range(lot, min(lot + at_once, stop))
 
 
 def _kept_sites(keep: Collection[str] | None) -> list[str]:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.kernels import kernels_for
+from ppnmf.kernels import cpu, dense, kernels_for
 from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_map, single_threaded
 
-__all__ = ["Swept", "exponential_rates", "log_joint", "misfit", "sweep_factors"]
+__all__ = ["Swept", "compiled", "exponential_rates", "log_joint", "misfit", "sweep_factors"]
 
 Natural = tuple[Tensor, Tensor]
 Prior = Callable[[str], RectifiedNormal]
@@ -55,11 +55,25 @@ def sweep_factors(
         passes: at the mode, how often W's components, and H's, are gone through with the same products of X.
     """
     with single_threaded():
+        problem = compiled(prior, X)
+        if problem is not None:
+            after, kept = dense.sweep(problem, params, 1, draw, dense.Plan(power, first, passes))
+            return Swept(after["W"], after["H"], kept.misfit[:, 0])
         W, H = params["W"], params["H"]
         weight = (power / params["sigma2"]).to(W.dtype)
         W, statistics = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
         H = _update_H(prior, H, statistics, weight, X, draw, first[1], passes[1])
         return Swept(W, H, misfit(X, W, H, statistics))
+
+
+def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
+    """What sweeps compiled whole want, with the rates for the moves if asked; None where X is not for them."""
+    plain = getattr(X, "plain", None)
+    if plain is None or kernels_for(X.device) is not cpu:
+        return None
+    W, H = (_natural(prior(site), X.device) for site in ("W", "H"))
+    rates = exponential_rates(prior, X.device) if moves else None
+    return dense.Problem.of(plain, len(X.blocks[0]), X.sum_of_squares, W, H, rates)
 
 
 def _update_W(

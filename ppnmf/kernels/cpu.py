@@ -26,6 +26,7 @@ SITE_SIGMA2, SITE_SCALE, SITE_PAIRS, SITE_SHEAR = (
 )
 LANES = 128  # rows that go through a component together
 TAIL = 5.0  # standard deviations past the mode where the bound's excess is solved for instead of the quantile
+LOT = 128  # ratios that are looked at together
 RARE = 1e-4  # below this a uniform may lead past the quantile's second range
 
 # Wichura (1988), algorithm AS 241: numerators and denominators, highest power first, of the quantile's three ranges
@@ -177,38 +178,59 @@ def _explained_row_by_row(Q, F, start, n, total):  # type: ignore[no-untyped-def
 
 
 @njit(**COMPILED)
-def _half_sweep(F, P, Q, precision, linear, key0, key1, step, site, first_row, first, sample):  # type: ignore[no-untyped-def]
-    """F (K, R), a component a row, in place; P (K, R); Q (K, K, 1 | R); precision and linear (1 | R, 1 | K)."""
-    K, R = F.shape
-    part = np.empty((K, LANES))  # the block of F that is worked on, in double precision
+def update_rows(F, P, Q, precision, linear, weight, key0, key1, step, site, first_row, first, sample, lo, hi, shift):  # type: ignore[no-untyped-def]
+    """Rows lo to hi of F (K, R), a component a row, in place, by P and Q times `weight`.
+
+    P (K, R - shift) and Q (K, K, 1 | R - shift) begin at row `shift` of F; precision and linear are (1 | R, 1 | K).
+    """
+    K = len(F)
+    part = np.empty((K, LANES))  # the rows that are worked on, in double precision
     total, own, a, b = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
     even, odd, drawn = np.empty(LANES), np.empty(LANES), np.empty(LANES)
     row_of_a, column_of_a = precision.shape[0] > 1, precision.shape[1] > 1
     row_of_b, column_of_b = linear.shape[0] > 1, linear.shape[1] > 1
-    for start in range(0, R, LANES):
-        n = min(LANES, R - start)
-        part[:, :n] = F[:, start : start + n]
+    for start in range(lo, hi, LANES):
+        n, told = min(LANES, hi - start), start - shift
+        for k in range(K):
+            for i in range(n):
+                part[k, i] = F[k, start + i]
         for k in range(first, K):
             if Q.shape[2] == 1:
                 _explained(Q[k, :, 0], part, n, total)
                 own[:n] = Q[k, k, 0]
             else:
-                _explained_row_by_row(Q[k], part, start, n, total)
-                own[:n] = Q[k, k, start : start + n]
+                _explained_row_by_row(Q[k], part, told, n, total)
+                own[:n] = Q[k, k, told : told + n]
             for i in range(n):
-                a[i] = precision[start + i if row_of_a else 0, k if column_of_a else 0] + own[i]
-                b[i] = linear[start + i if row_of_b else 0, k if column_of_b else 0] + np.float64(P[k, start + i])
-                b[i] -= total[i] - part[k, i] * own[i]
+                a[i] = weight * own[i]
+                b[i] = weight * (np.float64(P[k, told + i]) - (total[i] - part[k, i] * own[i]))
+            _add_prior(precision, row_of_a, start, k if column_of_a else 0, n, a)
+            _add_prior(linear, row_of_b, start, k if column_of_b else 0, n, b)
             if sample:
                 if k % 2 == 0 or k == first:
                     _uniforms(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
                 _draw(a, b, even if k % 2 == 0 else odd, drawn, n)
-                part[k, :n] = drawn[:n]
+                for i in range(n):
+                    part[k, i] = drawn[i]
             else:
                 for i in range(n):
                     mode = select(b[i] > 0.0, b[i] / a[i], 0.0)
                     part[k, i] = select((a[i] > 0.0) | (b[i] != 0.0), mode, part[k, i])
-        F[first:, start : start + n] = part[first:, :n]
+        for k in range(first, K):
+            for i in range(n):
+                F[k, start + i] = part[k, i]
+
+
+@njit(**COMPILED)
+def _add_prior(natural, by_row, start, k, n, total):  # type: ignore[no-untyped-def]
+    """total[:n] += the natural parameter of component k in rows start ... start + n, or of all rows."""
+    if by_row:
+        for i in range(n):
+            total[i] += natural[start + i, k]
+    else:
+        one = natural[0, k]
+        for i in range(n):
+            total[i] += one
 
 
 def half_sweep(
@@ -221,20 +243,21 @@ def half_sweep(
 ) -> Tensor:
     """`reference.half_sweep`, compiled; factors and statistics are best stored a component a row (F.mT contiguous)."""
     out = F.mT.clone(memory_format=torch.contiguous_format).numpy()
-    precision, linear = (natural.numpy() for natural in prior)
+    precision, linear = (natural.contiguous().numpy() for natural in prior)
     P, Q = statistics.P.mT.contiguous().numpy(), statistics.Q
     gram = (Q[..., None] if Q.ndim == F.ndim else Q.permute(0, 2, 3, 1)).contiguous().numpy()
     stream, step, site = draw if draw is not None else (None, 0, Site.W)
+    sample, R = stream is not None, F.shape[1]
     for c in range(F.shape[0]):
         key = stream.keys[c] if stream is not None else (0, 0)
-        _half_sweep(
-            out[c], P[c], gram[c], precision, linear, *key, step, int(site), first_row, first, stream is not None
+        update_rows(
+            out[c], P[c], gram[c], precision, linear, 1.0, *key, step, int(site), first_row, first, sample, 0, R, 0
         )
     return torch.from_numpy(out).mT
 
 
 @njit(**COMPILED)
-def _standard_gamma(shape: float, key0: int, key1: int, step: int) -> float:
+def standard_gamma(shape: float, key0: int, key1: int, step: int) -> float:
     boosted = shape if shape >= 1 else shape + 1
     d = boosted - 1 / 3
     v = 0.0
@@ -251,7 +274,7 @@ def _standard_gamma(shape: float, key0: int, key1: int, step: int) -> float:
 
 def inverse_gamma(shape: float, scale: Tensor, stream: Stream, step: int) -> Tensor:
     """`reference.inverse_gamma`, compiled."""
-    draws = [_standard_gamma(float(shape), *key, step) for key in stream.keys]
+    draws = [standard_gamma(float(shape), *key, step) for key in stream.keys]
     return scale.double() / torch.tensor(draws, dtype=torch.float64)
 
 
@@ -312,21 +335,32 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
 
 
 @njit(**REDUCED)
-def _rated_sum(F, rate):  # type: ignore[no-untyped-def]
-    """Σ_i rate_i F_i, of a rate each or one for all."""
+def _sum(F):  # type: ignore[no-untyped-def]
     total = 0.0
-    if len(rate) == 1:
-        for i in range(len(F)):
-            total += F[i]
-        return total * rate[0]
     for i in range(len(F)):
-        total += F[i] * rate[i]
+        total += np.float64(F[i])
     return total
 
 
 @njit(**REDUCED)
-def _least_ratio(above, below):  # type: ignore[no-untyped-def]
-    """The least above_i / below_i where below_i > 0, of numbers >= 0, whose order is that of their bits; or infinity."""
+def _rated_sum(F, rate):  # type: ignore[no-untyped-def]
+    """Σ_i rate_i F_i, a rate each."""
+    total = 0.0
+    for i in range(len(F)):
+        total += np.float64(F[i]) * rate[i]
+    return total
+
+
+@njit(**COMPILED)
+def _rated(F, total, rates, k):  # type: ignore[no-untyped-def]
+    """Σ_i rates[k, i] F_i, where `total` = Σ_i F_i; rates (1 | K, 1 | R)."""
+    rate = rates[k if len(rates) > 1 else 0]
+    return rate[0] * total if len(rate) == 1 else _rated_sum(F, rate)
+
+
+@njit(**REDUCED)
+def _least_quotient(above, below):  # type: ignore[no-untyped-def]
+    """The least above_i / below_i where below_i > 0, or infinity; of numbers >= 0, whose order is that of their bits."""
     least = bits(np.inf)
     for i in range(len(above)):
         b = np.float64(below[i])
@@ -334,26 +368,44 @@ def _least_ratio(above, below):  # type: ignore[no-untyped-def]
     return from_bits(least)
 
 
+@njit(**REDUCED)
+def _any_below(above, below, ratio):  # type: ignore[no-untyped-def]
+    """Whether some above_i < ratio · below_i, by the sign bits of the differences."""
+    signs = 0
+    for i in range(len(above)):
+        signs |= bits(np.float64(above[i]) - ratio * np.float64(below[i]))
+    return signs < 0
+
+
 @njit(**COMPILED)
+def _least_ratio(above, below):  # type: ignore[no-untyped-def]
+    """`_least_quotient`, a lot at a time: few lots hold one below the least so far, and telling so takes no division."""
+    least = np.inf
+    for start in range(0, len(above), LOT):
+        a, b = above[start : start + LOT], below[start : start + LOT]
+        if least == np.inf or _any_below(a, b, least):
+            least = min(least, _least_quotient(a, b))
+    return least
+
+
+@njit(**REDUCED)
 def _shift(F, G, t):  # type: ignore[no-untyped-def]
-    """F ← max(F + t G, 0)."""
+    """F ← max(F + t G, 0), and the sum of that."""
+    total = 0.0
     for i in range(len(F)):
         moved = F[i] + t * G[i]
         F[i] = select(moved > 0.0, moved, 0.0)
+        total += np.float64(F[i])
+    return total
 
 
 @njit(**COMPILED)
-def _row(table, k):  # type: ignore[no-untyped-def]
-    return table[k if len(table) > 1 else 0]
-
-
-@njit(**COMPILED)
-def _scale_move(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
-    """In place; W (K, N) and its rates are a component a row here, as H and its are."""
+def move_scales(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
+    """In place; W (K, N) and its rates (1 | K, 1 | N) are a component a row here, as H (K, D) and its are."""
     K = len(W)
     order = float(W.shape[1] - H.shape[1])
     for k in range(K):
-        a, b = 2 * _rated_sum(W[k], _row(rate_W, k)), 2 * _rated_sum(H[k], _row(rate_H, k))
+        a, b = 2 * _rated(W[k], _sum(W[k]), rate_W, k), 2 * _rated(H[k], _sum(H[k]), rate_H, k)
         if a > 0 and b > 0:
             c = generalized_inverse_gaussian(order, a, b, key0, key1, step, k, K)
             W[k] *= c
@@ -370,29 +422,48 @@ def _truncated_exponential(slope: float, low: float, high: float, u: float) -> f
 
 
 @njit(**COMPILED)
-def _shear_move(W, H, rate_W, rate_H, key0, key1, step, rounds):  # type: ignore[no-untyped-def]
-    """In place; W (K, N) and its rates are a component a row here, as H and its are."""
-    K = len(W)
-    order = np.empty(K + 1)
+def _permutations(key0, key1, step, rounds, K):  # type: ignore[no-untyped-def]
+    """The order of K uniforms in each round, (rounds, K), by insertion."""
+    even, odd = np.empty(rounds), np.empty(rounds)
+    keys, order = np.empty((rounds, K + 1)), np.empty((rounds, K), np.int64)
+    for pair in range((K + 1) // 2):
+        _uniforms(key0, key1, pair, 0, step, SITE_PAIRS, rounds, even, odd)
+        keys[:, 2 * pair], keys[:, 2 * pair + 1] = even, odd
     for turn in range(rounds):
-        for pair in range((K + 1) // 2):
-            order[2 * pair], order[2 * pair + 1] = uniform_pair(key0, key1, pair, turn, step, SITE_PAIRS)
-        permutation = np.argsort(order[:K])
+        for k in range(K):
+            place = k
+            while place > 0 and keys[turn, order[turn, place - 1]] > keys[turn, k]:
+                order[turn, place] = order[turn, place - 1]
+                place -= 1
+            order[turn, place] = k
+    return order
+
+
+@njit(**COMPILED)
+def move_shears(W, H, rate_W, rate_H, key0, key1, step, rounds):  # type: ignore[no-untyped-def]
+    """In place; W (K, N) and its rates (1 | K, 1 | N) are a component a row here, as H (K, D) and its are."""
+    K = len(W)
+    order = _permutations(key0, key1, step, rounds, K)
+    u = np.empty((K // 2 + 1, rounds))
+    for pair in range((K // 2 + 1) // 2):
+        _uniforms(key0, key1, pair, 0, step, SITE_SHEAR, rounds, u[2 * pair], u[2 * pair + 1])
+    total_W, total_H = np.empty(K), np.empty(K)
+    for k in range(K):
+        total_W[k], total_H[k] = _sum(W[k]), _sum(H[k])
+    for turn in range(rounds):
         for m in range(K // 2):
-            k, l = permutation[2 * m], permutation[2 * m + 1]
-            slope = _rated_sum(W[k], _row(rate_W, l)) - _rated_sum(H[l], _row(rate_H, k))
-            even, odd = uniform_pair(key0, key1, m // 2, turn, step, SITE_SHEAR)
-            u = even if m % 2 == 0 else odd
-            t = _truncated_exponential(slope, -_least_ratio(W[l], W[k]), _least_ratio(H[k], H[l]), u)
-            _shift(W[l], W[k], t)
-            _shift(H[k], H[l], -t)
+            k, l = order[turn, 2 * m], order[turn, 2 * m + 1]
+            slope = _rated(W[k], total_W[k], rate_W, l) - _rated(H[l], total_H[l], rate_H, k)
+            low, high = -_least_ratio(W[l], W[k]), _least_ratio(H[k], H[l])
+            t = _truncated_exponential(slope, low, high, u[m, turn])
+            total_W[l], total_H[k] = _shift(W[l], W[k], t), _shift(H[k], H[l], -t)
 
 
 def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """`reference.scale_move`, compiled."""
     moved_W, moved_H, rate_W, rate_H = _component_a_row(W, H, rates)
     for c, key in enumerate(stream.keys):
-        _scale_move(moved_W[c], moved_H[c], rate_W, rate_H, *key, step)
+        move_scales(moved_W[c], moved_H[c], rate_W, rate_H, *key, step)
     return torch.from_numpy(moved_W).mT, torch.from_numpy(moved_H)
 
 
@@ -402,7 +473,7 @@ def shear_move(
     """`reference.shear_move`, compiled."""
     moved_W, moved_H, rate_W, rate_H = _component_a_row(W, H, rates)
     for c, key in enumerate(stream.keys):
-        _shear_move(moved_W[c], moved_H[c], rate_W, rate_H, *key, step, shear_rounds(W.shape[-1], effort))
+        move_shears(moved_W[c], moved_H[c], rate_W, rate_H, *key, step, shear_rounds(W.shape[-1], effort))
     return torch.from_numpy(moved_W).mT, torch.from_numpy(moved_H)
 
 

@@ -266,28 +266,30 @@ def test_data_of_any_scale_is_sampled_alike(scale):
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt at a given call of gibbs.step."""
+    """Raises KeyboardInterrupt at a given sweep, each of them a lot of its own."""
 
-    def __init__(self, at):
-        self.at, self.calls, self.step = at, 0, gibbs.step
+    def __init__(self, at, monkeypatch):
+        self.at, self.calls, self.several = at, 0, gibbs.several
+        monkeypatch.setattr(gibbs, "_sweeps_at_once", lambda *shape: 1)
+        monkeypatch.setattr(gibbs, "several", self)
 
     def __call__(self, *arguments, **options):
         self.calls += 1
         if self.calls == self.at:
             raise KeyboardInterrupt
-        return self.step(*arguments, **options)
+        return self.several(*arguments, **options)
 
 
 def test_ctrl_c_returns_what_was_drawn_and_says_so(monkeypatch):
     whole = ppnmf.fit(MODEL, X, **QUICK)
-    monkeypatch.setattr(gibbs, "step", Interrupt(at=18))
+    Interrupt(18, monkeypatch)
     post = ppnmf.fit(MODEL, X, **QUICK)
     assert post.attrs["interrupted"] and post.n_draws == 7 and not whole.attrs["interrupted"]
     assert torch.equal(post.draws["W"], whole.draws["W"][:, :7])
 
 
 def test_ctrl_c_before_the_first_draw_is_raised(monkeypatch):
-    monkeypatch.setattr(gibbs, "step", Interrupt(at=5))
+    Interrupt(5, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         ppnmf.fit(MODEL, X, **QUICK)
 

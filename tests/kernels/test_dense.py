@@ -1,0 +1,134 @@
+"""Sweeps compiled whole, against the sweep that any matrix takes with the reference kernels."""
+
+import pytest
+import torch
+
+import ppnmf
+from ppnmf.data.matrix import as_matrix
+from ppnmf.data.toy import draw
+from ppnmf.diagnostics.calibration import SideBySide
+from ppnmf.inference import gibbs
+from ppnmf.inference.sweep import compiled, sweep_factors
+from ppnmf.models import ExponentialGaussian
+from ppnmf.rng import Stream
+
+SHAPES = {"tall": (23, 9, 4), "wide": (7, 31, 3), "one component": (6, 5, 1)}
+STREAM = Stream.of(3, 3)
+
+
+def problem(shape, dtype=torch.float64, per_entry=False):
+    N, D, K = SHAPES[shape]
+    X, W, H = draw(N, D, K, seed=1)
+    rates = {"rate_W": 0.5 + W / W.max(), "rate_H": 0.5 + H / H.max()} if per_entry else {"rate_W": 2.0, "rate_H": 0.5}
+    return as_matrix(X.abs().to(dtype)), ExponentialGaussian(K, **rates)
+
+
+def steps(model, X, n=3, begin="scaled", **options):
+    state = gibbs.init(model, X, STREAM, begin)
+    for _ in range(n):
+        state, info = gibbs.step(model, state, X, STREAM, **options)
+    return {**state.params, "lp": info.lp}
+
+
+def both(monkeypatch, function):
+    """What the function gives with sweeps compiled whole, and with the reference kernels."""
+    fast = function()
+    monkeypatch.setenv("PPNMF_KERNEL", "reference")
+    return fast, function()
+
+
+def assert_close(fast, slow, **tolerance):
+    for name in slow:
+        torch.testing.assert_close(fast[name], slow[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("per_entry", [False, True], ids=["a rate for all", "a rate an entry"])
+@pytest.mark.parametrize("block", [None, 40], ids=["one block", "many blocks"])
+def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block):
+    if block:
+        monkeypatch.setattr("ppnmf.data.matrix.BLOCK_ENTRIES", block)
+    X, model = problem(shape, per_entry=per_entry)
+    assert compiled(model.prior, X) is not None
+    fast, slow = both(monkeypatch, lambda: steps(model, X))
+    assert_close(fast, slow, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"power": 0.3}, {"moves": False}, {"moves": False, "first": (1, 2)}, {"noise": False}],
+    ids=["tempered", "no moves", "components pinned", "noise held"],
+)
+def test_every_kind_of_step_is_the_reference_one(monkeypatch, options):
+    X, model = problem("tall")
+    fast, slow = both(monkeypatch, lambda: steps(model, X, **options))
+    assert_close(fast, slow, rtol=1e-7, atol=1e-10)
+
+
+def test_single_precision_agrees_to_its_rounding(monkeypatch):
+    X, model = problem("tall", torch.float32)
+    fast, slow = both(monkeypatch, lambda: steps(model, X, n=1, moves=False))
+    assert fast["W"].dtype == fast["sigma2"].dtype == torch.float32
+    assert_close(fast, slow, rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("passes", [(1, 1), (3, 2)])
+def test_modes_are_the_reference_ones(monkeypatch, passes):
+    X, model = problem("wide")
+    start = gibbs.init(model, X, STREAM).params
+    fast, slow = both(monkeypatch, lambda: sweep_factors(model.prior, start, X, None, passes=passes)._asdict())
+    assert_close(fast, slow, rtol=1e-9, atol=1e-12)
+
+
+def test_a_misfit_that_subtraction_would_lose_is_summed_directly(monkeypatch):
+    X, W, H = draw(30, 20, 2)
+    exact = as_matrix(W @ H + 1e-9 * X)
+    start = {"W": W[None], "H": H[None], "sigma2": torch.full((1,), 1e-30, dtype=W.dtype)}
+    model = ExponentialGaussian(2, 1e-9, 1e-9)
+    fast, slow = both(monkeypatch, lambda: sweep_factors(model.prior, start, exact, None)._asdict())
+    assert 0 < float(slow["misfit"]) < 1e-12
+    torch.testing.assert_close(fast["misfit"], slow["misfit"], rtol=1e-6, atol=0)
+
+
+def test_the_start_is_left_as_it_was():
+    X, model = problem("tall")
+    state = gibbs.init(model, X, STREAM)
+    before = {site: values.clone() for site, values in state.params.items()}
+    gibbs.step(model, state, X, STREAM)
+    assert all(torch.equal(state.params[site], before[site]) for site in before)
+
+
+def test_each_chain_may_have_a_matrix_of_its_own():
+    """So the calibration tests, which lay many data sets side by side, judge these sweeps."""
+    X, model = problem("tall")
+    others = SideBySide((X, as_matrix(2 * X.values), as_matrix(X.values.flip(0))))
+    assert compiled(model.prior, others) is not None
+    together = steps(model, others, begin="prior")
+    for c, own in enumerate(others.each):
+        state, stream = gibbs.init(model, others, STREAM, "prior"), Stream(STREAM.keys[c : c + 1])
+        state = gibbs.State({site: values[c : c + 1] for site, values in state.params.items()}, 1)
+        for _ in range(3):
+            state, _ = gibbs.step(model, state, own, stream)
+        assert torch.equal(state.params["W"][0], together["W"][c])
+
+
+@pytest.mark.parametrize("chains", [1, 3])
+def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeypatch, chains):
+    monkeypatch.setattr("ppnmf.kernels.dense.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("ppnmf.data.matrix.BLOCK_ENTRIES", 2000)
+    monkeypatch.setattr("ppnmf.kernels.dense.BAND", 16)
+    X = draw(120, 50, 4)[0]
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads, at_once in ((1, 7), (2, 7), (3, 1)):
+            torch.set_num_threads(threads)
+            monkeypatch.setattr(gibbs, "_sweeps_at_once", lambda *shape, n=at_once: n)
+            post = ppnmf.fit(ExponentialGaussian(4), X.abs(), chains=chains, draws=6, warmup=5, thin=2, progress=False)
+            found.append(post)
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(other.draws[site], found[0].draws[site]) for site in found[0].draws)
+        assert torch.equal(other.stats["lp"], found[0].stats["lp"])
