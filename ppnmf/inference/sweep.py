@@ -17,7 +17,7 @@ from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels import cpu, dense, kernels_for
 from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
-from ppnmf.threads import ordered_map, single_threaded
+from ppnmf.threads import ordered_results, single_threaded
 
 __all__ = ["Swept", "compiled", "exponential_rates", "log_joint", "misfit", "sweep_factors"]
 
@@ -100,13 +100,16 @@ def _update_W(
             F = kernels.half_sweep(F, told, mine, address, block.start, first)
         return F, X.column_statistics(rows, F)
 
-    tasks = [(g, rows) for g in range(len(groups)) for rows in X.blocks]
     N, D = X.shape
-    done = ordered_map(update, tasks, 4.0 * N * D * W.shape[-1] / len(X.blocks))
-    per_group = [done[i : i + len(X.blocks)] for i in range(0, len(done), len(X.blocks))]
-    statistics = [reduce(_add, (part for _, part in blocks)) for blocks in per_group]
-    W = _joined([_joined([F.mT for F, _ in blocks], 2) for blocks in per_group]).mT
-    return W, Statistics(_joined([s.P.mT for s in statistics]).mT, _joined([s.Q for s in statistics]))
+    tasks = [(g, rows) for g in range(len(groups)) for rows in X.blocks]
+    updated = _room(W)
+    sums: dict[int, Statistics] = {}
+    done = ordered_results(update, tasks, 4.0 * N * D * W.shape[-1] / len(X.blocks))
+    for (g, rows), (F, told) in zip(tasks, done, strict=True):
+        updated[groups[g], rows.start : rows.stop] = F
+        sums[g] = _add(sums[g], told) if g in sums else told
+    statistics = [sums[g] for g in range(len(groups))]
+    return updated, Statistics(_joined([s.P.mT for s in statistics]).mT, _joined([s.Q for s in statistics]))
 
 
 def _update_H(
@@ -133,11 +136,13 @@ def _update_H(
         return F
 
     bands = [slice(start, min(start + ROWS_AT_ONCE, D)) for start in range(0, D, ROWS_AT_ONCE)]
-    done = ordered_map(
-        update, [(g, rows) for g in range(len(groups)) for rows in bands], 100.0 * min(D, ROWS_AT_ONCE) * H.shape[-2]
-    )
-    per_group = [_joined([F.mT for F in done[i : i + len(bands)]], 2) for i in range(0, len(done), len(bands))]
-    return _joined(per_group)
+    tasks = [(g, rows) for g in range(len(groups)) for rows in bands]
+    updated = _room(Ht)
+    for (g, rows), F in zip(
+        tasks, ordered_results(update, tasks, 100.0 * min(D, ROWS_AT_ONCE) * H.shape[-2]), strict=True
+    ):
+        updated[groups[g], rows] = F
+    return updated.mT
 
 
 def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None) -> Tensor:
@@ -145,24 +150,35 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
 
     Read off the statistics of W where given, except where so little of X is left that the subtraction would cancel.
     """
-    if statistics is not None:
-        P, Q, Ht = (t.double() for t in (*statistics, H.mT))
-        quadratic = (Ht @ Q * Ht if Q.ndim == P.ndim else (Q @ Ht[..., None]).squeeze(-1) * Ht).sum((-2, -1))
-        left = X.sum_of_squares - 2 * (P * Ht).sum((-2, -1)) + quadratic
-        if bool((left > X.sum_of_squares * 100 * torch.finfo(W.dtype).eps ** 0.5).all()):
-            return left
-    direct = ordered_map(
+    direct = lambda: _residual_sum_of_squares(X, W, H)  # noqa: E731
+    if statistics is None:
+        return direct()
+    P, Q, Ht = (t.double() for t in (*statistics, H.mT))
+    quadratic = (Ht @ Q * Ht if Q.ndim == P.ndim else (Q @ Ht[..., None]).squeeze(-1) * Ht).sum((-2, -1))
+    left = X.sum_of_squares - 2 * (P * Ht).sum((-2, -1)) + quadratic
+    trusted = left > X.sum_of_squares * 100 * torch.finfo(W.dtype).eps ** 0.5
+    return left if bool(trusted.all()) else torch.where(trusted, left, direct())
+
+
+def _residual_sum_of_squares(X: Matrix, W: Tensor, H: Tensor) -> Tensor:
+    parts = ordered_results(
         lambda rows: X.residual_sum_of_squares(rows, W[:, rows.start : rows.stop], H),
         X.blocks,
         2.0 * W[0].numel() * X.shape[1],
     )
-    return reduce(torch.add, direct)
+    return reduce(torch.add, parts)
 
 
 def log_joint(model: Conjugate, X: Matrix, params: Params, sum_of_squares: Tensor) -> Tensor:
     """log p(X, W, H, σ²) from the residual sum of squares, (C,)."""
     log_likelihood = model.log_likelihood(sum_of_squares, params["sigma2"], X.n_observed) - X.log_noise / 2
     return log_likelihood + model.log_prior(params)
+
+
+def _room(F: Tensor) -> Tensor:
+    """Like F (C, R, K), stored a component a row."""
+    C, R, K = F.shape
+    return torch.empty(C, K, R, dtype=F.dtype, device=F.device).mT
 
 
 def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
