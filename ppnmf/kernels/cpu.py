@@ -78,21 +78,26 @@ def _ndtri(p: float) -> float:
 
 @njit(**INLINED)
 def _survival_factor(x: float) -> float:
-    """P(Z > x) exp(x²/2) for a standard normal Z and x >= 0."""
-    return _mills((x - 5.6) / (x + 5.6)) / (1.0 + 1.4142135623730951 * x)
+    """P(Z > x) exp(x²/2) for a standard normal Z and x >= 0: `_mills` over 1 + √2 x, with one division for both quotients."""
+    below, other = x + 5.6, 1.0 + 1.4142135623730951 * x
+    shared = 1.0 / (below * other)
+    return _mills((x - 5.6) * (other * shared)) * (below * shared)
 
 
 @njit(**INLINED)
 def _excess(bound: float, target: float) -> float:
-    """e with log P(Z > bound) - log P(Z > bound + e) = target, bound >= TAIL: four steps of Newton.
+    """e with log P(Z > bound) - log P(Z > bound + e) = target, bound >= TAIL: three steps of Halley.
 
-    The left side is e (bound + e / 2) - log(f(bound + e) / f(bound)), f the survival factor, and its slope 1 / (√(2π) f).
+    The left side is e (bound + e / 2) - log(f(bound + e) / f(bound)), f the survival factor; its slope is the hazard
+    h = 1 / (√(2π) f), and the hazard's own slope is h (h - bound - e).
     """
     e = 2 * target / (bound + math.sqrt(bound * bound + 2 * target))
-    at_bound = _survival_factor(bound)
-    for _ in range(4):
+    at_bound = 1.0 / _survival_factor(bound)
+    for _ in range(3):
         factor = _survival_factor(bound + e)
-        e -= (e * (bound + 0.5 * e) - log(factor / at_bound) - target) * 2.5066282746310002 * factor
+        mean = 2.5066282746310002 * factor  # 1 / h
+        newton = (e * (bound + 0.5 * e) - log(factor * at_bound) - target) * mean
+        e -= newton / (1.0 - 0.5 * newton * (1.0 / mean - bound - e))
     return select(e > 0.0, e, 0.0)
 
 
@@ -110,12 +115,14 @@ def survival_inverse(precision: float, linear: float, u: float) -> float:
 
 
 @njit(**COMPILED)
-def _draw(precision, linear, u, w, n):  # type: ignore[no-untyped-def]
-    """w[:n] = survival_inverse(precision, linear, u), all lanes at once; the rare cases are then done one by one."""
+def _draw(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
+    """w[:n] = survival_inverse(precision, linear, u), all lanes at once; the rare cases are then done one by one.
+
+    per_root: 1 / √precision.
+    """
     tails, rare = 0, 0
     for i in range(n):
-        root = math.sqrt(precision[i])
-        bound = -linear[i] / root
+        bound = -linear[i] * per_root[i]
         x = abs(bound)
         fall = -0.5 * x * x
         beyond = _survival_factor(x) * exp(select(fall > -600.0, fall, -600.0))  # P(Z > |bound|), clear of denormals
@@ -128,14 +135,13 @@ def _draw(precision, linear, u, w, n):  # type: ignore[no-untyped-def]
         central = abs(q) <= 0.425
         above = select(central, -q * _centre_above(c), sign * _shoulder_above(s))
         e = above / select(central, _centre_below(c), _shoulder_below(s)) - bound
-        w[i] = select(e > 0.0, e, 0.0) / root
+        w[i] = select(e > 0.0, e, 0.0) * per_root[i]
         tails += bound > TAIL
         rare += (precision[i] <= 0.0) | (u[i] < RARE)
     if tails > n // 8:
         for i in range(n):
-            root = math.sqrt(precision[i])
-            bound, target = -linear[i] / root, -log(u[i])
-            near = _excess(select(bound < 1e8, bound, 1e8), target) / root
+            bound, target = -linear[i] * per_root[i], -log(u[i])
+            near = _excess(select(bound < 1e8, bound, 1e8), target) * per_root[i]
             w[i] = select(bound > TAIL, select(bound > 1e8, -target / linear[i], near), w[i])
         tails = 0
     if tails + rare > 0:
@@ -186,14 +192,14 @@ def update_rows(F, P, Q, precision, linear, weight, key0, key1, step, site, firs
     K = len(F)
     part = np.empty((K, LANES))  # the rows that are worked on, in double precision
     total, own, a, b = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    per_root, alike = np.empty(LANES), Q.shape[2] == 1 and precision.shape[0] == 1  # one precision for all rows
     even, odd, drawn = np.empty(LANES), np.empty(LANES), np.empty(LANES)
     row_of_a, column_of_a = precision.shape[0] > 1, precision.shape[1] > 1
     row_of_b, column_of_b = linear.shape[0] > 1, linear.shape[1] > 1
     for start in range(lo, hi, LANES):
         n, told = min(LANES, hi - start), start - shift
         for k in range(K):
-            for i in range(n):
-                part[k, i] = F[k, start + i]
+            _copy(F[k, start : start + n], part[k])
         for k in range(first, K):
             if Q.shape[2] == 1:
                 _explained(Q[k, :, 0], part, n, total)
@@ -201,24 +207,42 @@ def update_rows(F, P, Q, precision, linear, weight, key0, key1, step, site, firs
             else:
                 _explained_row_by_row(Q[k], part, told, n, total)
                 own[:n] = Q[k, k, told : told + n]
-            for i in range(n):
-                a[i] = weight * own[i]
-                b[i] = weight * (np.float64(P[k, told + i]) - (total[i] - part[k, i] * own[i]))
+            _likelihood(P[k, told : told + n], total, part[k], own, weight, a, b)
             _add_prior(precision, row_of_a, start, k if column_of_a else 0, n, a)
             _add_prior(linear, row_of_b, start, k if column_of_b else 0, n, b)
             if sample:
                 if k % 2 == 0 or k == first:
                     _uniforms(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
-                _draw(a, b, even if k % 2 == 0 else odd, drawn, n)
-                for i in range(n):
-                    part[k, i] = drawn[i]
+                if alike:
+                    per_root[:n] = 1.0 / math.sqrt(a[0])
+                else:
+                    _per_roots(a, n, per_root)
+                _draw(a, b, per_root, even if k % 2 == 0 else odd, drawn, n)
+                _copy(drawn[:n], part[k])
             else:
-                for i in range(n):
-                    mode = select(b[i] > 0.0, b[i] / a[i], 0.0)
-                    part[k, i] = select((a[i] > 0.0) | (b[i] != 0.0), mode, part[k, i])
+                _modes(a, b, part[k, :n])
         for k in range(first, K):
-            for i in range(n):
-                F[k, start + i] = part[k, i]
+            _copy(part[k, :n], F[k, start : start + n])
+
+
+@njit(**COMPILED)
+def _copy(source, target):  # type: ignore[no-untyped-def]
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
+@njit(**COMPILED)
+def _likelihood(P, total, w, own, weight, a, b):  # type: ignore[no-untyped-def]
+    """The likelihood's natural parameters of a component, in each lane."""
+    for i in range(len(P)):
+        a[i] = weight * own[i]
+        b[i] = weight * (np.float64(P[i]) - (total[i] - w[i] * own[i]))
+
+
+@njit(**COMPILED)
+def _per_roots(a, n, per_root):  # type: ignore[no-untyped-def]
+    for i in range(n):
+        per_root[i] = 1.0 / math.sqrt(a[i])
 
 
 @njit(**COMPILED)
@@ -231,6 +255,14 @@ def _add_prior(natural, by_row, start, k, n, total):  # type: ignore[no-untyped-
         one = natural[0, k]
         for i in range(n):
             total[i] += one
+
+
+@njit(**COMPILED)
+def _modes(a, b, w):  # type: ignore[no-untyped-def]
+    """max(b / a, 0), where anything is said about w."""
+    for i in range(len(w)):
+        mode = select(b[i] > 0.0, b[i] / a[i], 0.0)
+        w[i] = select((a[i] > 0.0) | (b[i] != 0.0), mode, w[i])
 
 
 def half_sweep(
