@@ -45,6 +45,7 @@ class Site(IntEnum):
     GUIDE = 8
     FOLDS = 9
     ENTRIES = 10
+    RESAMPLING = 11
 
 
 @dataclass(frozen=True)

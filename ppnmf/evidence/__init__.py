@@ -17,6 +17,7 @@ __all__ = ["METHODS", "Evidence", "log_evidence", "method_named"]
 
 METHODS = {  # name -> the module whose `run` it is
     "chib": "ppnmf.evidence.chib",
+    "smc": "ppnmf.evidence.smc",
 }
 
 
@@ -38,14 +39,14 @@ def log_evidence(
 
     Args:
         model: a model with full conditionals and proper priors.
-        X: data (N, D): NumPy array, torch tensor, or SciPy sparse matrix.
-        method: "chib".
+        X: data (N, D), as `ppnmf.as_matrix` takes it; with noise, what that returns.
+        method: "chib", or "smc": tempered sequential Monte Carlo, slower and without Chib's bias above the true rank.
         seed: of every random number.
         mask: boolean (N, D), True where observed; the evidence is that of the observed entries.
         missing: "error", or "nan" when NaN entries are missing ones.
         replicates: independent repeats, at least 2, from which the error is computed.
         progress: show a bar, where standard error is a terminal.
-        options: the method's own, such as draws and warmup (`ppnmf.evidence.chib.run`).
+        options: the method's own: draws and warmup (`ppnmf.evidence.chib.run`), particles and sweeps (`ppnmf.evidence.smc.run`).
 
     Warns: the chains do not agree; the sentence stands in the result's `warnings` too.
 

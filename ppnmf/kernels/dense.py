@@ -27,6 +27,7 @@ __all__ = ["Kept", "Plan", "Problem", "sweep"]
 
 SITE_W, SITE_H = int(Site.W), int(Site.H)
 BAND = 1024  # columns of H in a task
+LOTS = 4  # of chains for each thread: enough to even out how long they take
 NO_RATE = np.zeros((1, 1))
 
 
@@ -99,14 +100,14 @@ def sweep(
     """
     chains = _Chains.of(problem, params, draw, plan)
     C, K, N = chains.W.shape
-    operations = 4.0 * N * problem.X.shape[2] * K * sweeps
-    apart = allowed_threads() > 1 and operations >= WORTH_A_THREAD
-    if apart and C == 1 and problem.block < N:
+    operations, threads = 4.0 * N * problem.X.shape[2] * K * sweeps, allowed_threads()
+    if C == 1 and problem.block < N and threads > 1:
         for s in range(sweeps):
             chains.divided(s)
     else:
-        groups = [(c, c + 1) for c in range(C)] if apart else [(0, C)]
-        ordered_map(lambda group: chains.run(group, sweeps), groups, operations)
+        size = max(1, C // (LOTS * threads))
+        groups = [(c, min(c + size, C)) for c in range(0, C, size)]
+        ordered_map(lambda group: chains.run(group, sweeps), groups, operations * size)
     after = {"W": torch.from_numpy(chains.W).mT, "H": torch.from_numpy(chains.H)}
     return after | {"sigma2": torch.from_numpy(chains.sigma2)}, Kept(*map(torch.from_numpy, chains.out))
 

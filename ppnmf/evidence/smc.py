@@ -1,0 +1,99 @@
+"""Log evidence by tempered sequential Monte Carlo (`ppnmf.inference.smc`, where the method is told)."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ppnmf.checks import whole_numbers
+from ppnmf.evidence.estimate import Evidence, priors_of
+from ppnmf.inference.smc import climbs
+from ppnmf.protocols import Conjugate, Matrix
+
+__all__ = ["run"]
+
+AGREE = 3.0  # standard errors between the two estimates of the same runs, above which there is a warning
+AT_LEAST = 0.5  # nats that they may differ by in any case
+
+
+def run(
+    model: Conjugate,
+    X: Matrix,
+    *,
+    particles: int = 500,
+    sweeps: int = 3,
+    replicates: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evidence:
+    """The log of the mean of the runs' estimates of p(X), with the jackknife's error.
+
+    Each run's estimate of p(X) is unbiased, so the mean is too; its logarithm errs low where the runs differ much, which
+    is so with few particles. `replicates` of the result are the runs' logs; attrs hold "integrals", what thermodynamic
+    integration gives for each of them.
+
+    Args:
+        model: offers full conditionals, with proper exponential priors.
+        X: data (N, D).
+        particles: of each run; the error falls as their square root.
+        sweeps: of the Gibbs sampler at each temperature.
+        replicates: runs, at least 2, after the one that finds the ladder.
+
+    Raises:
+        TypeError: the model has no full conditionals.
+        ValueError: a count below its least value, an improper prior.
+    """
+    whole_numbers(replicates=(replicates, 2))
+    began = time.perf_counter()
+    found = list(climbs(model, X, particles, replicates, sweeps, seed, progress))
+    logs = np.array([one.log_evidence for one in found])
+    integrals = np.array([one.integral for one in found])
+    estimate, error = log_mean(logs), jackknife_error(logs)
+    return Evidence(
+        log_evidence=estimate,
+        mcse=error,
+        method="smc",
+        rank=model.rank,
+        replicates=tuple(logs.tolist()),
+        priors=priors_of(model),
+        seconds=time.perf_counter() - began,
+        warnings=_doubts(estimate, error, integrals),
+        attrs={
+            "particles": particles,
+            "sweeps": sweeps,
+            "seed": seed,
+            "integrals": integrals.tolist(),
+            "temperatures": len(found[0].ladder),
+            "least_effective": min(one.least_effective for one in found),
+        },
+    )
+
+
+def log_mean(logs: np.ndarray) -> float:
+    """Log of the mean of what `logs` are the logs of.
+
+    >>> log_mean(np.log([1.0, 3.0])) == math.log(2.0)
+    True
+    """
+    return float(logsumexp(logs)) - math.log(len(logs))
+
+
+def jackknife_error(logs: np.ndarray) -> float:
+    """The jackknife's standard error of `log_mean`."""
+    without = np.array([log_mean(np.delete(logs, r)) for r in range(len(logs))])
+    return math.sqrt((len(logs) - 1) / len(logs) * float(np.square(without - without.mean()).sum()))
+
+
+def _doubts(estimate: float, error: float, integrals: np.ndarray) -> tuple[str, ...]:
+    integral = float(integrals.mean())
+    of_integral = float(integrals.std(ddof=1)) / math.sqrt(len(integrals))
+    apart = abs(integral - estimate)
+    if apart <= max(AT_LEAST, AGREE * math.hypot(error, of_integral)):
+        return ()
+    return (
+        f"thermodynamic integration over the same runs gives {integral:.2f} ± {of_integral:.2g}, {apart:.2f} nats away: "
+        "take more particles or sweeps",
+    )
