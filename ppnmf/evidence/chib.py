@@ -17,15 +17,27 @@ with one order, and no log K! is added. Without it, a chain that stays is low by
 θ* is the mean of the draws put in one order, strongest component first; it is never rescaled, for the priors have a
 scale.
 
+**Bridge.** Let r be the density of block k at θ*_k given the rest, A the draws of its stage, and B those of the next one,
+where the block stays at θ*_k. The distribution of the rest in B is that in A times r / p*, p* the ordinate, so
+
+.. math:: p^* = \operatorname{mean}_A \frac{r}{n_A + n_B r / p^*} \bigg/ \operatorname{mean}_B \frac{1}{n_A + n_B r / p^*},
+
+n_A counting draws times labels: Bennett's estimate with its best weights, solved by iteration. The draws of the next stage
+are there anyway. Where a component is superfluous, r is great at few draws of A, and the plain mean misses them.
+
+**Bracket.** log mean_A r, the forward one, errs to a small ordinate and so to high evidence; the reverse one,
+-log mean_B(1/r) - log(number of labels), to low, in expectation and where labels do not mix. A wide bracket is a warning.
+
 References: Chib (1995), doi:10.1080/01621459.1995.10476635. Labels: Frühwirth-Schnatter (2004),
-doi:10.1111/j.1368-423X.2004.00125.x; Marin and Robert (2008), arXiv:0804.2414.
+doi:10.1111/j.1368-423X.2004.00125.x; Marin and Robert (2008), arXiv:0804.2414. Bridge: Bennett (1976),
+doi:10.1016/0021-9991(76)90078-4; Meng and Wong (1996); Mira and Nicholls (2004).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -37,22 +49,24 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
-from ppnmf.data.matrix import Dense
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.evidence.estimate import Evidence, priors_of
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
-from ppnmf.inference.sweep import log_joint, misfit, sweep_factors
-from ppnmf.kernels import kernels_for
+from ppnmf.inference.sweep import compiled, log_joint, misfit
+from ppnmf.kernels import dense, kernels_for
 from ppnmf.kernels.reference import Natural, column
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate, Params, Statistics
+from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
 __all__ = ["run"]
 
-AT_ONCE = 2**17  # numbers that are worked on together: they stay in cache
+AT_ONCE = 2**20  # densities that are evaluated together
+ITERATIONS = 2000  # of the bridge; it takes dozens
+WIDE, WIDE_SUM = 3.0, 10.0  # nats between the ends of the bracket, of a stage and in all, that are a warning
+FEW = 50  # draws that an average must at least be worth
 AGREE = 1.01  # R-hat of the log joint over the replicates above which they do not agree
 
 
@@ -61,9 +75,9 @@ class Problem:
     """What every stage needs; the replicates are the leading axis C of all tensors."""
 
     model: Conjugate
-    X: Dense
+    X: Matrix
     stream: Stream
-    tick: Callable[[], Any]
+    tick: Callable[[int], Any]
 
     @cached_property
     def short(self) -> str:
@@ -87,6 +101,16 @@ class Problem:
         return pairs
 
     @cached_property
+    def told(self) -> dense.Problem | None:
+        return compiled(self.model.prior, self.X, moves=True)
+
+    @cached_property
+    def at_once(self) -> int:
+        """Sweeps that are made, and whose densities are evaluated, together."""
+        (N, D), K, C = self.X.shape, self.model.rank, len(self.stream)
+        return max(1, min(gibbs.sweeps_at_once(self.X, K, C), AT_ONCE // (C * K * min(N, D))))
+
+    @cached_property
     def classes(self) -> list[int]:
         """For each component the first one with its priors in W and in H: the posterior is symmetric among equals."""
         K = self.model.rank
@@ -100,30 +124,32 @@ class Explored(NamedTuple):
 
     state: State
     point: Params  # θ*: W (C, N, K), H (C, K, D), sigma2 (C,)
-    log_ordinate: Tensor  # log p(σ²* | X), (C,)
+    densities: Tensor  # log p(σ²* | W, H, X) at the draws, (C, draws)
     lp: Tensor  # (C, draws)
 
 
 def run(
     model: Conjugate,
-    X: Dense,
+    X: Matrix,
     *,
     draws: int = 500,
     warmup: int = 500,
+    bridge: bool = True,
     replicates: int = 8,
     seed: int = 0,
     progress: bool = True,
 ) -> Evidence:
     """Chib's estimate, from `replicates` independent chains with a θ* of their own; the module's text derives it.
 
-    Above the rank that the data support a component comes and goes, its ordinate is an average over rare events, and
-    the estimate errs to high evidence, by some nats; the spread of the replicates shows only part of that.
+    attrs hold "forward" and "reverse", the evidence by either end of the bracket; "gap", how far apart they are, summed
+    over the stages; and "stages", each stage's own gap.
 
     Args:
         model: offers full conditionals (`protocols.Conjugate`), with proper priors.
         X: data (N, D).
-        draws: sweeps per reduced run, 2 K of them; the error falls as its square root.
+        draws: sweeps per reduced run, 2 K + 1 of them; the error falls as its square root.
         warmup: sweeps before the first run; a reduced run, which starts where the last one ended, has a quarter of it.
+        bridge: take the bridge; else the plain average of Chib (1995), some nats too high above the data's rank.
         replicates: independent repeats, at least 2.
 
     Raises:
@@ -136,14 +162,17 @@ def run(
     model.require_proper()
     began, burn = time.perf_counter(), warmup // 4
     K = model.rank
-    sweeps = warmup + draws + (2 * K - 1) * (burn + draws)
+    sweeps = warmup + draws + 2 * K * (burn + draws)
     with single_threaded(), bar(sweeps, f"chib, rank {K}", progress) as ticker:
         problem = Problem(model, X, Stream.of(seed, replicates=replicates), ticker.update)
         explored = explore(problem, warmup, draws)
-        state, of_short = short_ordinate(problem, explored.state, explored.point, burn, draws)
+        state, stages = short_stages(problem, explored, burn, draws)
         of_long = long_ordinate(problem, state, explored.point, burn, draws)
         joint = log_joint(model, X, explored.point, misfit(X, explored.point["W"], explored.point["H"]))
-        estimates = joint - (explored.log_ordinate + of_short + of_long)
+    rest = joint - of_long
+    forward, reverse = (rest - sum(values) for values in ([s.forward for s in stages], [s.reverse for s in stages]))
+    estimates = rest - sum(stage.bridge for stage in stages) if bridge else forward
+    gaps = [float((stage.forward - stage.reverse).abs().mean()) for stage in stages]
     warnings, rhat = _doubts(explored.lp)
     return Evidence.combine(
         estimates.tolist(),
@@ -151,47 +180,156 @@ def run(
         rank=K,
         priors=priors_of(model),
         seconds=time.perf_counter() - began,
-        warnings=warnings,
-        attrs={"draws": draws, "warmup": warmup, "burn": burn, "seed": seed, "rhat": rhat},
+        warnings=(*warnings, *_bracket_doubts(gaps, [stage.effective for stage in stages])),
+        gap=sum(gaps),
+        attrs={
+            "draws": draws,
+            "warmup": warmup,
+            "burn": burn,
+            "seed": seed,
+            "rhat": rhat,
+            "bridge": bridge,
+            "forward": float(forward.mean()),
+            "reverse": float(reverse.mean()),
+            "stages": gaps,
+        },
     )
 
 
 def explore(problem: Problem, warmup: int, draws: int) -> Explored:
-    """The run over the posterior: θ*, and the ordinate of σ²."""
-    model, X, stream = problem.model, problem.X, problem.stream
-    state = gibbs.init(model, X, stream)
-    for _ in range(warmup):
-        state, _ = gibbs.step(model, state, X, stream)
-        problem.tick()
-    classes, mean, noise, lp = problem.classes, dict(state.params), [], []
-    for n in range(1, draws + 1):
-        state, info = gibbs.step(model, state, X, stream)
-        aligned = ordered_like(mean, state.params, classes)
-        mean = {site: value + (aligned[site] - value) / n for site, value in mean.items()}
-        noise.append(model.conditional("sigma2", state.params, X))
-        lp.append(info.lp)
-        problem.tick()
+    """The run over the posterior: θ*, and the densities of σ²."""
+    model, X = problem.model, problem.X
+    start = gibbs.init(model, X, problem.stream)
+    classes, mean, noise, lps, seen = problem.classes, dict(start.params), [], [], 0
+    state = start
+    for reached, kept, lp in sampled(problem, start, warmup, draws, 0, noise=True):
+        state = reached
+        for n in range(lp.shape[1]):
+            seen += 1
+            params = {site: values[:, n] for site, values in kept.items()}
+            aligned = ordered_like(mean, params, classes) if seen > 1 else params
+            mean = {site: value + (aligned[site] - value) / seen for site, value in mean.items()}
+            noise.append(model.conditional("sigma2", params, X))
+        lps.append(lp)
     point = strongest_first(mean, classes)
-    log_ordinate = torch.stack([conditional.log_prob(point["sigma2"].double()) for conditional in noise], -1)
+    densities = torch.stack([conditional.log_prob(point["sigma2"].double()) for conditional in noise], -1)
     state = State(ordered_like(point, state.params, classes) | {"sigma2": point["sigma2"]}, state.sweep)
-    return Explored(state, point, log_mean(log_ordinate), torch.stack(lp, 1))
+    return Explored(state, point, densities, torch.cat(lps, 1))
 
 
-def short_ordinate(problem: Problem, state: State, point: Params, burn: int, draws: int) -> tuple[State, Tensor]:
-    """log p(short* | σ²*, X), shape (C,), component by component and averaged over labels; and a state at short*."""
-    classes, rows = problem.classes, _rows_leading(problem.short, point)
-    total = torch.zeros_like(point["sigma2"], dtype=torch.float64)
-    for k in range(len(classes)):
-        labels = [m for m in range(k, len(classes)) if classes[m] == classes[k]]
-        densities = Densities(rows[..., None, :, k], lambda logs: logs.sum(-1))  # the same point for every label
-        for n in range(burn + draws):
-            state = reduced_step(problem, state, k)
-            if n >= burn:
-                densities.add(conditionals(problem, problem.short, state.params, labels))
-            problem.tick()
-        total = total + log_mean(densities.values().movedim(0, -1).flatten(1))  # over labels and draws
-        state = State(pinned(problem, state.params, point, k, classes), state.sweep)
-    return state, total
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What is known of one block's ordinate.
+
+    Args:
+        before: log densities at the block's point given draws of its own stage, (C, draws × labels).
+        after: the same given draws of the next stage, where the block stays at its point, (C, draws).
+        labels: how many components may play the block's part.
+    """
+
+    before: Tensor
+    after: Tensor
+    labels: int = 1
+
+    @cached_property
+    def forward(self) -> Tensor:
+        """Log mean over the block's own stage, (C,)."""
+        return log_mean(self.before)
+
+    @cached_property
+    def reverse(self) -> Tensor:
+        """Minus the log mean of the inverse over the next stage, less the labels', (C,)."""
+        return -log_mean(-self.after) - math.log(self.labels)
+
+    @cached_property
+    def bridge(self) -> Tensor:
+        """The bridge's log ordinate, (C,); each iteration brings it nearer, from wherever it starts."""
+        p = self.forward
+        for _ in range(ITERATIONS):
+            before, after = self._weights(p)
+            moved = log_mean(before) - log_mean(after)
+            if bool(((moved - p).abs() <= 1e-9 * moved.abs().clamp(min=1)).all()):
+                break
+            p = moved
+        return moved
+
+    def _weights(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Logs of r / (n_A + n_B r / p) at A, and of 1 / (n_A + n_B r / p) at B."""
+        log_a, log_b = (torch.tensor(float(r.shape[1]), device=r.device).log() for r in (self.before, self.after))
+        at_a, at_b = (torch.logaddexp(log_a.to(r.dtype), log_b + r - p[:, None]) for r in (self.before, self.after))
+        return self.before - at_a, -at_b
+
+    @cached_property
+    def effective(self) -> float:
+        """How many equally weighted draws the bridge's means are worth, the least of both and over the chains."""
+        worth = ((2 * logs.logsumexp(1) - (2 * logs).logsumexp(1)).exp().min() for logs in self._weights(self.bridge))
+        return float(min(worth))
+
+
+def short_stages(problem: Problem, explored: Explored, burn: int, draws: int) -> tuple[State, list[Stage]]:
+    """σ² and the shorter factor's components: each a stage, whose next run holds it; and a state at the factor's point."""
+    state, point, classes, stages = explored.state, explored.point, problem.classes, []
+    before, labels = explored.densities, [0]  # of the block that the run at hand is the first to hold
+    K = problem.model.rank
+    for k in range(K + 1):
+        free, own, after = [m for m in range(k, K) if classes[m] == classes[k]] if k < K else [], [], []
+        for reached, kept, _ in sampled(problem, state, burn, draws, k):
+            state = reached
+            after.append(_held(problem, kept, point, k))
+            if free:
+                own.append(densities(problem, kept, point, k, free).flatten(1))
+        stages.append(Stage(before, torch.cat(after, 1), len(labels)))
+        if k < K:
+            before, labels = torch.cat(own, 1), free
+            state = State(pinned(problem, state.params, point, k, classes), state.sweep)
+    return state, stages
+
+
+def _held(problem: Problem, kept: Params, point: Params, k: int) -> Tensor:
+    """Log density of the block that run k is the first to hold at its point, given the run's draws, (C, n)."""
+    if k > 0:
+        return densities(problem, kept, point, k - 1, [k - 1])[..., 0]
+    model, X, each = problem.model, problem.X, range(kept["sigma2"].shape[1])
+    noise = [model.conditional("sigma2", {site: values[:, n] for site, values in kept.items()}, X) for n in each]
+    return torch.stack([conditional.log_prob(point["sigma2"].double()) for conditional in noise], -1)
+
+
+def densities(problem: Problem, kept: Params, point: Params, k: int, labels: list[int]) -> Tensor:
+    """Log density of θ*'s k-th component of the shorter factor, played by each of `labels`, (C, n, labels).
+
+    Args:
+        kept: draws, (C, n, *site).
+    """
+    C, n = kept["sigma2"].shape
+    flat = {site: values.flatten(0, 1) for site, values in kept.items()}
+    at = _rows_leading(problem.short, point)[..., k].double()  # (C, R)
+    conditional = conditionals(problem, problem.short, flat, labels)  # (C n, labels, R)
+    return conditional.log_prob(at.repeat_interleave(n, 0)[:, None]).sum(-1).unflatten(0, (C, n))
+
+
+def sampled(
+    problem: Problem, state: State, burn: int, draws: int, held: int, noise: bool = False
+) -> Iterator[tuple[State, dict[str, Tensor], Tensor]]:
+    """The draws after `burn` sweeps, some at a time: the state, the draws (C, n, *site), and their log joints (C, n).
+
+    Args:
+        held: the shorter factor's components before this one stay, and are left out of the moves.
+        noise: draw σ² too.
+    """
+    model, X, stream, told = problem.model, problem.X, problem.stream, problem.told
+    first = (held, 0) if problem.short == "W" else (0, held)
+    for lot in lots(burn + draws, problem.at_once):
+        kept = range(max(0, burn - lot.start), len(lot))
+        state, own, lp = gibbs.several(
+            model, state, X, stream, len(lot), kept, told, moves=held < model.rank, first=first, noise=noise
+        )
+        problem.tick(len(lot))
+        if len(kept):
+            yield state, own, lp
+
+
+def lots(sweeps: int, at_once: int) -> list[range]:
+    return [range(start, min(start + at_once, sweeps)) for start in range(0, sweeps, at_once)]
 
 
 def long_ordinate(problem: Problem, state: State, point: Params, burn: int, draws: int) -> Tensor:
@@ -202,50 +340,17 @@ def long_ordinate(problem: Problem, state: State, point: Params, burn: int, draw
     kernels, sweep = kernels_for(F.device), state.sweep
     total = torch.zeros_like(at[..., 0], dtype=torch.float64)  # (C, R)
     for k in range(K - 1):
-        densities = Densities(at[..., k], lambda logs: logs.logsumexp(0, keepdim=True))
+        logs = Densities(at[..., k], lambda each: each.logsumexp(0, keepdim=True))
         for n in range(burn + draws):
             F = kernels.half_sweep(F, told, prior, (problem.stream, sweep, Site[site]), first=k)
             sweep += 1
             if n >= burn:
-                densities.add(column(k, F, told, prior))
-            problem.tick()
-        total = total + densities.values().logsumexp(0) - math.log(draws)
+                logs.add(column(k, F, told, prior))
+            problem.tick(1)
+        total = total + logs.values().logsumexp(0) - math.log(draws)
         F[..., k] = at[..., k]
     last = column(K - 1, at, told, prior).log_prob(at[..., K - 1].double())
     return (total + last).sum(-1)
-
-
-def reduced_step(problem: Problem, state: State, first: int) -> State:
-    """One sweep with σ² fixed and the short factor's components before `first` too; moves among the others only.
-
-    A move along the ridge changes a component's column of W and row of H together, so both must be free.
-    """
-    stream, (params, sweep) = problem.stream, state
-    W, H = factors_after_sweep(problem, params, sweep, first)
-    kernels, K = kernels_for(W.device), problem.model.rank
-    rate_W, rate_H = -problem.natural["W"][1], -problem.natural["H"][1].mT
-    rates = (rate_W.expand(-1, K)[:, first:].contiguous(), rate_H.expand(K, -1)[first:].contiguous())
-    moved = kernels.scale_move(W[..., first:], H[:, first:], rates, stream, sweep)
-    moved = kernels.shear_move(*moved, rates, stream, sweep)
-    W, H = torch.cat([W[..., :first], moved[0]], -1), torch.cat([H[:, :first], moved[1]], -2)
-    return State({**params, "W": W, "H": H}, sweep + 1)
-
-
-def factors_after_sweep(problem: Problem, params: Params, sweep: int, first: int) -> tuple[Tensor, Tensor]:
-    """W and H after a sweep that leaves the short factor's components before `first`; all chains at once where small.
-
-    The shape alone decides which way is taken, for the two may round differently.
-    """
-    X, stream, start = problem.X, problem.stream, {problem.short: first, problem.long: 0}
-    if len(stream) * X.values.numel() > AT_ONCE:
-        swept = sweep_factors(problem.model.prior, params, X, (stream, sweep), first=(start["W"], start["H"]))
-        return swept.W, swept.H
-    kernels = kernels_for(X.device)
-    for site in ("W", "H"):
-        F, told = _rows_leading(site, params), weighted(problem, site, params)
-        F = kernels.half_sweep(F, told, problem.natural[site], (stream, sweep, Site[site]), first=start[site])
-        params = {**params, site: F if site == "W" else F.mT.contiguous()}
-    return params["W"], params["H"]
 
 
 def pinned(problem: Problem, params: Params, point: Params, k: int, classes: list[int]) -> dict[str, Tensor]:
@@ -360,3 +465,19 @@ def _doubts(lp: Tensor) -> tuple[tuple[str, ...], float | None]:
         f"the chains do not agree (R-hat of the log joint is {rhat:.3f}, above {AGREE}): take more warmup and draws"
     )
     return (sentence,), rhat
+
+
+def _bracket_doubts(gaps: list[float], effective: list[float]) -> tuple[str, ...]:
+    """Sentences about stages whose bracket is wide, or whose average hangs on few draws."""
+    doubts = []
+    widest = max(gaps)
+    if widest > WIDE or sum(gaps) > WIDE_SUM:
+        stage = gaps.index(widest)
+        what = "of the noise" if stage == 0 else f"of component {stage} of {len(gaps) - 1}"
+        doubts.append(
+            f"forward and reverse ordinates lie {sum(gaps):.1f} nats apart in all, {widest:.1f} at the stage {what} "
+            f"(limits {WIDE_SUM:g} and {WIDE:g}): take more draws"
+        )
+    if min(effective) < FEW:
+        doubts.append(f"an ordinate hangs on {min(effective):.0f} draws (limit {FEW}): take more draws")
+    return tuple(doubts)

@@ -29,6 +29,7 @@ class Evidence:
         priors: the model's hyperparameters, on which the evidence depends.
         seconds: the time it took.
         warnings: reasons to doubt it, in sentences.
+        gap: nats between two estimates that err to either side; 0 where the method has no such pair.
         attrs: facts about the run that JSON can hold: draws, warmup, seed, rhat ...
     """
 
@@ -40,6 +41,7 @@ class Evidence:
     priors: Mapping[str, Any]
     seconds: float
     warnings: tuple[str, ...] = ()
+    gap: float = 0.0
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     label: ClassVar[str] = "log evidence"
@@ -82,9 +84,9 @@ class Evidence:
         return self.log_evidence - other.log_evidence, math.hypot(self.mcse, other.mcse)
 
     def is_clearly_better_than(self, other: Evidence) -> bool:
-        """Whether the lead is at least twice its standard error."""
+        """Whether the lead is at least twice its standard error and a tenth of the wider gap together."""
         lead, error = self.lead_over(other)
-        return lead >= 2 * error
+        return lead >= 2 * (error + max(self.gap, other.gap) / 10)
 
     def __str__(self) -> str:
         low, high = self.interval()
