@@ -29,9 +29,13 @@ app = typer.Typer(
 
 BAD_INPUT, INTERRUPTED = 2, 130
 QUICK = {"draws": 50, "warmup": 50, "chains": 2, "restarts": 2, "steps": 200}  # for a first look
-QUICK_CRITERIA = {
+QUICK_CRITERIA: dict[str, dict[str, Any]] = {
     "chib": {"draws": 50, "warmup": 50, "replicates": 3},
+    "smc": {"particles": 100, "replicates": 3},
     "heldout": {"draws": 25, "warmup": 25, "used": 2},
+    "elbo": {"steps": 300, "restarts": 1},
+    "loo": {"draws": 100, "warmup": 100, "cells": 2000},
+    "consensus": {"restarts": 10},
 }
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (digits, toy60x40, ...) or a file.")]
@@ -53,7 +57,7 @@ class Input(NamedTuple):
     """A data matrix from the command line, and what is known about it."""
 
     name: str
-    X: np.ndarray  # (N, D), NaN where missing
+    X: Any  # (N, D), NaN where missing: an array, or for `fit` also a sparse matrix or a memory map
     mask: np.ndarray | None
     about: str
     rows: Any = None
@@ -118,8 +122,12 @@ def _say_warnings() -> None:
     warnings.showwarning = show  # type: ignore[assignment]
 
 
-def _read(name: str, allow_negative: bool, missing: str) -> Input:
-    """The data that DATA names. A file's surprises are refused unless told: negative entries, missing values."""
+def _read(name: str, allow_negative: bool, missing: str, dense: bool = True) -> Input:
+    """The data that DATA names. A file's surprises are refused unless told: negative entries, missing values.
+
+    Args:
+        dense: in memory as one array; otherwise a sparse matrix stays one, and a big .npy file stays on disk.
+    """
     import numpy as np
 
     from ppnmf.data import datasets, files, toy
@@ -131,7 +139,11 @@ def _read(name: str, allow_negative: bool, missing: str) -> Input:
         return Input(name, found.X, found.mask, found.about, found.rows, found.columns, found.picture, found.order)
     if not Path(name).exists() and not Path(name).suffix:
         datasets.load(name)  # its sentence says what names there are
-    X, rows, columns = files.read(name)
+    X, rows, columns = files.read(name, dense)
+    if isinstance(X, np.memmap) or not isinstance(X, np.ndarray):
+        return _as_it_lies(
+            Input(Path(name).stem, X, None, f"The file {Path(name).name}.", rows, columns), allow_negative, missing
+        )
     nan, negative = int(np.isnan(X).sum()), int((X < 0).sum())
     if nan and missing == "error":
         raise ValueError(
@@ -143,6 +155,22 @@ def _read(name: str, allow_negative: bool, missing: str) -> Input:
             "Gaussian model to them all the same"
         )
     return Input(Path(name).stem, X, ~np.isnan(X) if nan else None, f"The file {Path(name).name}.", rows, columns)
+
+
+def _as_it_lies(given: Input, allow_negative: bool, missing: str) -> Input:
+    """A sparse matrix or a memory map, checked without making it an array."""
+    from ppnmf.data.matrix import as_matrix
+
+    try:
+        X = as_matrix(given.X, missing=missing)
+    except ValueError as error:
+        raise ValueError(str(error).replace("missing='nan'", "--missing nan")) from error
+    if X.n_negative and not allow_negative:
+        raise ValueError(
+            f"X has {X.n_negative} negative entries (least {X.least:.6g}): check the input, or pass --allow-negative to fit a "
+            "Gaussian model to them all the same"
+        )
+    return given._replace(X=X)
 
 
 def _device(name: str | None) -> str | None:
@@ -257,13 +285,26 @@ def fit(
     thin: Annotated[int | None, typer.Option(help="Keep every so many-th sweep.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Starts of icm.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of svi, at most.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder in which gibbs and icm keep what they need to go on after a crash.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(help="Sweeps between checkpoints; a minute's worth by default.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from the checkpoint in this folder; with the same --checkpoint, begin if it has none."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Zarr store that takes the draws of gibbs as they come, not the memory.")
+    ] = None,
     allow_negative: AllowNegative = False,
     missing: Missing = "error",
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> None:
     """Fit DATA by one method, and save the posterior."""
-    given = _read(data, allow_negative, missing)
+    given = _read(data, allow_negative, missing, dense=False)
     import ppnmf
     from ppnmf.models import PAENMF, ExponentialGaussian
 
@@ -273,6 +314,7 @@ def fit(
         raise FileNotFoundError(f"--out is {out}, and there is no folder {out.parent}")
     model = PAENMF(rank) if method == "svi" else ExponentialGaussian.scaled_to(given.X, rank, given.mask)
     options = _given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
+    options |= _given(checkpoint=checkpoint, every=every, resume=resume, store=store)
     _heading(given)
     post = ppnmf.fit(
         model,
@@ -298,16 +340,32 @@ def choose_rank(
     ranks: Annotated[
         str, typer.Option(help="From:to, both tried (1:10), with a step (2:20:2), or a list (2,5,10).")
     ] = "1:10",
-    method: Annotated[str, typer.Option(help="chib, heldout, or both with a comma; the first one decides.")] = "chib",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="One or several with commas, of which the first decides: chib, smc, heldout, aic, bic, mdl, elbo, loo, consensus."
+        ),
+    ] = "chib",
     out: Annotated[Path | None, typer.Option(help="Folder for the table, the picture and run.json.")] = None,
     seed: Seed = 0,
     draws: Draws = None,
     warmup: Warmup = None,
     replicates: Annotated[
-        int | None, typer.Option(help="Independent runs of chib, from which its error comes.")
+        int | None, typer.Option(help="Independent runs of chib and smc, from which the error comes.")
     ] = None,
+    particles: Annotated[int | None, typer.Option(help="Of smc.")] = None,
     folds: Annotated[int | None, typer.Option(help="Parts of the cells, hidden in turn by heldout.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Starts of aic, bic, mdl, elbo and consensus.")] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="What twice and half the rates would do to chib and smc.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Ranks worked on at once, in processes.")] = 1,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="JSON file that takes each rank's score when it is done.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on from such a file; with the same --checkpoint, begin if there is none.")
+    ] = None,
     allow_negative: AllowNegative = False,
     missing: Missing = "error",
     quick: Quick = False,
@@ -316,7 +374,8 @@ def choose_rank(
 ) -> None:
     """Choose the number of components of DATA.
 
-    By Chib's log evidence, which tells how probable the data are at each rank, or by the error on held-out cells.
+    By the log evidence (chib, smc), which tells how probable the data are at each rank, by the error on held-out cells, or
+    by other criteria; side by side in one table, and with --out in a picture.
     """
     given, folder = _read(data, allow_negative, missing), None if out is None else _folder(out)
     _heading(given)
@@ -327,8 +386,14 @@ def choose_rank(
 
     X = torch.from_numpy(given.X).to(_device(device))
     methods = method.split(",")
-    options = {option: value for name in methods if quick for option, value in QUICK_CRITERIA.get(name, {}).items()}
-    options |= _given(draws=draws, warmup=warmup, replicates=replicates, folds=folds)
+    given_options = _given(
+        draws=draws, warmup=warmup, replicates=replicates, particles=particles, folds=folds, restarts=restarts
+    )
+    short = {name: QUICK_CRITERIA[name] for name in methods if quick and name in QUICK_CRITERIA}
+    options: dict[str, Any] = given_options | {
+        name: {option: value for option, value in own.items() if option not in given_options}
+        for name, own in short.items()
+    }
     table = ppnmf.select_rank(
         lambda rank: ExponentialGaussian.scaled_to(X, rank, given.mask),
         X,
@@ -336,7 +401,10 @@ def choose_rank(
         method=methods,
         seed=seed,
         mask=given.mask,
+        sensitivity=sensitivity,
         n_jobs=jobs,
+        checkpoint=checkpoint,
+        resume=resume,
         progress=not no_progress,
         **options,
     )

@@ -19,7 +19,7 @@ from torch.distributions.kl import register_kl
 from torch.distributions.utils import broadcast_all
 from torch.types import _size
 
-__all__ = ["GeneralizedInverseGaussian", "RectifiedNormal", "gig_from_uniforms"]
+__all__ = ["GeneralizedInverseGaussian", "RectifiedNormal", "gig_from_proposals", "gig_from_uniforms"]
 
 EULER = 0.5772156649015329
 LOG_2PI = math.log(2 * math.pi)
@@ -456,7 +456,25 @@ def gig_from_uniforms(p: Tensor, a: Tensor, b: Tensor, uniforms: Callable[[int],
         if bool(is_done.all()):
             break
     assert bool(is_done.all()), f"no generalised inverse Gaussian draw in {MAX_ROUNDS} rounds: a parameter is invalid"
-    log_x = draw + shape.log_scale
+    return _unscaled(p, shape, draw)
+
+
+def gig_from_proposals(p: Tensor, a: Tensor, b: Tensor, uniforms: Tensor) -> Tensor:
+    """The draws of `gig_from_uniforms`, from a fixed number of rounds at once: the host never waits for the device.
+
+    Args:
+        p, a, b: as there.
+        uniforms: (rounds, *batch shape, 3). All rounds reject with probability below 0.3^rounds; then the first stands.
+    """
+    p, a, b = torch.broadcast_tensors(p, a, b)
+    shape = _shape(p.double(), a.double(), b.double())
+    y, is_accepted = _propose(shape, *uniforms.double().unbind(-1))
+    first = is_accepted.to(torch.int8).argmax(0, keepdim=True)
+    return _unscaled(p, shape, y.gather(0, first).squeeze(0))
+
+
+def _unscaled(p: Tensor, shape: _Shape, y: Tensor) -> Tensor:
+    log_x = y + shape.log_scale
     return torch.where(p < 0, -log_x, log_x).exp().to(p.dtype)
 
 

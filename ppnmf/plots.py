@@ -27,6 +27,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 INK, PALE = "#333333", "#BBBBBB"
 CHAINS_SHOWN = 7
 POINTS = 400  # of a curve
+PANELS_ACROSS = 3  # of the criteria for the rank
+LABELLED, NEXT = 8, 2  # ranks that all say how far off they are; of more ranks, so many on either side of the best
+TICKS = 20  # ranks on an axis, at most
 STEMS = 60  # columns that are drawn as single stems; more become a line
 
 
@@ -173,44 +176,49 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
 
 
 def rank(table: RankTable, title: str | None = None) -> Figure:
-    """The criteria of `ppnmf.select_rank` against the rank, with errors; the best is marked, the others say how far off."""
+    """The criteria of `ppnmf.select_rank` against the rank, with errors; the best is marked, the others say how far off.
+
+    Of many ranks only those next to the best say so.
+    """
     curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
-    figure = Figure(figsize=(max(4.2 * len(curves), 6), 3.6), layout="constrained")
-    for ax, (method, by_rank) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        ranks = sorted(by_rank)
-        values = [by_rank[rank].value for rank in ranks]
-        errors = [by_rank[rank].error for rank in ranks]
-        known = None if any(math.isnan(error) for error in errors) else errors
-        ax.errorbar(ranks, values, yerr=known, color=COLOURS[0], marker="o", markersize=4, linewidth=1.2, capsize=3)
-        best = table.best_by(method)
-        here = (best, by_rank[best].value)
-        for other in (rank for rank in ranks if rank != best):
-            behind = by_rank[other].value - here[1]
-            space = (0, -14 if behind < 0 else 7)
-            ax.annotate(
-                f"{behind:+.3g}",
-                (other, by_rank[other].value),
-                space,
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-                color=INK,
-            )
-        ax.plot(*here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
-        above = by_rank[best].sign > 0
-        ax.annotate(
-            f"best: {best}", here, (0, 12 if above else -12), textcoords="offset points",
-            ha="center", va="bottom" if above else "top", color=COLOURS[1], fontsize=9,
-        )  # fmt: skip
-        ax.margins(x=0.08, y=0.2)
-        ax.set_xticks(ranks)
-        ax.set_xlabel("rank K", fontsize=9)
-        unit = " (nats)" if "log" in by_rank[best].label else ""
-        ax.set_ylabel(f"{by_rank[best].label}{unit}", fontsize=9)
-        ax.set_title(method, fontsize=9, loc="left")
-        _plain(ax)
+    across = min(len(curves), PANELS_ACROSS)
+    down = -(-len(curves) // across)
+    figure = Figure(figsize=(max(4.2 * across, 6), 3.4 * down + 0.2), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flat
+    for ax, (method, by_rank) in zip(panels, curves.items(), strict=False):
+        _rank_curve(ax, method, by_rank, table.best_by(method))
+    for ax in list(panels)[len(curves) :]:
+        ax.set_axis_off()
     _title(figure, title or "Choosing the rank (bars: one standard error either way)")
     return figure
+
+
+def _rank_curve(ax: Axes, method: str, by_rank: Mapping[int, Any], best: int) -> None:
+    ranks, above = sorted(by_rank), by_rank[best].sign > 0
+    values = np.array([by_rank[rank].value for rank in ranks])
+    errors = np.nan_to_num([by_rank[rank].error for rank in ranks])
+    ax.errorbar(ranks, values, yerr=errors, color=COLOURS[0], marker="o", markersize=4, linewidth=1.2, capsize=3)
+    here, at = by_rank[best].value, ranks.index(best)
+    for place, (other, value) in enumerate(zip(ranks, values, strict=True)):
+        if place == at or (len(ranks) > LABELLED and abs(place - at) > NEXT):
+            continue
+        space = (0, -14 if value < here else 7)
+        ax.annotate(
+            f"{value - here:+.3g}", (other, value), space, textcoords="offset points",
+            ha="center", fontsize=7, color=INK,
+        )  # fmt: skip
+    ax.plot(best, here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
+    ax.annotate(
+        f"best: {best}", (best, here), (0, 12 if above else -12), textcoords="offset points",
+        ha="center", va="bottom" if above else "top", color=COLOURS[1], fontsize=9,
+    )  # fmt: skip
+    ax.margins(x=0.08, y=0.2)
+    ax.set_xticks(ranks[:: -(-len(ranks) // TICKS)])
+    ax.set_xlabel("rank K", fontsize=9)
+    label = by_rank[best].label
+    ax.set_ylabel(f"{label} (nats)" if "log" in label and "(" not in label else label, fontsize=9)
+    ax.set_title(method, fontsize=9, loc="left")
+    _plain(ax)
 
 
 def latent_densities(
@@ -300,8 +308,8 @@ def _density(ax: Axes, fit: Posterior, shown: Posterior, row: int, k: int, colou
 
 def _weibull_density(x: np.ndarray, fit: Posterior, shown: Posterior, row: int, k: int) -> np.ndarray:
     """The guide's density of what component k, as `shown` orders and scales it, adds to a row."""
-    observed = None if fit.X.mask is None else fit.X.mask[row : row + 1]
-    guide = fit.model.encode(fit.X.values[row : row + 1], observed)  # type: ignore[attr-defined]
+    own = fit.X.part(range(row, row + 1))
+    guide = fit.model.encode(own.values, own.mask)  # type: ignore[attr-defined]
     H = _array(fit.draws["H"])[0, 0]
     total = H.sum(1)
     own = int(np.abs(H / np.maximum(total, 1e-300)[:, None] - _array(shown.mean("H"))[k]).sum(1).argmin())

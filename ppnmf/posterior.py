@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Normal
 
 from ppnmf import __version__
-from ppnmf.data.matrix import Dense
-from ppnmf.protocols import Model
+from ppnmf.data.dense import IN_MEMORY, Dense, in_memory
+from ppnmf.data.saved import facts_and_arrays, restored
+from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.rng import forked
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Posterior:
     draws: dict[str, Tensor]
     stats: dict[str, Tensor]
     model: Model
-    X: Dense
+    X: Matrix
     method: str
     seed: int
     timings: dict[str, float] = field(default_factory=dict)
@@ -73,10 +75,12 @@ class Posterior:
         """Mean over chains and draws; of factors it means something only when their components are aligned."""
         return self._kept(site).mean((0, 1))
 
-    def reconstruction(self) -> Tensor:
-        """Mean of W @ H over chains and draws, shape (N, D)."""
+    def reconstruction(self, rows: range | None = None) -> Tensor:
+        """Mean of W @ H over chains and draws, shape (N, D); or some rows of it."""
         W, H = (self._kept(site).flatten(0, 1) for site in ("W", "H"))
-        N, D = self.X.shape
+        if rows is not None:
+            W = W[:, rows.start : rows.stop]
+        N, D = W.shape[1], H.shape[2]
         K, size = W.shape[-1], max(1, AT_ONCE // (N * D))
         total = torch.zeros(N, D, dtype=torch.float64, device=W.device)
         if len(W) * K > 4 * D and size == 1:  # many draws of a large matrix: one product of all components at a time
@@ -87,9 +91,16 @@ class Posterior:
         return (total / len(W)).to(W.dtype)
 
     def squared_error(self) -> float:
-        """Σ (X - reconstruction)² over the observed entries."""
-        residual = self.X.values.double() - self.reconstruction().double()
-        return float((residual if self.X.mask is None else residual[self.X.mask]).square().sum())
+        """Σ (X - reconstruction)² over the observed entries, each over its relative noise variance; row block by row block."""
+        total = 0.0
+        for rows in self.X.blocks:
+            size = max(1, AT_ONCE // self.X.shape[1])
+            for start in range(rows.start, rows.stop, size):
+                own = range(start, min(start + size, rows.stop))
+                part = self.X.part(own)
+                squared = (part.values.double() - self.reconstruction(own).double()).square()
+                total += float(part.over_noise(squared if part.mask is None else squared * part.mask).sum())
+        return total
 
     def best(self) -> Posterior:
         """The single draw with the greatest log joint."""
@@ -118,12 +129,22 @@ class Posterior:
     def predictive(self, seed: int = 0) -> Tensor:
         """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
         with forked(seed, self.X.device):
-            return self.model.likelihood(self._factors()).sample()
+            return self.likelihood(self._factors()).sample()
 
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
-        values = self.model.likelihood(self._factors()).log_prob(self.X.values)
-        return values if self.X.mask is None else values * self.X.mask
+        X = in_memory(self.X, "log_likelihood")
+        values = self.likelihood(self._factors()).log_prob(X.values)
+        return values if X.mask is None else values * X.mask
+
+    def likelihood(self, params: Params) -> Distribution:
+        """The model's distribution of X given the factors, (*C, N, D), with the known noise of X's entries."""
+        of_model: Any = self.model.likelihood(params)
+        noise = getattr(self.X, "noise", None)
+        if noise is None:
+            return of_model
+        known = in_memory(self.X, "the likelihood").noise
+        return of_model if known is None else Normal(of_model.loc, of_model.scale * known.variance.sqrt())
 
     def to_arviz(
         self,
@@ -135,6 +156,8 @@ class Posterior:
     ) -> xarray.DataTree:
         """An ArviZ DataTree: posterior, sample_stats, observed_data, constant_data, and the two groups asked for.
 
+        Of an X that is not a dense matrix and is too large for one, observed_data and constant_data are left out.
+
         Args:
             log_likelihood: add log p(x_ij | draw), chain × draw × N × D numbers.
             posterior_predictive: add replicates of X, as many numbers.
@@ -145,9 +168,14 @@ class Posterior:
         groups: dict[str, dict[str, np.ndarray]] = {
             "posterior": {name: _numpy(values) for name, values in self.draws.items()},
             "sample_stats": {name: _numpy(values) for name, values in self.stats.items()},
-            "observed_data": {"X": self._observed()},
-            "constant_data": {"mask": _numpy(self._mask())},
         }
+        if self.X.shape[0] * self.X.shape[1] <= IN_MEMORY or isinstance(self.X, Dense):
+            X = in_memory(self.X, "to_arviz")
+            mask = torch.ones(X.shape, dtype=torch.bool) if X.mask is None else X.mask
+            values = np.where(_numpy(mask), _numpy(X.values), np.nan)
+            groups |= {"observed_data": {"X": values}, "constant_data": {"mask": _numpy(mask)}}
+            if X.noise is not None:
+                groups["constant_data"]["noise"] = _numpy(X.noise.variance.expand(X.shape))
         if log_likelihood:
             groups["log_likelihood"] = {"X": _numpy(self.log_likelihood())}
         if posterior_predictive:
@@ -162,7 +190,7 @@ class Posterior:
             warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw")
             return arviz_base.from_dict(
                 groups,
-                dims={**DIMS, "mask": DIMS["X"]},
+                dims={**DIMS, "mask": DIMS["X"], "noise": DIMS["X"]},
                 coords=coords,
                 attrs={
                     "/": library,
@@ -172,6 +200,9 @@ class Posterior:
 
     def save(self, path: str | Path, **names: Sequence[str] | None) -> Path:
         """Write everything to a NetCDF file that ArviZ opens too; `Posterior.load` gives back the same.
+
+        A sparse X is written as the entries that it stores. One that is read from disk is not copied: the file says
+        where it is, and the loaded posterior's X can be read as long as it is there, unchanged.
 
         Args:
             names: `rows` and `columns`, as in `to_arviz`; `load` gives them back as the posterior's names.
@@ -194,8 +225,14 @@ class Posterior:
                 config[name] = value
         if isinstance(self.model, torch.nn.Module):
             arrays |= {f"state.{name}": value for name, value in self.model.state_dict().items()}
-        tree.attrs["ppnmf"] = json.dumps({**facts, "config": config})
+        about_X, parts_of_X = facts_and_arrays(self.X)
+        if about_X["kind"] != "dense":
+            for group in ("observed_data", "constant_data"):
+                if group in tree.children:
+                    del tree[group]
+        tree.attrs["ppnmf"] = json.dumps({**facts, "config": config, "X": about_X})
         tree["ppnmf_model"] = _dataset(arrays)
+        tree["ppnmf_data"] = _dataset(parts_of_X)
         path = Path(path)
         tree.to_netcdf(path, engine="h5netcdf")
         return path
@@ -214,14 +251,19 @@ class Posterior:
             sites = {str(k): _tensor(v) for k, v in tree["posterior"].data_vars.items()}
             stats = {str(k): _tensor(v) for k, v in tree["sample_stats"].data_vars.items()}
             arrays = {str(k): _tensor(v) for k, v in tree["ppnmf_model"].data_vars.items()}
-            values, mask = _tensor(tree["observed_data"]["X"]), _tensor(tree["constant_data"]["mask"]).bool()
+            parts = (
+                {str(k): _tensor(v) for k, v in tree["ppnmf_data"].data_vars.items()} if "ppnmf_data" in tree else {}
+            )
+            about_X = facts.get("X", {"kind": "dense"})
+            if about_X["kind"] == "dense":
+                parts |= {"values": _tensor(tree["observed_data"]["X"]), "mask": _tensor(tree["constant_data"]["mask"])}
         config = facts["config"] | {k[len("config.") :]: v for k, v in arrays.items() if k.startswith("config.")}
         config = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
         state = {k[len("state.") :]: v for k, v in arrays.items() if k.startswith("state.")}
         model = REGISTRY[facts["model"]](**config)
         if isinstance(model, torch.nn.Module):
             model.load_state_dict(state)
-        X = Dense(values, None) if bool(mask.all()) else Dense(torch.where(mask, values, 0.0), mask)
+        X = restored(about_X, parts)
         rest = {name: facts[name] for name in ("method", "seed", "timings", "attrs", "names")}
         return cls(draws=sites, stats=stats, model=model, X=X, **rest)
 
@@ -232,13 +274,6 @@ class Posterior:
 
     def _factors(self) -> dict[str, Tensor]:
         return {site: self._kept(site) for site in ("W", "H", "sigma2")}
-
-    def _mask(self) -> Tensor:
-        return torch.ones(self.X.shape, dtype=torch.bool) if self.X.mask is None else self.X.mask
-
-    def _observed(self) -> np.ndarray:
-        values = _numpy(self.X.values)
-        return values if self.X.mask is None else np.where(_numpy(self.X.mask), values, np.nan)
 
 
 def _numpy(values: Tensor) -> np.ndarray:

@@ -130,8 +130,26 @@ class Matrix(Protocol):
         """Σ log v over the observed entries, v their known relative noise variances; 0 where all are 1."""
         ...
 
+    @property
+    def n_negative(self) -> int:
+        """How many observed entries are negative."""
+        ...
+
+    @property
+    def least(self) -> float:
+        """The least entry."""
+        ...
+
     def mean(self) -> float:
         """Mean of the observed entries."""
+        ...
+
+    def variance(self) -> float:
+        """Mean of the squared deviations of the observed entries, each over its relative noise variance."""
+        ...
+
+    def part(self, rows: range) -> Any:
+        """Some of the rows in memory, a `ppnmf.data.dense.Dense`."""
         ...
 
     def filled(self) -> Tensor:

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.diagnostics.convergence import summary
-from ppnmf.inference import check, fit
+from ppnmf.inference import BY_PROGRAM, check, fit
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Model
@@ -93,8 +93,8 @@ def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None)
     fits = {name: post for name, post in posteriors.items() if isinstance(post, Posterior)}
     if not fits:
         raise ValueError("there is no posterior to compare: " + "; ".join(f"{k}: {v}" for k, v in posteriors.items()))
-    first = next(iter(fits.values())).X
-    data = as_matrix(X, missing="nan")
+    first = in_memory(next(iter(fits.values())).X, "compare")
+    data = in_memory(as_matrix(X, missing="nan"), "compare")
     cells = _Cells.of(data, first.mask if mask is None else mask)
     for name, post in fits.items():
         _check_data(name, post, data, cells)
@@ -125,7 +125,8 @@ def _check_data(name: str, post: Posterior, data: Dense, cells: _Cells) -> None:
         raise ValueError(
             f"{name} was fitted to X of shape {post.X.shape}, and X has {data.shape}; compare fits of the same data"
         )
-    saw = cells.hidden if post.X.mask is None else cells.hidden & post.X.mask.cpu()
+    own = in_memory(post.X, "compare").mask
+    saw = cells.hidden if own is None else cells.hidden & own.cpu()
     if bool(saw.any()):
         warnings.warn(
             f"{name} saw {int(saw.sum())} of the cells that are scored as hidden: fit with the same mask", stacklevel=3
@@ -179,11 +180,11 @@ def _log_score(post: Posterior, data: Dense, cells: Tensor) -> float | None:
     sites = [site.flatten(0, 1) for site in post.draws.values()]
     every = -(-len(sites[0]) // SCORED_DRAWS)
     draws = {name: site[::every] for name, site in zip(post.draws, sites, strict=True)}
-    values, where = data.values.to(post.X.values), cells.to(post.X.device)
+    values, where = data.values.to(post.X.device, post.X.dtype), cells.to(post.X.device)
     total = torch.full((int(cells.sum()),), -math.inf, dtype=torch.float64, device=values.device)
     count = len(draws["sigma2"])
     for s in range(count):
-        own = post.model.likelihood({name: site[s] for name, site in draws.items()}).log_prob(values)[where]
+        own = post.likelihood({name: site[s] for name, site in draws.items()}).log_prob(values)[where]
         total = torch.logaddexp(total, own.double())
     return float(total.mean()) - math.log(count)
 
@@ -277,7 +278,7 @@ class Plan(NamedTuple):
 
 
 def _scaled(data: Dense, rank: int) -> Model:
-    return ExponentialGaussian.scaled_to(data.values, rank, data.mask)
+    return ExponentialGaussian.scaled_to(data, rank)
 
 
 PLANS = {
@@ -343,7 +344,7 @@ def compare_methods(
         ValueError: bad data, options or rank; no method can take the data.
     """
     began = time.perf_counter()
-    data = as_matrix(X, mask, missing, device)
+    data = in_memory(as_matrix(X, mask, missing, device), "compare_methods")
     seen = held_out_mask(data, held_out, seed)
     fitted = data.hide(seen)
     posteriors: dict[str, Posterior | str] = {}
@@ -352,11 +353,9 @@ def compare_methods(
             posteriors[name] = "the run was interrupted before it began"
             continue
         model = plan.model(fitted, rank)
-        reason = _refusal(model, data)
+        reason = _refusal(model, plan.method, data)
         own = dict((options or {}).get(name, {}))
-        posteriors[name] = reason or fit(
-            model, fitted.values, mask=fitted.mask, method=plan.method, seed=seed, progress=progress, **own
-        )
+        posteriors[name] = reason or fit(model, fitted, method=plan.method, seed=seed, progress=progress, **own)
     known = data.values.cpu().numpy().astype(float)
     known = known if data.mask is None else np.where(data.mask.cpu().numpy(), known, np.nan)
     table = compare(posteriors, known, mask=seen)
@@ -369,13 +368,15 @@ def compare_methods(
     return Experiment(posteriors, table, known, seen.cpu().numpy(), facts, time.perf_counter() - began)
 
 
-def _refusal(model: Model, data: Dense) -> str | None:
-    """Why the model cannot take the data."""
+def _refusal(model: Model, method: str, data: Dense) -> str | None:
+    """Why the model, by that method, cannot take the data."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `fit` says them
         try:
             check(model, data)
-        except ValueError as error:
+            if method in BY_PROGRAM:
+                without_noise(data, method)
+        except (TypeError, ValueError) as error:
             return str(error)
     return None
 

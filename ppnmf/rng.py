@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 LOW = 0xFFFFFFFF
+ROWS_AT_ONCE = 2**14  # whose words are in memory together, several times over
 
 
 class Site(IntEnum):
@@ -68,10 +70,23 @@ class Stream:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def keys_on(self, device: torch.device | str) -> Tensor:
+        """The keys (C, 2) on a device; remembered, since bringing them there waits for the device."""
+        return _keys_on(self.keys, torch.device(device))
+
     def uniforms(self, step: int, site: Site, rows: range, columns: int, device: torch.device | str = "cpu") -> Tensor:
         """Uniforms in (0, 1), float64, shape (C, len(rows), columns): entry [c, i, k] belongs to row rows[i]."""
+        if len(rows) <= ROWS_AT_ONCE:
+            return self._uniforms(step, site, rows, columns, device)
+        out = torch.empty(len(self), len(rows), columns, dtype=torch.float64, device=device)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            out[:, start : start + len(part)] = self._uniforms(step, site, part, columns, device)
+        return out
+
+    def _uniforms(self, step: int, site: Site, rows: range, columns: int, device: torch.device | str) -> Tensor:
         pairs = (columns + 1) // 2
-        keys = torch.tensor(self.keys, dtype=torch.int64, device=device)[:, :, None, None]
+        keys = self.keys_on(device)[:, :, None, None]
         row = torch.arange(rows.start, rows.stop, dtype=torch.int64, device=device)[:, None]
         pair = torch.arange(pairs, dtype=torch.int64, device=device)
         zeros = torch.zeros(len(self), len(rows), pairs, dtype=torch.int64, device=device)
@@ -98,6 +113,11 @@ def forked(seed: int, device: torch.device | str = "cpu", chain: int = 0) -> Ite
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+@lru_cache(maxsize=64)
+def _keys_on(keys: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    return torch.tensor(keys, dtype=torch.int64, device=device)
 
 
 def _key(seed: int, replicate: int, chain: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ import torch
 from scipy.stats import t as student
 
 from ppnmf.data import datasets, toy
-from ppnmf.data.matrix import as_matrix
+from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.inference import fit
 from ppnmf.models import REGISTRY
 from ppnmf.posterior import Posterior
@@ -130,10 +130,10 @@ def run(recipe: str | Path, *, seed: int | None = None, progress: bool = True) -
     posterior = None
     for replicate in range(facts.get("replicates", 1)):
         own = first + replicate
-        data = as_matrix(X, missing="nan")
+        data = in_memory(as_matrix(X, missing="nan"), "a recipe")
         seen = data.hide(held_out_mask(data, facts.get("held_out", 0.0), own))
         model = _model(facts, seen)
-        post = fit(model, seen.values, mask=seen.mask, seed=own, progress=progress, **facts["fit"])
+        post = fit(model, seen, seed=own, progress=progress, **facts["fit"])
         found.append(_measured(post, data.values, data.mask))
         posterior = posterior or post
         if post.attrs.get("interrupted"):
@@ -205,7 +205,7 @@ def _model(facts: Mapping[str, Any], data: Any) -> Any:
     options = dict(facts["model_options"])
     kind: Any = REGISTRY[facts["model"]]
     if options.pop("scaled", False):
-        return kind.scaled_to(data.values, mask=data.mask, **options)
+        return kind.scaled_to(data, **options)
     return kind(**options)
 
 
@@ -214,7 +214,8 @@ def _measured(post: Posterior, X: torch.Tensor, known: torch.Tensor | None) -> d
     shown = post.best() if post.n_draws == 1 else post
     square = (X - shown.reconstruction()).double().square()
     every = torch.ones_like(X, dtype=torch.bool) if known is None else known
-    seen = every if post.X.mask is None else post.X.mask
+    mask = in_memory(post.X, "a recipe").mask
+    seen = every if mask is None else mask
     numbers = {
         "root_mean_squared_error": float(square[seen].mean().sqrt()),
         "sigma2": float(shown.mean("sigma2")),

@@ -14,7 +14,7 @@ from scipy import integrate, special, stats
 from torch import Tensor
 from torch.distributions import Exponential, Gamma, HalfNormal, Independent, Normal, Weibull, kl_divergence
 
-from ppnmf.distributions import GeneralizedInverseGaussian, RectifiedNormal, gig_from_uniforms
+from ppnmf.distributions import GeneralizedInverseGaussian, RectifiedNormal, gig_from_proposals, gig_from_uniforms
 
 FAR = [-1e12, -1e9, -1e6, -1e4, -1e3, -200.0, -50.0, -20.0, -10.0, -5.0, -1.0, -1e-3, -1e-8, 0.0]
 FAR += [1e-8, 1e-3, 1.0, 5.0, 10.0, 20.0, 37.0, 39.0, 50.0, 100.0, 1e3, 1e4, 1e6, 1e8]
@@ -495,6 +495,13 @@ def test_gig_draw_is_a_function_of_its_own_uniforms_only():
     single = gig_from_uniforms(p.float(), a.float(), b.float(), torch_uniforms((500,)))
     assert single.dtype == torch.float32
     torch.testing.assert_close(single, whole.float())
+
+
+def test_gig_from_proposals_all_at_once_is_the_same_draw():
+    p, a, b = f64([-40.0, 0.0, 1e6, 0.3]).repeat(200), f64(3.0), f64(5.0)
+    uniforms = torch_uniforms((800,))
+    at_once = torch.stack([torch.stack(list(uniforms(index)), -1) for index in range(32)])
+    assert torch.equal(gig_from_proposals(p, a, b, at_once), gig_from_uniforms(p, a, b, uniforms))
 
 
 def test_gig_with_a_zero_parameter_is_the_gamma_limit():

@@ -16,9 +16,10 @@ QUICK = {
     "icm": {"restarts": 2, "tol": 1e-4},
     "nuts": {"draws": 3, "warmup": 3, "chains": 1, "max_tree_depth": 3},
     "svi": {"draws": 5, "steps": 20},
+    "smc": {"particles": 30, "replicates": 2, "sweeps": 1},
 }
 SUPPORTED = {
-    "exponential_gaussian": {"gibbs", "icm", "nuts"},
+    "exponential_gaussian": {"gibbs", "icm", "nuts", "smc"},
     "pae_nmf": {"svi"},
 }
 

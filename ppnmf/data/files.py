@@ -1,4 +1,4 @@
-"""Matrices from files: .npy .npz .csv .tsv .parquet .h5ad .mtx. What is read is dense, and checked later by `as_matrix`."""
+"""Matrices from files: .npy .npz .csv .tsv .parquet .h5ad .mtx. What is read is checked later by `as_matrix`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ppnmf.data.dense import IN_MEMORY
+
 __all__ = ["Table", "read", "suffixes"]
 
 MISSING = {"", "na", "nan", "n/a", "null", "none"}  # lower case; they become NaN
 DELIMITERS = (",", ";", "\t")
+BIG = 2**28  # bytes from which an .npy file is mapped and not read, where that will do
 
 
 class Table(NamedTuple):
     """A matrix and the names that its file gave."""
 
-    X: np.ndarray  # (N, D), float64
+    X: Any  # (N, D), float64 in memory; or a SciPy matrix, or a memory map, as the file is
     rows: np.ndarray | None
     columns: np.ndarray | None
 
 
-def read(path: str | Path) -> Table:
+def read(path: str | Path, dense: bool = True) -> Table:
     """Read a matrix (N, D): rows of the file are rows of X.
+
+    Args:
+        dense: X is an array in memory. Otherwise a sparse matrix stays one, in CSR, and a big .npy file is mapped.
 
     In .csv and .tsv a first line that is not all numbers names the columns, and a first column that is not all numbers, or
     that has no name in such a line, names the rows. Empty cells, NA and NaN become NaN. An .npz may hold one matrix, or several of
@@ -47,13 +53,23 @@ def read(path: str | Path) -> Table:
             f"{path} has the suffix {path.suffix!r}; the kinds that can be read are {', '.join(suffixes())}"
         )
     X, rows, columns = reader(path)
+    if dense and hasattr(X, "toarray"):
+        if X.shape[0] * X.shape[1] > IN_MEMORY:
+            raise ValueError(
+                f"{path} holds a sparse matrix of {X.shape[0]} × {X.shape[1]}, too large to be made dense here"
+            )
+        X = X.toarray()
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(
             f"{path} holds an array of shape {X.shape}; a matrix with at least one row and column is needed"
         )
     if X.dtype.kind not in "fiub":
         raise ValueError(f"{path} holds entries of type {X.dtype}; real numbers are needed")
-    return Table(np.ascontiguousarray(X, float), rows, columns)
+    if hasattr(X, "tocsr"):
+        return Table(X.tocsr(), rows, columns)
+    if not dense and path.suffix.lower() == ".npy" and X.nbytes > BIG:
+        return Table(X, rows, columns)
+    return Table(np.array(X, float, order="C", copy=None if X.flags.writeable else True), rows, columns)
 
 
 def suffixes() -> list[str]:
@@ -70,7 +86,7 @@ def _npz(path: Path) -> Table:
     if {"format", "shape", "data"} <= set(archive.files):
         from scipy.sparse import load_npz
 
-        return Table(load_npz(path).toarray(), None, None)
+        return Table(load_npz(path), None, None)
     matrices = [name for name in archive.files if archive[name].ndim == 2 and archive[name].dtype.kind in "fiub"]
     if "X" in matrices:
         return Table(archive["X"], None, None)
@@ -82,7 +98,7 @@ def _npz(path: Path) -> Table:
 
 def _numpy_load(path: Path) -> Any:
     try:
-        return np.load(path)
+        return np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a NumPy file that can be read without pickles ({error})") from error
 
@@ -185,7 +201,7 @@ def _h5ad(path: Path) -> Table:
     data = anndata.read_h5ad(path)
     if data.X is None:
         raise ValueError(f"{path} has no matrix X")
-    X = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+    X = data.X if hasattr(data.X, "toarray") else np.asarray(data.X)
     return Table(X, data.obs_names.to_numpy(str), data.var_names.to_numpy(str))
 
 
@@ -196,7 +212,7 @@ def _mtx(path: Path) -> Table:
         X = mmread(path)
     except (ValueError, OSError, OverflowError) as error:
         raise ValueError(f"{path} is not a Matrix Market file that can be read ({error})") from error
-    return Table(X.toarray() if hasattr(X, "toarray") else X, None, None)
+    return Table(X, None, None)
 
 
 _READERS: dict[str, Callable[[Path], Table]] = {

@@ -2,177 +2,92 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.protocols import Statistics
-from ppnmf.threads import single_threaded
+from ppnmf.data.blocked import Blocked, Source, source_of, survey, warn_of_nothing_observed
+from ppnmf.data.dense import Dense, in_memory, without_noise
+from ppnmf.data.noise import as_noise
+from ppnmf.data.sparse import Rows, Sparse, Stored
+from ppnmf.protocols import Matrix
 
-__all__ = ["Dense", "as_mask", "as_matrix", "as_tensor"]
+__all__ = ["Blocked", "Dense", "Sparse", "Stored", "as_mask", "as_matrix", "as_tensor", "in_memory", "without_noise"]
 
-BLOCK_ENTRIES = 2**18  # entries of X in a row block: 2 MB of float64, which stays in cache while its chains read it
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """A dense matrix in memory, some of its entries perhaps missing.
-
-    Args:
-        values: shape (N, D), zero where an entry is missing; make one with `as_matrix`.
-        mask: boolean (N, D), True where observed, or None when everything is.
-    """
-
-    values: Tensor
-    mask: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.values.shape[0], self.values.shape[1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.values.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.values.device
-
-    @cached_property
-    def n_observed(self) -> int:
-        return self.values.numel() if self.mask is None else int(self.mask.sum())
-
-    @cached_property
-    def sum_of_squares(self) -> float:
-        with single_threaded():
-            return float(sum(self.values[rows.start : rows.stop].double().square().sum() for rows in self.blocks))
-
-    @property
-    def log_noise(self) -> float:
-        return 0.0
-
-    @cached_property
-    def blocks(self) -> list[range]:
-        N, D = self.shape
-        size = N if self.device.type == "cuda" else max(1, BLOCK_ENTRIES // D)
-        return [range(start, min(start + size, N)) for start in range(0, N, size)]
-
-    @cached_property
-    def plain(self) -> Tensor | None:
-        """The values (1, N, D) where they are all there is to know and lie in memory, for sweeps compiled whole."""
-        return self.values[None] if self.mask is None and self.device.type == "cpu" else None
-
-    def mean(self) -> float:
-        """Mean of the observed entries."""
-        with single_threaded():
-            return float(self.values.double().sum()) / self.n_observed
-
-    def variance(self) -> float:
-        """Variance of the observed entries."""
-        deviations = self.values.double() - self.mean()
-        if self.mask is not None:
-            deviations = deviations * self.mask
-        with single_threaded():
-            return float(deviations.square().sum()) / self.n_observed
-
-    def column_means(self) -> Tensor:
-        """Mean of the observed entries of each column, shape (D,); the overall mean where a column has none."""
-        overall = torch.as_tensor(self.mean(), dtype=self.dtype, device=self.device)
-        with single_threaded():
-            if self.mask is None:
-                return self.values.mean(0)
-            count = self.mask.sum(0)
-            return torch.where(count > 0, self.values.sum(0) / count.clamp(min=1), overall)
-
-    def filled(self) -> Tensor:
-        """The values, a missing entry as its column's observed mean."""
-        return self.values if self.mask is None else torch.where(self.mask, self.values, self.column_means())
-
-    def hide(self, kept: Tensor) -> Dense:
-        """The same data with only the entries that are True in `kept` (N, D) observed."""
-        mask = kept if self.mask is None else self.mask & kept
-        return Dense(torch.where(mask, self.values, torch.zeros_like(self.values)), mask)
-
-    @cached_property
-    def _weights(self) -> Tensor | None:
-        return None if self.mask is None else self.mask.to(self.dtype)
-
-    def prepare(self, H: Tensor) -> Statistics:
-        return Statistics(H, H @ H.mT if self.mask is None else _products(H))
-
-    def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
-        H, block = shared.P, slice(rows.start, rows.stop)
-        P = _times(H, self.values[block].mT).mT
-        if self._weights is None:
-            return Statistics(P, shared.Q)
-        return Statistics(P, _unpacked(_times(shared.Q, self._weights[block].mT), H.shape[-2]))
-
-    def column_statistics(self, rows: range, W: Tensor) -> Statistics:
-        Wt, block = W.mT, slice(rows.start, rows.stop)
-        P = _times(Wt, self.values[block]).mT
-        if self._weights is None:
-            return Statistics(P, Wt @ W)
-        return Statistics(P, _unpacked(_times(_products(Wt), self._weights[block]), W.shape[-1]))
-
-    def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
-        residual = self.values[rows.start : rows.stop].double() - W.double() @ H.double()
-        if self._weights is not None:
-            residual = residual * self._weights[rows.start : rows.stop]
-        return residual.square().sum((-2, -1))
+MISSING = ("error", "nan", "unstored")
 
 
-def _times(A: Tensor, B: Tensor) -> Tensor:
-    """A (C, R, S) @ B (S, T), each chain's product by itself: its bits do not depend on how many others there are.
+def as_matrix(
+    X: Any, mask: Any = None, missing: str = "error", device: torch.device | str | None = None, noise: Any = None
+) -> Any:
+    """Check X, its mask and its noise, and make them the kind of `Matrix` that X's own kind asks for.
 
-    The few components lead and the many rows or columns of X come last, in the products here as in what is made of
-    them: the other way round a product took up to 30 times as long, and the kernels want components a row.
-    """
-    return torch.bmm(A, B.expand(len(A), -1, -1))
-
-
-def _products(F: Tensor) -> Tensor:
-    """Products of the pairs of rows of F (C, K, R), shape (C, K (K + 1) / 2, R)."""
-    i, j = torch.triu_indices(F.shape[-2], F.shape[-2], device=F.device)
-    return F[:, i] * F[:, j]
-
-
-def _unpacked(packed: Tensor, K: int) -> Tensor:
-    """A symmetric matrix for each row, (C, R, K, K), from their upper triangles (C, K (K + 1) / 2, R)."""
-    i, j = torch.triu_indices(K, K, device=packed.device)
-    place = torch.empty(K, K, dtype=torch.int64, device=packed.device)
-    place[i, j] = place[j, i] = torch.arange(len(i), device=packed.device)
-    return packed[:, place.flatten()].unflatten(1, (K, K)).permute(0, 3, 1, 2)
-
-
-def as_matrix(X: Any, mask: Any = None, missing: str = "error", device: torch.device | str | None = None) -> Dense:
-    """Check X and its mask, and make them a `Dense`.
+    ============================================  ==========================================================================
+    X                                             becomes
+    ============================================  ==========================================================================
+    NumPy array, torch tensor, nested sequences   `Dense`: in memory
+    SciPy or torch sparse                         `Sparse`: what is not stored is an observed zero; nothing N × D is made
+    the same with missing="unstored"              `Stored`: only what is stored is observed, zeros too (ratings)
+    np.memmap, Zarr array, the path of either     `Blocked`: read from disk a block of rows at a time
+    a `Matrix`                                    itself
+    ============================================  ==========================================================================
 
     Args:
-        X: (N, D): NumPy array, torch tensor, SciPy sparse matrix, nested sequences, or a `Dense`. Floating input keeps
-            its dtype (half precision becomes float32) and, where it can, its memory; whole numbers become float64.
-        mask: boolean (N, D), True where observed; what lies under False, NaN too, is never read.
-        missing: "error", or "nan": NaN entries count as missing.
+        X: (N, D). Floating input keeps its dtype (half precision becomes float32) and, where it can, its memory; whole
+            numbers become float64. A sparse matrix with a mask that is not sparse is as large as the mask, and becomes
+            `Dense`.
+        mask: boolean (N, D), True where observed; what lies under False, NaN too, is never read. Of a sparse X it may
+            be sparse (entries that are stored and True are observed: X becomes `Stored`); of one on disk, a memory map.
+        missing: "error"; "nan": NaN entries count as missing; "unstored": so do entries that a sparse X does not store.
         device: where to work; X's own device by default.
+        noise: known relative noise variances v, X_ij ~ Normal((WH)_ij, σ² v_ij): (D,) one a column, (N, 1) one a row,
+            (N, D) one an entry. None: all are one.
 
     Raises:
-        ValueError: X is not a non-empty finite matrix, or the mask does not fit. NaN entries are an error unless the
-            mask hides them or `missing="nan"`. A row or column with nothing observed is a warning.
+        ValueError: X is not a non-empty finite matrix, or the mask or the noise do not fit. NaN entries are an error
+            unless the mask hides them or `missing="nan"`. A row or column with nothing observed is a warning.
+        FileNotFoundError: X is a path and there is no such file.
     """
-    if missing not in ("error", "nan"):
-        raise ValueError(f"missing is {missing!r}; it must be 'error' or 'nan'")
+    if missing not in MISSING:
+        raise ValueError(f"missing is {missing!r}; it must be {', '.join(map(repr, MISSING[:-1]))} or {MISSING[-1]!r}")
+    if hasattr(X, "row_statistics"):
+        return _again(X, mask, missing, device, noise)
+    if isinstance(X, Tensor) and X.layout != torch.strided:
+        X, device = _scipy_of(X), device if device is not None else X.device
+    data: Any
+    if _is_sparse(X):
+        data = _sparse(X, mask, missing, device, noise)
+    elif missing == "unstored":
+        raise ValueError(f"missing is 'unstored' and X is a {type(X).__name__}; it is for sparse matrices")
+    elif isinstance(X, str | Path) or _is_mapped(X) or _is_zarr(X):
+        data = _blocked(X, mask, missing, device, noise)
+    else:
+        data = _dense(X, mask, missing, device, noise)
+    _check_scale(data)
+    return data
+
+
+def _again(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
+    """A `Matrix` with a further mask, with noise, on another device, where it can have them."""
     if isinstance(X, Dense):
         hidden_too = X if mask is None else X.hide(as_mask(mask, X.values))
-        X, mask = hidden_too.values, hidden_too.mask
-    values = as_tensor(X).to(device=device)
-    if values.ndim != 2 or 0 in values.shape:
+        own = hidden_too.noise if noise is None else None
+        data = _dense(hidden_too.values, hidden_too.mask, "nan" if missing == "nan" else "error", device, noise)
+        return data if own is None else replace(data, noise=own._replace(variance=own.variance.to(data.values)))
+    if mask is not None or noise is not None or device not in (None, X.device, X.device.type):
         raise ValueError(
-            f"X has shape {tuple(values.shape)}; a matrix (N, D) with at least one row and column is needed"
+            f"X is a {type(X).__name__} already; give mask, noise and device to as_matrix where it is made from your data"
         )
+    return X
+
+
+def _dense(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense:
+    values = as_tensor(X).to(device=device)
+    _require_matrix(tuple(values.shape))
     observed = None if mask is None else as_mask(mask, values)
     nan = values.isnan()
     if missing == "nan" and bool(nan.any()):
@@ -183,13 +98,149 @@ def as_matrix(X: Any, mask: Any = None, missing: str = "error", device: torch.de
         values = torch.where(observed, values, torch.zeros_like(values))
     _refuse_non_finite(values)
     if observed is not None:
-        _check_observed(observed)
-    data = Dense(values.contiguous(), observed)
-    _check_scale(data)
-    return data
+        if not bool(observed.any()):
+            raise ValueError("no entry of X is observed; at least one is needed")
+        warn_of_nothing_observed(int((~observed.any(1)).sum()), int((~observed.any(0)).sum()))
+    shape = (values.shape[0], values.shape[1])
+    return Dense(values.contiguous(), observed, as_noise(noise, shape, values.dtype, values.device))
 
 
-def _check_scale(data: Dense) -> None:
+def _sparse(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense | Sparse | Stored:
+    _require_matrix(X.shape)
+    if mask is not None and not _is_sparse(mask):
+        if missing == "unstored":
+            raise ValueError("X says by missing='unstored' what is observed; give a sparse mask, or none")
+        return _dense(X.toarray(), mask, missing, device, noise)
+    kept = _csr(X)
+    if mask is not None:
+        kept, missing = _masked(kept, mask, missing), "unstored"
+    nan = np.isnan(kept.data)
+    if missing == "nan" and nan.any():
+        raise ValueError(
+            f"X has {int(nan.sum())} NaN entries among those it stores; leave them out and pass missing='unstored' if what is "
+            "not stored is missing too, or pass a dense array"
+        )
+    _refuse_non_finite(torch.from_numpy(kept.data if kept.data.flags.writeable else kept.data.copy()))
+    rows, (N, D) = Rows.of(kept, device), kept.shape
+    if missing != "unstored":
+        known = as_noise(noise, (N, D), rows.data.dtype, rows.data.device)
+        if known is not None and known.along == "entries":
+            raise ValueError(
+                "noise for every entry of a sparse X would be dense: give one a row or a column, or pass X as a dense array"
+            )
+        return Sparse(rows, (N, D), known)
+    if not len(rows.data):
+        raise ValueError("no entry of X is observed; at least one is needed")
+    warn_of_nothing_observed(int((np.diff(kept.indptr) == 0).sum()), D - len(np.unique(kept.indices)))
+    return Stored(rows, (N, D), _variance_of_stored(noise, kept, rows))
+
+
+def _csr(X: Any) -> Any:
+    """SciPy's CSR with float32 or float64 entries, its columns ascending and none twice; X itself where it is that."""
+    kept = X.tocsr()
+    wanted = np.float32 if kept.dtype == np.float32 else np.float64
+    if kept.dtype.kind not in "fiub":
+        raise ValueError(f"X has entries of type {kept.dtype}; real numbers are needed")
+    if kept.dtype != wanted:
+        kept = kept.astype(wanted)
+    if not kept.has_canonical_format:
+        kept = kept.copy() if kept is X else kept
+        kept.sum_duplicates()
+    return kept
+
+
+def _masked(X: Any, mask: Any, missing: str) -> Any:
+    """X where the mask is stored and True; what X does not store there is a zero, or missing too."""
+    if mask.dtype != bool:
+        raise ValueError(f"mask has entries of type {mask.dtype}; booleans are needed, True where observed")
+    if mask.shape != X.shape:
+        raise ValueError(f"mask has shape {mask.shape} and X has {X.shape}; they must be equal")
+    seen = mask.tocsr().copy()
+    seen.sum_duplicates()
+    seen.eliminate_zeros()
+    wanted, known = _places(seen), _places(X)
+    at = np.searchsorted(known, wanted)
+    stored = np.zeros(len(wanted), dtype=bool)
+    inside = at < len(known)
+    stored[inside] = known[at[inside]] == wanted[inside]
+    data = np.zeros(len(wanted), dtype=X.dtype)
+    data[stored] = X.data[at[stored]]
+    kept = stored if missing == "unstored" else np.ones(len(wanted), dtype=bool)
+    starts = np.concatenate([[0], np.cumsum(kept)])[seen.indptr]
+    return type(X)((data[kept], seen.indices[kept], starts), shape=X.shape)
+
+
+def _places(X: Any) -> np.ndarray:
+    """The number of each stored entry's cell, ascending."""
+    row = np.repeat(np.arange(X.shape[0], dtype=np.int64), np.diff(X.indptr))
+    return row * X.shape[1] + X.indices
+
+
+def _variance_of_stored(noise: Any, X: Any, rows: Rows) -> Tensor | None:
+    """The relative noise variance of each stored entry."""
+    known = as_noise(noise, X.shape, rows.data.dtype, rows.data.device)
+    if known is None:
+        return None
+    row = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+    every = known.variance.expand(X.shape)
+    return every[torch.from_numpy(row), torch.from_numpy(X.indices.astype(np.int64))].contiguous()
+
+
+def _blocked(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Blocked:
+    source = source_of(X)
+    _require_matrix(source.shape)
+    if source.dtype.kind not in "fiub":
+        raise ValueError(f"X has entries of type {source.dtype}; real numbers are needed")
+    where = torch.device("cpu" if device is None else device)
+    seen: Source | Tensor | None = None
+    if _is_mapped(mask) or _is_zarr(mask):
+        seen = source_of(mask)
+        if seen.dtype != bool or seen.shape != source.shape:
+            raise ValueError(f"mask is {seen.dtype} {seen.shape}; booleans of X's shape {source.shape} are needed")
+    elif mask is not None:
+        seen = _mask_of(mask, source.shape).cpu()
+    dtype = torch.float32 if source.dtype.kind == "f" and source.dtype.itemsize <= 4 else torch.float64
+    known = as_noise(noise, source.shape, dtype, torch.device("cpu"))
+    nan = missing == "nan"
+    found = survey(source, seen, nan, known)
+    there = None if known is None else known._replace(variance=known.variance.to(where))
+    complete = found.n_observed == source.shape[0] * source.shape[1]
+    return Blocked(source, found, None if complete else seen, nan and not complete, there, where)
+
+
+def _is_sparse(X: Any) -> bool:
+    from scipy.sparse import issparse
+
+    return bool(issparse(X))
+
+
+def _is_mapped(X: Any) -> bool:
+    """A memory map that shows what is in its file: what was made from one, or is copied on writing, is an array."""
+    return isinstance(X, np.memmap) and getattr(X, "_mmap", None) is not None and bool(X.filename) and X.mode != "c"
+
+
+def _is_zarr(X: Any) -> bool:
+    return type(X).__module__.split(".")[0] == "zarr"
+
+
+def _scipy_of(X: Tensor) -> Any:
+    from scipy.sparse import coo_array
+
+    if X.is_complex() or X.ndim != 2:
+        return X.to_dense()
+    found = X.detach().cpu().to_sparse_coo().coalesce()
+    values = found.values()
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values.double()
+    return coo_array((values.numpy(), tuple(found.indices().numpy())), shape=tuple(X.shape))
+
+
+def _require_matrix(shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"X has shape {tuple(shape)}; a matrix (N, D) with at least one row and column is needed")
+
+
+def _check_scale(data: Matrix) -> None:
     """Variances are of the order of the mean square and are divided by: neither may leave the type's range."""
     mean_square, most = data.sum_of_squares / data.n_observed, torch.finfo(data.dtype).max ** 0.95
     if mean_square and not 1 / most < mean_square < most:
@@ -203,7 +254,7 @@ def as_tensor(X: Any) -> Tensor:
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError("X is a masked array; pass X.data, and mask=~X.mask (True where observed)")
     if hasattr(X, "toarray"):
-        X = X.toarray()  # SciPy sparse: its zeros are observed
+        X = X.toarray()
     if not isinstance(X, Tensor):
         array = np.asarray(X)
         if array.dtype.kind not in "fiub":
@@ -224,12 +275,16 @@ def as_tensor(X: Any) -> Tensor:
 
 def as_mask(mask: Any, values: Tensor) -> Tensor:
     """The mask as a boolean tensor beside `values`, of their shape."""
-    observed = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
+    return _mask_of(mask, tuple(values.shape)).to(values.device)
+
+
+def _mask_of(mask: Any, shape: tuple[int, ...]) -> Tensor:
+    observed = mask if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))
     if observed.dtype != torch.bool:
         raise ValueError(f"mask has entries of type {observed.dtype}; booleans are needed, True where observed")
-    if observed.shape != values.shape:
-        raise ValueError(f"mask has shape {tuple(observed.shape)} and X has {tuple(values.shape)}; they must be equal")
-    return observed.to(values.device)
+    if tuple(observed.shape) != shape:
+        raise ValueError(f"mask has shape {tuple(observed.shape)} and X has {shape}; they must be equal")
+    return observed
 
 
 def _refuse_non_finite(values: Tensor) -> None:
@@ -241,12 +296,3 @@ def _refuse_non_finite(values: Tensor) -> None:
             f"X has {nan} NaN entries; if they are missing, say so with missing='nan' or a mask (True where observed)"
         )
     raise ValueError(f"X has {inf} infinite entries; finite numbers are needed: check the input, or mask them")
-
-
-def _check_observed(observed: Tensor) -> None:
-    if not bool(observed.any()):
-        raise ValueError("no entry of X is observed; at least one is needed")
-    rows, columns = int((~observed.any(1)).sum()), int((~observed.any(0)).sum())
-    if rows or columns:
-        what = " and ".join(f"{n} {name}" for n, name in ((rows, "row(s)"), (columns, "column(s)")) if n)
-        warnings.warn(f"{what} of X have nothing observed: their factors follow the prior alone", stacklevel=4)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
-from ppnmf.data.matrix import Dense
+from ppnmf.data.matrix import Dense, in_memory
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.inference import gibbs
 from ppnmf.progress import bar
@@ -109,7 +109,8 @@ def run(
     if used > folds:
         raise ValueError(f"used is {used} and there are {folds} folds; give at most {folds}")
     model.require_proper()
-    began, fold_of = time.perf_counter(), assign_folds(X, folds, seed)
+    began, X = time.perf_counter(), in_memory(X, "heldout")
+    fold_of = assign_folds(X, folds, seed)
     scores = []
     with bar(used * (warmup + draws), f"held-out cells, rank {model.rank}", progress) as ticker:
         for fold in range(used):
@@ -118,7 +119,8 @@ def run(
                 raise ValueError(f"fold {fold} of {folds} has no observed cell; take fewer folds")
             stream = Stream.of(seed, chains, [fold])
             fitted = mean_reconstruction(model, X.hide(~hidden), stream, draws, warmup, ticker.update)
-            scores.append(float((X.values - fitted)[hidden].double().square().mean()))
+            squared = (X.values - fitted).double().square()
+            scores.append(float(X.over_noise(squared)[hidden].mean()))
     return HeldOut(
         folds=tuple(scores),
         rank=model.rank,

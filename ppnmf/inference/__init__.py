@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from ppnmf.checks import known_options, whole_number
-from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.data.matrix import as_matrix, in_memory, without_noise
+from ppnmf.data.sharded import Sharded
+from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Conjugate, Model
+from ppnmf.protocols import Conjugate, Matrix, Model
+from ppnmf.threads import single_threaded
 
 __all__ = ["METHODS", "check", "fit", "method_named"]
 
@@ -22,7 +25,9 @@ METHODS = {  # name -> the module whose `run` it is
     "icm": "ppnmf.inference.icm",
     "svi": "ppnmf.inference.svi",
     "nuts": "ppnmf.inference.nuts",
+    "smc": "ppnmf.inference.smc",
 }
+BY_PROGRAM = ("svi", "nuts")  # they run the Pyro program, which takes a dense X whose entries are equally noisy
 
 
 def fit(
@@ -33,6 +38,7 @@ def fit(
     mask: Any = None,
     missing: str = "error",
     device: torch.device | str | None = None,
+    noise: Any = None,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -41,15 +47,17 @@ def fit(
 
     Args:
         model: from `ppnmf.models`; it is never changed, `Posterior.model` is the fitted copy.
-        X: data (N, D): NumPy array, torch tensor, or SciPy sparse matrix.
-        method: "gibbs", "icm", "svi" or "nuts".
+        X: data (N, D): array, tensor, sparse matrix, memory map, Zarr array, a path, ... (`ppnmf.as_matrix`).
+        method: "gibbs", "icm", "svi", "nuts" or "smc".
         mask: boolean (N, D), True where observed.
-        missing: "error", or "nan" when NaN entries are missing ones.
+        missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
         device: where to work; X's own by default.
+        noise: known relative noise variances (D,), (N, 1) or (N, D), for gibbs and icm (`ppnmf.as_matrix`).
         seed: of every random number; the caller's global generators are left as found.
         progress: show a bar, where standard error is a terminal.
-        options: the method's own, such as draws, warmup, thin, chains, init, keep, moves (`gibbs`); restarts, tol,
-            max_sweeps, init (`icm`); steps, batch_size, draws (`svi`): see the `run` of its module.
+        options: the method's own, such as draws, warmup, thin, chains, init, keep, moves, checkpoint, every, resume,
+            store (`gibbs`); restarts, tol, max_sweeps, init (`icm`); steps, batch_size, draws (`svi`); particles,
+            replicates (`smc`): see the `run` of its module.
 
     Raises:
         ValueError: bad input, in one sentence that says what to do.
@@ -61,10 +69,18 @@ def fit(
         raise TypeError(
             f"model is {model!r}; give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
         )
-    data = as_matrix(X, mask, missing, device)
+    with single_threaded():
+        data = as_matrix(X, mask, missing, device, noise)
+        with said_once(data):
+            check(model, data, spread=True)
     options = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
-    check(model, data)
-    return run(model, data, seed=whole_number("seed", seed, 0), progress=progress, **options)
+    options["seed"] = whole_number("seed", seed, 0)
+    if method in BY_PROGRAM:
+        without_noise(data, method)
+        data = data if isinstance(data, Sharded) else in_memory(data, method)
+    if isinstance(data, Sharded):
+        return run_spread(method, run, model, data, progress, **options)
+    return run(model, data, progress=progress, **options)
 
 
 def method_named(method: str) -> Callable[..., Posterior]:
@@ -74,11 +90,16 @@ def method_named(method: str) -> Callable[..., Posterior]:
     return import_module(METHODS[method]).run
 
 
-def check(model: Model, X: Dense) -> None:
-    """Whether the model can take the data: negative entries, priors per entry, and the rank."""
-    negative = X.values < 0
-    if bool(negative.any()):
-        what = f"X has {int(negative.sum())} negative entries (least {float(X.values.min()):.6g})"
+def check(model: Model, X: Matrix, spread: bool = False) -> None:
+    """Whether the model can take the data: negative entries, priors per entry, and the rank.
+
+    Args:
+        spread: whether X's rows may be spread over processes.
+    """
+    if isinstance(X, Sharded) and not spread:
+        raise X.refusal()
+    if X.n_negative:
+        what = f"X has {X.n_negative} negative entries (least {X.least:.6g})"
         if not model.accepts_negative:
             raise ValueError(f"{what}; {model.name} needs data >= 0: check the input, or use a Gaussian model")
         warnings.warn(f"{what}: a Gaussian story can produce them, but W @ H cannot follow", stacklevel=3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.data.sharded import Sharded
+from ppnmf.inference import record
 from ppnmf.inference.start import Start, start
 from ppnmf.inference.sweep import compiled, exponential_rates, log_joint, sweep_factors
-from ppnmf.kernels import dense, kernels_for
+from ppnmf.kernels import dense, kernels_for, split
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix, Params
@@ -67,7 +70,8 @@ def step(
     Args:
         power: temperature β of the likelihood.
         moves: move along the ridge after the sweep.
-        first: the first component of W, and of H, that is updated; those before stay. Moves need (0, 0).
+        first: the first component of W, and of H, that is updated; those before stay. Moves go among the components
+            that are free in both.
         noise: draw σ² too.
     """
     told = compiled(model.prior, X, moves)
@@ -131,8 +135,7 @@ def _one_by_one(
             rates = exponential_rates(model.prior, W.device)
             if rates is None:
                 raise _no_moves(model)
-            W, H = kernels.scale_move(W, H, rates, stream, state.sweep)
-            W, H = kernels.shear_move(W, H, rates, stream, state.sweep)
+            W, H = _moved(X, W, H, rates, stream, state.sweep, max(first))
         state = State({"W": W, "H": H, "sigma2": sigma2}, state.sweep + 1)
         if s in kept:
             draws.append(state.params)
@@ -140,6 +143,20 @@ def _one_by_one(
     if not draws:
         return state, {}, torch.empty(len(stream), 0, dtype=torch.float64, device=X.device)
     return state, {site: torch.stack([own[site] for own in draws], 1) for site in SITES}, torch.stack(lps, 1)
+
+
+def _moved(
+    X: Matrix, W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, first: int
+) -> tuple[Tensor, Tensor]:
+    """W and H, their components from `first` on moved along the ridge."""
+    if first:
+        among = rates[0].expand(-1, W.shape[-1])[:, first:], rates[1].expand(W.shape[-1], -1)[first:]
+        moved = _moved(X, W[..., first:], H[:, first:], among, stream, step, 0)
+        return torch.cat([W[..., :first], moved[0]], -1), torch.cat([H[:, :first], moved[1]], -2)
+    if isinstance(X, Sharded):
+        W, H = split.scale_move(W, H, rates, stream, step, X.ranks.gathered, X.shape[0])
+        return split.shear_move(W, H, rates, stream, step, X.ranks.gathered)
+    return kernels_for(W.device).moved(W, H, rates, stream, step)
 
 
 def _noise_conditional(model: Conjugate, X: Matrix, power: float) -> tuple[float, float]:
@@ -163,6 +180,10 @@ def run(
     init: Start = "scaled",
     keep: Collection[str] | None = None,
     moves: bool = True,
+    checkpoint: str | Path | None = None,
+    every: int | None = None,
+    resume: str | Path | None = None,
+    store: str | Path | None = None,
     progress: bool = True,
 ) -> Posterior:
     """Sample the posterior by warmup + draws · thin sweeps in each chain.
@@ -174,6 +195,7 @@ def run(
         init: where chains start (`ppnmf.inference.start.start`).
         keep: the sites whose draws are kept; all three by default. `lp` and sigma2 are always kept.
         moves: move along the ridge after each sweep; off, chains crawl.
+        checkpoint, every, resume, store: for long runs, see `record.open`.
 
     Returns: a Posterior; after Ctrl-C with the draws so far, attrs["interrupted"] True.
 
@@ -188,53 +210,62 @@ def run(
     kept = _kept_sites(keep)
     model.require_proper()
     began, stream = time.perf_counter(), Stream.of(seed, chains)
-    state, told = State(start(model, X, stream, init), 1), compiled(model.prior, X, moves)
-    store = {
-        site: torch.empty(chains, draws, *state.params[site].shape[1:], dtype=X.dtype, device=X.device) for site in kept
-    }
-    lp = torch.empty(chains, draws, dtype=torch.float64, device=X.device)
-    done, seconds, at_once = 0, {}, _sweeps_at_once(X, model.rank, chains)
-    with bar(warmup + draws * thin, f"gibbs, {chains} chain(s)", progress) as ticker, single_threaded():
+    plan = {"method": "gibbs", "seed": seed, "chains": chains, "warmup": warmup, "thin": thin, "moves": moves}
+    recorder = record.open(
+        model,
+        X,
+        lambda: start(model, X, stream, init),
+        sites=kept,
+        draws=draws,
+        plan={**plan, "init": init},
+        checkpoint=checkpoint,
+        every=every,
+        resume=resume,
+        store=store,
+    )
+    state, told = State(*recorder.state), compiled(model.prior, X, moves)
+    seconds, at_once = {}, 1 if told is None else min(sweeps_at_once(X, model.rank, chains), every or draws * thin)
+    title = f"gibbs, {chains} chain(s)"
+    with recorder, bar(warmup + draws * thin, title, progress) as ticker, single_threaded():
         try:
-            for lot in _lots(warmup, draws * thin, at_once):
+            ticker.update(state.sweep - 1)
+            for lot in _lots(state.sweep - 1, warmup, draws * thin, at_once):
                 if lot.start == warmup:
                     seconds["warmup"] = time.perf_counter() - began
                 first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
                 state, drawn, its_lp = several(
                     model, state, X, stream, len(lot), range(first, len(lot), thin), told, moves=moves
                 )
-                n = its_lp.shape[1]
-                for site in kept if n else ():
-                    store[site][:, done : done + n] = drawn[site]
-                lp[:, done : done + n] = its_lp
-                done += n
+                if its_lp.shape[1]:
+                    recorder.keep({site: drawn[site] for site in kept}, its_lp)
+                recorder.save(state)
                 ticker.update(len(lot))
         except KeyboardInterrupt:
-            if done == 0:
+            if recorder.done == 0:
                 raise
-    seconds["total"] = time.perf_counter() - began
+    seconds["total"] = recorder.seconds + time.perf_counter() - began
     return Posterior(
-        draws={site: values[:, :done] for site, values in store.items()},
-        stats={"lp": lp[:, :done]},
+        draws=recorder.draws(),
+        stats={"lp": recorder.lp()},
         model=model,
         X=X,
         method="gibbs",
         seed=seed,
         timings=seconds,
-        attrs={"warmup": warmup, "thin": thin, "moves": moves, "interrupted": done < draws},
+        attrs={"warmup": warmup, "thin": thin, "moves": moves, "interrupted": recorder.done < draws},
     )
 
 
-def _sweeps_at_once(X: Matrix, K: int, chains: int) -> int:
+def sweeps_at_once(X: Matrix, K: int, chains: int) -> int:
     """So many that they take about a tenth of a second, and their draws some megabytes: between them Ctrl-C is heard."""
     N, D = X.shape
     operations = chains * (4.0 * N * D * K + (N + D) * K * (200.0 + 20.0 * K))
     return max(1, int(min(1e9 / operations, 2**22 / (chains * (N + D) * K))))
 
 
-def _lots(warmup: int, rest: int, at_once: int) -> Iterator[range]:
-    """The sweeps, some at a time; none of the lots holds sweeps of the warm-up and others."""
-    for begin, stop in ((0, warmup), (warmup, warmup + rest)):
+def _lots(done: int, warmup: int, rest: int, at_once: int) -> Iterator[range]:
+    """The sweeps after the `done` first, some at a time; no lot holds sweeps of the warm-up and others."""
+    for begin, stop in ((done, warmup), (max(done, warmup), warmup + rest)):
         for lot in range(begin, stop, at_once):
             yield range(lot, min(lot + at_once, stop))
 

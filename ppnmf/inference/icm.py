@@ -1,52 +1,136 @@
 """Iterated conditional modes: the mode of the log joint, by the Gibbs sweep with every draw replaced by its mode.
 
-Schmidt, Winther, Hansen (2009), section 4. Each step maximises the log joint over one block, so it never falls.
+Schmidt, Winther, Hansen (2009), section 4. Each step maximises the log joint over one block, so it never falls. Two
+things make the climb quick. Products with X are dear and passes over a factor's components cheap, so a sweep goes
+through each factor several times with the same products (Gillis and Glineur 2012, doi:10.1162/NECO_a_00256). And a sweep
+begins ahead of where the climb stands, in the direction of its last step, unless that lowers the log joint (Ang and
+Gillis 2019, doi:10.1162/neco_a_01157).
 """
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
+from ppnmf.data.sharded import add_up
 from ppnmf.distributions import RectifiedNormal
+from ppnmf.inference import record
 from ppnmf.inference.gibbs import Info, State
 from ppnmf.inference.start import Start, noise_mode, start
-from ppnmf.inference.sweep import exponential_rates, log_joint, sweep_factors
+from ppnmf.inference.sweep import compiled, exponential_rates, log_joint, sweep_factors
+from ppnmf.kernels import ascent
+from ppnmf.kernels.dense import Problem
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.protocols import Conjugate, Matrix, Params
 from ppnmf.rng import Stream
+from ppnmf.threads import single_threaded
 
-__all__ = ["begin", "dead_components", "run", "step"]
+__all__ = ["Climb", "advance", "begin", "dead_components", "passes", "run", "step"]
 
 ORDINARY_SWEEPS = 10
+PASS_COST = 3.0  # time of an operation in a pass over a factor, in operations of a product with X
+MOST_PASSES = 8
+OPERATIONS_AT_ONCE = 1e8  # multiplications in compiled sweeps between two looks at the bar and at Ctrl-C
+REACH, GROWTH, BOUND_GROWTH, RETREAT = 0.5, 1.01, 1.005, 1.5  # Ang and Gillis's β, γ, γ̄ and η for HALS
+
+
+class Climb(NamedTuple):
+    """Where C climbs stand, and how far ahead of that their next sweep begins."""
+
+    state: State
+    before: Params  # W and H a sweep earlier; the state's own where there was none
+    lp: Tensor  # log joint of the state, (C,); -inf where it has not been computed
+    reach: Tensor  # the next sweep begins at W + reach · (W - W before), and so for H; (C,)
+    bound: Tensor  # the most that reach may grow to, (C,)
+
+    @classmethod
+    def at(cls, state: State) -> Climb:
+        """A climb that has not begun."""
+        sigma2 = state.params["sigma2"].double()
+        return cls(
+            state,
+            state.params,
+            torch.full_like(sigma2, -torch.inf),
+            torch.full_like(sigma2, REACH),
+            torch.ones_like(sigma2),
+        )
 
 
 def step(model: Conjugate, state: State, X: Matrix) -> tuple[State, Info]:
     """One sweep of modes: W, H, the noise variance, and the scales of the components."""
-    W, H, misfit = sweep_factors(model.prior, state.params, X, None)
+    W, H, misfit = sweep_factors(model.prior, state.params, X, None, passes=passes(X.shape, model.rank))
     sigma2 = noise_mode(model, X, misfit)
-    W, H = _balance(model, W, H)
+    W, H = _balance(model, X, W, H)
     params = {"W": W, "H": H, "sigma2": sigma2.to(W.dtype)}
     return State(params, state.sweep + 1), Info(log_joint(model, X, params, misfit))
 
 
-def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start, restart: int = 0) -> State:
+def passes(shape: tuple[int, int], rank: int) -> tuple[int, int]:
+    """How often a sweep goes through W, and through H: as long as that costs half of the factor's product with X.
+
+    The product of W takes 2 N D K operations and a pass 2 N K², each of which takes `PASS_COST` times as long.
+    """
+    N, D = shape
+    W, H = (min(MOST_PASSES, math.ceil(size / (2 * PASS_COST * rank))) for size in (D, N))
+    return W, H
+
+
+def advance(model: Conjugate, climb: Climb, X: Matrix, tol: float = 0.0) -> tuple[Climb, Info]:
+    """One sweep begun ahead of the climb, or an ordinary one where that gains no more than tol, relatively.
+
+    So the log joint never falls, and one that has changed by less than tol has done so in an ordinary sweep.
+    """
+    state, before, lp, reach, bound = climb
+    ahead = {site: _beyond(before[site], state.params[site], reach) for site in ("W", "H")}
+    after, info = step(model, State({**state.params, **ahead}, state.sweep), X)
+    failed = ~(info.lp - lp > tol * info.lp.abs().clamp(min=1.0))  # NaN fails too
+    grown = torch.minimum(GROWTH * reach, bound), (BOUND_GROWTH * bound).clamp(max=1.0)
+    if bool(failed.any()):
+        ordinary, own = step(model, _of(state, failed), X)
+        after, info = _replaced(after, failed, ordinary), Info(info.lp.masked_scatter(failed, own.lp))
+        grown = torch.where(failed, reach / RETREAT, grown[0]), torch.where(failed, reach, grown[1])
+    return Climb(after, state.params, info.lp, *grown), info
+
+
+def _replaced(state: State, chosen: Tensor, by: State) -> State:
+    """The state with the chains that are True in `chosen` (C,) taken from `by`, which holds no others."""
+    if bool(chosen.all()):
+        return by
+    at = chosen.nonzero()[:, 0]
+    return State({site: v.index_copy(0, at, by.params[site]) for site, v in state.params.items()}, by.sweep)
+
+
+def _beyond(before: Tensor, now: Tensor, reach: Tensor) -> Tensor:
+    """now + reach · (now - before), cut off at zero."""
+    return torch.lerp(before, now, (1 + reach[:, None, None]).to(now.dtype)).clamp_(min=0)
+
+
+def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start, restarts: Sequence[int]) -> State:
     """The state before the first sweep: a named start, then ten sweeps of ordinary NMF (flat priors).
 
     At the start the noise looks as large as the data; a prior would shrink components to zero against it, and zero is
     absorbing: W_k = 0 makes H_k = 0. Given values are taken as they are.
+
+    Args:
+        stream: a key for each of the `restarts`, which are their numbers in the run.
     """
-    params = start(model, X, stream, init, [restart])
-    if isinstance(init, str):
-        for _ in range(ORDINARY_SWEEPS):
-            W, H, misfit = sweep_factors(_flat, params, X, None)
-            params = {"W": W, "H": H, "sigma2": noise_mode(model, X, misfit).to(W.dtype)}
+    starts = [
+        start(model, X, Stream((key,)), init, [number]) for key, number in zip(stream.keys, restarts, strict=True)
+    ]
+    params: Params = {site: torch.cat([own[site] for own in starts]) for site in starts[0]}
+    for _ in range(ORDINARY_SWEEPS if isinstance(init, str) else 0):
+        W, H, misfit = sweep_factors(_flat, params, X, None, passes=passes(X.shape, model.rank))
+        params = {"W": W, "H": H, "sigma2": noise_mode(model, X, misfit).to(W.dtype)}
     return State(params, 1)
 
 
@@ -55,12 +139,12 @@ def _flat(site: str) -> RectifiedNormal:
     return RectifiedNormal(zero, zero, validate_args=False)
 
 
-def _balance(model: Conjugate, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
+def _balance(model: Conjugate, X: Matrix, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
     """W_k ← c W_k, H_k ← H_k / c at the c that maximises exponential priors, which leaves W @ H as it is."""
     rates = exponential_rates(model.prior, W.device)
-    if rates is None:
+    if rates is None or not bool(rates[1].any()) or (len(rates[0]) == 1 and not bool(rates[0].any())):
         return W, H
-    a, b = (W * rates[0].to(W)).sum(-2), (H * rates[1].to(H)).sum(-1)
+    a, b = add_up(X, (W * rates[0].to(W)).sum(-2)), (H * rates[1].to(H)).sum(-1)
     c = torch.where((a > 0) & (b > 0), (b / a).sqrt(), torch.ones_like(a))
     return W * c[:, None, :], H / c[:, :, None]
 
@@ -74,78 +158,178 @@ def run(
     max_sweeps: int = 2000,
     seed: int = 0,
     init: Start = "scaled",
+    checkpoint: str | Path | None = None,
+    every: int | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> Posterior:
-    """Climb to a mode from each of `restarts` starts; each is a chain of one draw.
+    """Climb to a mode from each of `restarts` starts, side by side; each is a chain of one draw.
 
     Args:
         model: a Gaussian model; its rates may be zero (then `lp` drops the prior's constant).
-        tol: a restart has converged when a sweep changes its log joint by less than this, relatively.
-        max_sweeps: a restart that has not converged by then is left there, with a warning.
+        tol: a restart has converged when an ordinary sweep changes its log joint by less than this, relatively.
+        max_sweeps: a restart that has not converged by then is left there, with a warning. (A sweep begun ahead that
+            had to be taken back does not count.)
+        checkpoint, every, resume: for long runs, see `record.open`.
 
-    Returns: a Posterior; attrs hold "sweeps", "converged" and "dead_components" of each restart, and "interrupted".
+    Returns: a Posterior; attrs hold "sweeps", "converged" and "dead_components" of each restart, and "interrupted":
+        after Ctrl-C every restart is where it stood.
 
     Raises:
         TypeError: the model has no full conditionals.
         ValueError: a count or a tolerance out of its range.
+        KeyboardInterrupt: Ctrl-C before the first sweep was done.
     """
     if not isinstance(model, Conjugate):
         raise TypeError(f"icm needs full conditionals; {getattr(model, 'name', model)} offers none: use svi")
     whole_numbers(restarts=(restarts, 1), max_sweeps=(max_sweeps, 1))
     if not tol >= 0:
         raise ValueError(f"tol is {tol!r}; it must be a number >= 0")
-    began, interrupted = time.perf_counter(), False
-    modes, lps, sweeps, converged = [], [], [], []
-    with bar(restarts * max_sweeps, f"icm, {restarts} start(s)", progress) as ticker:
-        for restart in range(restarts):
-            stream = Stream.of(seed, [restart])
-            state = begin(model, X, stream, init, restart)
-            lp, reached = torch.tensor([-torch.inf], dtype=torch.float64), False
-            try:
-                while state.sweep <= max_sweeps and not reached:
-                    state, info = step(model, state, X)
-                    reached = bool((info.lp - lp).abs() <= tol * info.lp.abs().clamp(min=1.0))
-                    lp = info.lp
-                    ticker.update()
-            except KeyboardInterrupt:
-                interrupted = True
-            if not interrupted or lp.isfinite():
-                modes.append(state.params)
-                lps.append(lp)
-                sweeps.append(state.sweep - 1)
-                converged.append(reached)
-            if interrupted:
-                break
-            ticker.update(max_sweeps - state.sweep + 1)
-    if not modes:
-        raise KeyboardInterrupt
-    draws = {site: torch.stack([mode[site] for mode in modes]) for site in ("W", "H", "sigma2")}
-    dead = dead_components(draws["W"][:, 0], draws["H"][:, 0])
-    _warn(converged, dead, interrupted, tol, max_sweeps)
+    began = time.perf_counter()
+    recorder = record.open(
+        model,
+        X,
+        lambda: _named(*_at_the_foot(begin(model, X, Stream.of(seed, restarts), init, range(restarts)))),
+        sites=(),
+        draws=1,
+        plan={"method": "icm", "seed": seed, "restarts": restarts, "tol": tol, "max_sweeps": max_sweeps, "init": init},
+        checkpoint=checkpoint,
+        every=every,
+        resume=resume,
+    )
+    with recorder, bar(restarts * max_sweeps, f"icm, {restarts} start(s)", progress) as ticker, single_threaded():
+        ends = _climb(model, X, recorder, tol, max_sweeps, ticker.update)
+    dead = dead_components(ends.params["W"], ends.params["H"], X)
+    _warn(ends.converged, dead, ends.interrupted, tol, max_sweeps)
     priors = [model.prior(site) for site in ("W", "H")]
     flat = any(bool(((prior.linear == 0) & (prior.precision == 0)).any()) for prior in priors)
     return Posterior(
-        draws=draws,
-        stats={"lp": torch.stack(lps)},
+        draws={site: values[:, None] for site, values in ends.params.items()},
+        stats={"lp": ends.lp[:, None]},
         model=model,
         X=X,
         method="icm",
         seed=seed,
         timings={"total": time.perf_counter() - began},
         attrs={
-            "sweeps": sweeps,
-            "converged": converged,
+            "sweeps": ends.sweeps,
+            "converged": ends.converged,
             "dead_components": dead,
             "tol": tol,
             "lp_without_prior_constant": flat,
-            "interrupted": interrupted,
+            "interrupted": ends.interrupted,
         },
     )
 
 
-def dead_components(W: Tensor, H: Tensor) -> list[int]:
+class _Ends(NamedTuple):
+    """Where the restarts of a run ended, and how."""
+
+    params: Params
+    lp: Tensor
+    sweeps: list[int]
+    converged: list[bool]
+    interrupted: bool
+
+
+def _climb(
+    model: Conjugate, X: Matrix, recorder: record.Recorder, tol: float, max_sweeps: int, tick: Callable[[int], object]
+) -> _Ends:
+    """Advance all climbs; each leaves when it has converged or has had its sweeps."""
+    told = compiled(model.prior, X) if len(X.blocks) == 1 else None
+    climb, running, ends = _read(*recorder.state)
+    params, lp, sweeps, converged, interrupted = ends
+    tick(sum(sweeps))
+
+    def leave(places: list[int]) -> None:
+        for at in places:
+            lp[running[at]] = climb.lp[at]
+            for site, values in climb.state.params.items():
+                params[site][running[at]] = values[at]
+
+    try:
+        while running:
+            climb, done, near = _several(model, climb, X, tol, max_sweeps + 1 - climb.state.sweep, told)
+            for at, number in enumerate(running):
+                sweeps[number], converged[number] = sweeps[number] + done[at], near[at]
+            tick(sum(done))
+            stay = [at for at in range(len(running)) if not near[at] and climb.state.sweep <= max_sweeps]
+            if len(stay) < len(running):
+                leave([at for at in range(len(running)) if at not in stay])
+                climb, running = _chosen(climb, torch.tensor(stay, dtype=torch.int64)), [running[at] for at in stay]
+            now = _named(climb, running, _Ends(params, lp, sweeps, converged, interrupted))
+            recorder.save(record.Snapshot(now, climb.state.sweep))
+    except KeyboardInterrupt:
+        interrupted = True
+        if climb.state.sweep == 1:
+            raise
+        leave(list(range(len(running))))
+    return _Ends(params, lp, sweeps, converged, interrupted)
+
+
+def _at_the_foot(state: State) -> tuple[Climb, list[int], _Ends]:
+    """All climbs before their first sweep, their numbers, and room for where they end."""
+    climb = Climb.at(state)
+    C, room = len(climb.lp), {site: torch.empty_like(values) for site, values in state.params.items()}
+    return climb, list(range(C)), _Ends(room, climb.lp.clone(), [0] * C, [False] * C, False)
+
+
+def _named(climb: Climb, running: list[int], ends: _Ends) -> Params:
+    """Everything a run stands at, as the tensors by name that a checkpoint takes; `_read` reads it back."""
+    parts = {"": climb.state.params, "before.": climb.before, "room.": ends.params}
+    tensors = {prefix + name: values for prefix, part in parts.items() for name, values in part.items()}
+    pace = {"lp": climb.lp, "reach": climb.reach, "bound": climb.bound, "ends.lp": ends.lp}
+    counts = {"running": torch.tensor(running, dtype=torch.int64), "ends.sweeps": torch.tensor(ends.sweeps)}
+    return {**tensors, **pace, **counts, "ends.converged": torch.tensor(ends.converged)}
+
+
+def _read(named: Params, sweep: int) -> tuple[Climb, list[int], _Ends]:
+    state = State({site: named[site] for site in ("W", "H", "sigma2")}, sweep)
+    before, room = (
+        {name.removeprefix(what): values for name, values in named.items() if name.startswith(what)}
+        for what in ("before.", "room.")
+    )
+    sweeps, converged = named["ends.sweeps"].tolist(), named["ends.converged"].tolist()
+    climb = Climb(state, before, named["lp"], named["reach"], named["bound"])
+    return climb, named["running"].tolist(), _Ends(room, named["ends.lp"], sweeps, converged, False)
+
+
+def _several(
+    model: Conjugate, climb: Climb, X: Matrix, tol: float, most: int, told: Problem | None
+) -> tuple[Climb, list[int], list[bool]]:
+    """Some sweeps of every climb, at most so many: how many each has had, and whether it has converged.
+
+    One, by `advance`; many, compiled, where X is one block and so is `told` in one piece: the same but for rounding.
+    """
+    state, before, lp, *pace = climb
+    if told is None:
+        after, info = advance(model, climb, X, tol)
+        near = (info.lp - lp).abs() <= tol * info.lp.abs().clamp(min=1.0)
+        return after, [1] * len(lp), near.tolist()
+    (N, D), noise = X.shape, (model.noise_scale, model.noise_shape + X.n_observed / 2 + 1)
+    sweeps = min(most, max(1, int(OPERATIONS_AT_ONCE / (N * D * model.rank * len(lp)))))
+    rules = ascent.Rules(passes(X.shape, model.rank), noise, (GROWTH, BOUND_GROWTH, RETREAT), tol)
+    constant = log_joint(model, X, state.params, torch.zeros_like(lp)) - ascent.log_joint(told, rules, state.params)
+    done = ascent.climb(told, rules, state.params, before, (pace[0], pace[1]), lp - constant, constant, sweeps)
+    lp = log_joint(model, X, done.params, done.misfit)
+    after = Climb(State(done.params, state.sweep + sweeps), done.before, lp, done.reach, done.bound)
+    return after, done.sweeps, done.converged
+
+
+def _chosen(climb: Climb, at: Tensor) -> Climb:
+    """The climbs at these places."""
+    state, before, *numbers = climb
+    at = at.to(climb.lp.device)
+    return Climb(_of(state, at), {site: values[at] for site, values in before.items()}, *(n[at] for n in numbers))
+
+
+def _of(state: State, at: Tensor) -> State:
+    return State({site: values[at] for site, values in state.params.items()}, state.sweep)
+
+
+def dead_components(W: Tensor, H: Tensor, X: Matrix) -> list[int]:
     """How many components of W (C, N, K) and H (C, K, D) are zero throughout, for each chain."""
-    dead = (W == 0).all(-2) | (H == 0).all(-1)
+    dead = (add_up(X, W.sum(-2)) == 0) | (H == 0).all(-1)
     return [int(number) for number in dead.sum(-1)]
 
 

@@ -170,7 +170,7 @@ def run(
         draws={site: torch.stack([one.params[site] for one in found]) for site in ("W", "H", "sigma2")},
         stats={"lp": torch.stack([one.lp for one in found])},
         model=model,
-        X=X,  # type: ignore[arg-type]
+        X=X,
         method="smc",
         seed=seed,
         timings={"total": time.perf_counter() - began},

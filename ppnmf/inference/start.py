@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppnmf.data.sharded import rows_here
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference.sweep import misfit
 from ppnmf.kernels import kernels_for
@@ -64,8 +65,8 @@ def noise_mode(model: Conjugate, X: Matrix, sum_of_squares: Tensor) -> Tensor:
 def _exponential(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     """Standard exponential draws for W and H, in float64."""
     N, D = X.shape
-    u = stream.uniforms(0, Site.START, range(N + D), model.rank, X.device)
-    return {"W": -u[:, :N].log(), "H": -u[:, N:].mT.log()}
+    W, H = (stream.uniforms(0, Site.START, rows, model.rank, X.device) for rows in (rows_here(X), range(N, N + D)))
+    return {"W": -W.log(), "H": -H.mT.log()}
 
 
 def _prior(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
@@ -94,7 +95,7 @@ def _nndsvd(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
 
 
 def _given(model: Conjugate, X: Matrix, chains: list[int], values: Mapping[str, Any]) -> dict[str, Tensor]:
-    N, D = X.shape
+    N, D = len(rows_here(X)), X.shape[1]
     shapes: dict[str, tuple[int, ...]] = {"W": (N, model.rank), "H": (model.rank, D), "sigma2": ()}
     unknown, absent = set(values) - set(shapes), {"W", "H"} - set(values)
     if unknown or absent:

@@ -1,4 +1,8 @@
-"""Stochastic variational inference of a model with an encoder: its parameters and the guide's raise the ELBO."""
+"""Stochastic variational inference of a model with an encoder: its parameters and the guide's raise the ELBO.
+
+The ELBO is a sum over rows. Where they are spread over processes (`ppnmf.data.sharded`), each works out the sum and the
+gradient of its own, these are added up, and all take the same step of Adam.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,11 +18,12 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
-from ppnmf.data.matrix import Dense
-from ppnmf.models.pae_nmf import PAENMF, analytic_elbo, weibull_moments
+from ppnmf.data.matrix import Dense, in_memory, without_noise
+from ppnmf.data.sharded import Sharded, add_up, here, rows_here
+from ppnmf.models.pae_nmf import MOST_ROWS, PAENMF, analytic_elbo, weibull_moments
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Amortised
+from ppnmf.protocols import Amortised, Matrix
 from ppnmf.rng import Site, Stream, forked
 from ppnmf.threads import single_threaded
 
@@ -42,7 +48,7 @@ class Training(NamedTuple):
 
 def run(
     model: PAENMF,
-    X: Dense,
+    X: Matrix,
     *,
     steps: int = 2000,
     batch_size: int | None = None,
@@ -64,7 +70,7 @@ def run(
         model: offers `guide` (`protocols.Amortised`); it is not changed.
         X: data, shape (N, D).
         steps: at most so many steps of Adam.
-        batch_size: rows in a mini-batch, or None: all rows in every step.
+        batch_size: rows in a mini-batch, over all processes, or None: all rows in every step.
         draws: independent draws of W from the guide; one chain. H and sigma2 are parameters, and are broadcast.
         learning_rate: of Adam, on parameters of order one.
         objective: "analytic", the exact ELBO, or "sampled", the paper's: one draw of W a step, through Pyro.
@@ -77,16 +83,17 @@ def run(
     _check(model, X, steps, batch_size, draws, learning_rate, objective, tol)
     start = time.perf_counter()
     model = copy.deepcopy(model).to(dtype=X.dtype, device=X.device)
-    with single_threaded(), forked(seed, X.device):  # the sampled objective draws through Pyro
+    data, rank = _in_memory(X), X.rank if isinstance(X, Sharded) else 0
+    with single_threaded(), forked(seed, X.device, rank):  # the sampled objective draws through Pyro, for its own rows
         if not model.is_initialised:
-            model.initialise(X, seed)
+            model.initialise(data.excerpt(MOST_ROWS) if isinstance(data, Sharded) else data, seed)
         training = _train(
-            model.train(), X, OBJECTIVES[objective], batch_size, steps, learning_rate, tol, seed, progress
+            model.train(), data, OBJECTIVES[objective], batch_size, steps, learning_rate, tol, seed, progress
         )
         trained = time.perf_counter()
         model.eval().zero_grad()
-        final, W = elbo(model, X), _draw(model, X, draws, Stream.of(seed))
-        lp = _log_joint(model, X, W)
+        final, W = elbo(model, data), _draw(model, data, draws, Stream.of(seed))
+        lp = _log_joint(model, data, W)
     end = time.perf_counter()
     H, sigma2 = model.H.detach(), model.sigma2.detach()
     return Posterior(
@@ -109,12 +116,12 @@ def run(
 
 
 @torch.no_grad()
-def elbo(model: PAENMF, X: Dense) -> float:
+def elbo(model: PAENMF, X: Dense | Sharded) -> float:
     """The analytic ELBO of all of X, in nats."""
-    total = 0.0
-    for rows in _row_blocks(X):
-        total += float(_analytic(model, X, rows, None)) * len(rows) / len(X.values)
-    return total
+    own, total = here(X), 0.0
+    for rows in _row_blocks(own):
+        total += float(_analytic(model, own, rows, None)) * len(rows) / len(own.values)
+    return float(add_up(X, torch.tensor(total, dtype=torch.float64)))
 
 
 def _analytic(model: PAENMF, X: Dense, rows: Tensor | None, coordinates: Tensor | None) -> Tensor:
@@ -137,7 +144,7 @@ OBJECTIVES: dict[str, Objective] = {"analytic": _analytic, "sampled": _sampled}
 
 def _train(
     model: PAENMF,
-    X: Dense,
+    X: Dense | Sharded,
     objective: Objective,
     batch_size: int | None,
     steps: int,
@@ -147,24 +154,24 @@ def _train(
     progress: bool,
 ) -> Training:
     """Adam with the schedule that `run` describes; the model is changed in place."""
-    N = len(X.values)
+    own, N = here(X), X.shape[0]
     epoch = -(-N // min(N, batch_size or N))  # mini-batches
     window = epoch * -(-WINDOW // epoch)  # whole epochs: what one batch differs from another must not look like a gain
-    batches = _batches(N, epoch, Stream.of(seed, replicates=(1,)), X.device)
+    batches = _batches(rows_here(X), epoch, Stream.of(seed, replicates=(1,)), X.device)
     adam = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99))
     curve, best, decay = torch.zeros(steps, dtype=torch.float64, device=X.device), -math.inf, 1.0
     step, converged, interrupted = 0, False, False
     try:
-        coordinates = model.coordinates(X.values, X.mask)
+        coordinates = model.coordinates(own.values, own.mask)
         with bar(steps, "svi", progress) as shown:
             while step < steps and not converged:
                 adam.param_groups[0]["lr"] = learning_rate * decay * 0.5 * (1 + math.cos(math.pi * step / steps))
-                value = objective(model, X, next(batches), coordinates)
+                value = objective(model, own, next(batches), coordinates)
                 adam.zero_grad()
                 (-value / X.n_observed).backward()
+                curve[step] = _summed(X, model, value.detach())
                 adam.step()
                 model.project()
-                curve[step] = value.detach()
                 step += 1
                 if step % window == 0:
                     reached = float(curve[step - window : step].mean())
@@ -179,26 +186,42 @@ def _train(
     return Training(curve[:step].cpu(), converged, interrupted)
 
 
-def _batches(N: int, number: int, stream: Stream, device: torch.device) -> Iterator[Tensor | None]:
-    """Rows of each step: every row once an epoch, in a new order; the sizes of batches differ by one row at most."""
+def _summed(X: Dense | Sharded, model: PAENMF, value: Tensor) -> Tensor:
+    """The objective over the rows of all processes, as are the model's gradients, in place, from here on."""
+    if not isinstance(X, Sharded):
+        return value
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
+    total = add_up(X, torch.cat([value[None], *(gradient.flatten() for gradient in gradients)]))
+    value, *parts = total.split([1, *(gradient.numel() for gradient in gradients)])
+    for parameter, part in zip(model.parameters(), parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    return value[0]
+
+
+def _batches(rows: range, number: int, stream: Stream, device: torch.device) -> Iterator[Tensor | None]:
+    """Rows of each step, counted from the first of `rows`, which are at least one.
+
+    Every row comes once an epoch, in a new order; the sizes of batches differ by one row at most.
+    """
+    number = min(number, len(rows))
     while number == 1:
         yield None
     epoch = 0
     while True:
-        order = stream.uniforms(epoch, Site.GUIDE, range(N), 1, device)[0, :, 0].argsort()
+        order = stream.uniforms(epoch, Site.GUIDE, rows, 1, device)[0, :, 0].argsort()
         yield from order.tensor_split(number)
         epoch += 1
 
 
 @torch.no_grad()
-def _draw(model: PAENMF, X: Dense, draws: int, stream: Stream) -> Tensor:
+def _draw(model: PAENMF, X: Dense | Sharded, draws: int, stream: Stream) -> Tensor:
     """Independent draws of W from the guide (draws, N, K), by its inverse distribution function; never zero."""
-    N, tiny = len(X.values), torch.finfo(X.dtype).tiny
-    W = torch.empty(draws, N, model.rank, dtype=X.dtype, device=X.device)
-    guide = _guide(model, X)
+    rows, tiny = rows_here(X), torch.finfo(X.dtype).tiny
+    W = torch.empty(draws, len(rows), model.rank, dtype=X.dtype, device=X.device)
+    guide = _guide(model, here(X))
     scale, power = guide.scale.double(), guide.concentration.double().reciprocal()
     for s in range(draws):
-        exponential = -stream.uniforms(s, Site.GUIDE, range(N), model.rank, X.device)[0].log()
+        exponential = -stream.uniforms(s, Site.GUIDE, rows, model.rank, X.device)[0].log()
         W[s] = (scale * exponential**power).clamp(min=tiny)
     return W
 
@@ -209,14 +232,15 @@ def _guide(model: PAENMF, X: Dense) -> torch.distributions.Weibull:
 
 
 @torch.no_grad()
-def _log_joint(model: PAENMF, X: Dense, W: Tensor) -> Tensor:
+def _log_joint(model: PAENMF, X: Dense | Sharded, W: Tensor) -> Tensor:
     """log p(X, W | H, σ²) of each of the draws W (S, N, K), shape (S,), float64.
 
     The squared error is expanded around the guide's mean, where nothing cancels: it costs N K² a draw instead of N K D.
     """
-    exact = Dense(X.values.double(), X.mask)
+    own = here(X)
+    exact = Dense(own.values.double(), own.mask)
     H, sigma2 = model.H.double()[None], model.sigma2.double()
-    mean = weibull_moments(_guide(model, X))[0].double()
+    mean = weibull_moments(_guide(model, own))[0].double()
     error, shared = W.new_zeros(len(W), dtype=torch.float64), exact.prepare(H)
     for block in exact.blocks:
         centre = mean[block.start : block.stop]
@@ -227,8 +251,9 @@ def _log_joint(model: PAENMF, X: Dense, W: Tensor) -> Tensor:
         ]
         error += torch.cat([(change * (_product(change, Q) - 2 * slope)).sum((1, 2)) for change in changes])
         error += exact.residual_sum_of_squares(block, centre[None], H)
+    error, size = add_up(X, torch.stack([error, torch.stack([draw.double().sum() for draw in W])]))
     log_likelihood = -0.5 * (X.n_observed * (math.log(2 * math.pi) + sigma2.log()) + error / sigma2)
-    return log_likelihood - torch.stack([draw.double().sum() for draw in W])  # log p(w) = -w: Weibull(1, 1)
+    return log_likelihood - size  # log p(w) = -w: Weibull(1, 1)
 
 
 def _product(rows: Tensor, Q: Tensor) -> Tensor:
@@ -241,9 +266,15 @@ def _row_blocks(X: Dense) -> list[Tensor]:
     return list(torch.arange(N, device=X.device).split(max(1, AT_ONCE // D)))
 
 
+def _in_memory(X: Matrix) -> Dense | Sharded:
+    """X with this process's rows as a dense matrix."""
+    own = in_memory(without_noise(here(X), "svi"), "svi")
+    return replace(X, local=own) if isinstance(X, Sharded) else own
+
+
 def _check(
     model: PAENMF,
-    X: Dense,
+    X: Matrix,
     steps: int,
     batch_size: int | None,
     draws: int,

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppnmf.data.sharded import Sharded, add_up, log_prior, rows_here, whole_columns
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.kernels import cpu, dense, kernels_for
+from ppnmf.kernels import cpu, dense, kernels_for, split
 from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
-from ppnmf.threads import ordered_results, single_threaded
+from ppnmf.threads import allowed_threads, ordered_results, single_threaded
 
 __all__ = ["Swept", "compiled", "exponential_rates", "log_joint", "misfit", "sweep_factors"]
 
@@ -62,6 +63,7 @@ def sweep_factors(
         W, H = params["W"], params["H"]
         weight = (power / params["sigma2"]).to(W.dtype)
         W, statistics = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
+        statistics = whole_columns(X, statistics)
         H = _update_H(prior, H, statistics, weight, X, draw, first[1], passes[1])
         return Swept(W, H, misfit(X, W, H, statistics))
 
@@ -87,28 +89,33 @@ def _update_W(
     passes: int,
 ) -> tuple[Tensor, Statistics]:
     kernels, natural_W = kernels_for(W.device), _natural(prior("W"), W.device)
+    first_row, plain = rows_here(X).start, getattr(X.local, "plain", None) if isinstance(X, Sharded) else None
+    if plain is not None and kernels is cpu:
+        return split.rows_of_W(plain[0], len(X.blocks[0]), W, H, weight, natural_W, draw, first_row, first, passes)
     groups = _groups(W, X)
     shared = [X.prepare(H[group]) for group in groups]
 
-    def update(task: tuple[int, range]) -> tuple[Tensor, Statistics]:
-        g, rows = task
-        block = slice(rows.start, rows.stop)
-        told = X.row_statistics(rows, shared[g])
+    def update(task: tuple[list[int], range]) -> list[tuple[Tensor, Statistics]]:
+        numbers, rows = task
+        block, done = slice(rows.start, rows.stop), []
         mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in natural_W)
-        F, told, address = W[groups[g], block], told.weighted(weight[groups[g]]), _address(draw, groups[g], Site.W)
-        for _ in range(passes):
-            F = kernels.half_sweep(F, told, mine, address, block.start, first)
-        return F, X.column_statistics(rows, F)
+        for g in numbers:
+            F, told, address = W[groups[g], block], X.row_statistics(rows, shared[g]), _address(draw, groups[g], Site.W)
+            for _ in range(passes):
+                F = kernels.half_sweep(F, told, mine, address, first_row + block.start, first, weight[groups[g]])
+            done.append((F, X.column_statistics(rows, F)))
+        return done
 
-    N, D = X.shape
-    tasks = [(g, rows) for g in range(len(groups)) for rows in X.blocks]
-    updated = _room(W)
-    sums: dict[int, Statistics] = {}
-    done = ordered_results(update, tasks, 4.0 * N * D * W.shape[-1] / len(X.blocks))
-    for (g, rows), (F, told) in zip(tasks, done, strict=True):
-        updated[groups[g], rows.start : rows.stop] = F
-        sums[g] = _add(sums[g], told) if g in sums else told
-    statistics = [sums[g] for g in range(len(groups))]
+    every = list(range(len(groups)))  # chains share a block where there are many, so that it is read once
+    shares = [every] if len(X.blocks) >= allowed_threads() else [[g] for g in every]
+    tasks = [(numbers, rows) for rows in X.blocks for numbers in shares]
+    operations = 4.0 * W[0].numel() * X.shape[1] * len(groups) / len(tasks)
+    updated, sums = _room(W), dict[int, Statistics]()
+    for (numbers, rows), done in zip(tasks, ordered_results(update, tasks, operations), strict=True):
+        for g, (F, told) in zip(numbers, done, strict=True):
+            updated[groups[g], rows.start : rows.stop] = F
+            sums[g] = _add(sums[g], told) if g in sums else told
+    statistics = [sums[g] for g in every]
     return updated, Statistics(_joined([s.P.mT for s in statistics]).mT, _joined([s.Q for s in statistics]))
 
 
@@ -124,7 +131,7 @@ def _update_H(
 ) -> Tensor:
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in _natural(prior("H"), H.device))
     groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
-    P, Q = statistics.weighted(weight)
+    P, Q = statistics
 
     def update(task: tuple[int, slice]) -> Tensor:
         g, rows = task
@@ -132,15 +139,15 @@ def _update_H(
         own = Q[groups[g]] if Q.ndim == P.ndim else Q[groups[g], rows]  # one for all rows, or one each
         F, part, address = Ht[groups[g], rows], Statistics(P[groups[g], rows], own), _address(draw, groups[g], Site.H)
         for _ in range(passes):
-            F = kernels.half_sweep(F, part, mine, address, rows.start, first)
+            F = kernels.half_sweep(F, part, mine, address, rows.start, first, weight[groups[g]])
         return F
 
-    bands = [slice(start, min(start + ROWS_AT_ONCE, D)) for start in range(0, D, ROWS_AT_ONCE)]
+    at_once = D if H.device.type != "cpu" else ROWS_AT_ONCE
+    bands = [slice(start, min(start + at_once, D)) for start in range(0, D, at_once)]
     tasks = [(g, rows) for g in range(len(groups)) for rows in bands]
     updated = _room(Ht)
-    for (g, rows), F in zip(
-        tasks, ordered_results(update, tasks, 100.0 * min(D, ROWS_AT_ONCE) * H.shape[-2]), strict=True
-    ):
+    operations = 100.0 * min(D, at_once) * H.shape[-2]
+    for (g, rows), F in zip(tasks, ordered_results(update, tasks, operations), strict=True):
         updated[groups[g], rows] = F
     return updated.mT
 
@@ -156,7 +163,10 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
     P, Q, Ht = (t.double() for t in (*statistics, H.mT))
     quadratic = (Ht @ Q * Ht if Q.ndim == P.ndim else (Q @ Ht[..., None]).squeeze(-1) * Ht).sum((-2, -1))
     left = X.sum_of_squares - 2 * (P * Ht).sum((-2, -1)) + quadratic
-    trusted = left > X.sum_of_squares * 100 * torch.finfo(W.dtype).eps ** 0.5
+    least = X.sum_of_squares * 100 * torch.finfo(W.dtype).eps ** 0.5
+    if kernels_for(X.device) is not cpu and hasattr(X, "residual_where_small"):
+        return X.residual_where_small(left, least, W, H)  # decided on the device: the host does not wait
+    trusted = left > least
     return left if bool(trusted.all()) else torch.where(trusted, left, direct())
 
 
@@ -166,13 +176,13 @@ def _residual_sum_of_squares(X: Matrix, W: Tensor, H: Tensor) -> Tensor:
         X.blocks,
         2.0 * W[0].numel() * X.shape[1],
     )
-    return reduce(torch.add, parts)
+    return add_up(X, reduce(torch.add, parts))
 
 
 def log_joint(model: Conjugate, X: Matrix, params: Params, sum_of_squares: Tensor) -> Tensor:
     """log p(X, W, H, σ²) from the residual sum of squares, (C,)."""
     log_likelihood = model.log_likelihood(sum_of_squares, params["sigma2"], X.n_observed) - X.log_noise / 2
-    return log_likelihood + model.log_prior(params)
+    return log_likelihood + log_prior(model, X, params)
 
 
 def _room(F: Tensor) -> Tensor:
@@ -187,14 +197,21 @@ def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
 
 def exponential_rates(prior: Prior, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """The rates of W's and H's priors, broadcastable to (N, K) and (K, D); None where they are not exponential."""
-    W, H = prior("W"), prior("H")
-    if bool((W.precision > 0).any()) or bool((H.precision > 0).any()):
-        return None
-    return -W.linear.to(device), -H.linear.to(device)
+    W, H = (_on(prior(site), device) for site in ("W", "H"))
+    return None if W[2] is None or H[2] is None else (W[2], H[2])
 
 
 def _natural(prior: RectifiedNormal, device: torch.device) -> Natural:
-    return prior.precision.to(device), prior.linear.to(device)
+    return _on(prior, device)[:2]
+
+
+def _on(prior: RectifiedNormal, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Natural parameters on the device, and the rates if exponential: kept with the prior, since both ways there wait."""
+    known = prior.__dict__.setdefault("_known_on", {})
+    if device not in known:
+        precision, linear = prior.precision.to(device), prior.linear.to(device)
+        known[device] = precision, linear, None if bool((prior.precision > 0).any()) else -linear
+    return known[device]
 
 
 def _groups(F: Tensor, X: Matrix) -> list[slice]:

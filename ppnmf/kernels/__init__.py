@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -17,6 +20,18 @@ __all__ = ["kernels_for"]
 
 def kernels_for(device: torch.device) -> ModuleType:
     """The module whose half_sweep, inverse_gamma, scale_move and shear_move serve this device."""
-    if device.type != "cpu" or os.environ.get("PPNMF_KERNEL") == "reference":
+    if os.environ.get("PPNMF_KERNEL") == "reference":
         return reference
-    return cpu
+    if device.type == "cuda":
+        return _cuda()
+    return cpu if device.type == "cpu" else reference
+
+
+@cache
+def _cuda() -> ModuleType:
+    """Triton's, where it is installed (torch's builds for CUDA bring it on Linux)."""
+    try:
+        return import_module("ppnmf.kernels.cuda")
+    except ImportError as error:
+        warnings.warn(f"the GPU works with the slow reference kernels: {error}; install triton 3.7", stacklevel=3)
+        return reference

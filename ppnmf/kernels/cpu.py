@@ -19,7 +19,7 @@ from ppnmf.kernels.reference import GAMMA_PROPOSALS, Natural, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream, uniform_pair
 
-__all__ = ["half_sweep", "inverse_gamma", "scale_move", "shear_move"]
+__all__ = ["half_sweep", "inverse_gamma", "moved", "scale_move", "shear_move"]
 
 SITE_SIGMA2, SITE_SCALE, SITE_PAIRS, SITE_SHEAR = (
     int(site) for site in (Site.SIGMA2, Site.SCALE, Site.SHEAR_PAIRS, Site.SHEAR)
@@ -272,6 +272,7 @@ def half_sweep(
     draw: tuple[Stream, int, Site] | None,
     first_row: int = 0,
     first: int = 0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """`reference.half_sweep`, compiled; factors and statistics are best stored a component a row (F.mT contiguous)."""
     out = F.mT.clone(memory_format=torch.contiguous_format).numpy()
@@ -280,10 +281,25 @@ def half_sweep(
     gram = (Q[..., None] if Q.ndim == F.ndim else Q.permute(0, 2, 3, 1)).contiguous().numpy()
     stream, step, site = draw if draw is not None else (None, 0, Site.W)
     sample, R = stream is not None, F.shape[1]
+    weights = [1.0] * len(F) if weight is None else weight.tolist()
     for c in range(F.shape[0]):
         key = stream.keys[c] if stream is not None else (0, 0)
         update_rows(
-            out[c], P[c], gram[c], precision, linear, 1.0, *key, step, int(site), first_row, first, sample, 0, R, 0
+            out[c],
+            P[c],
+            gram[c],
+            precision,
+            linear,
+            weights[c],
+            *key,
+            step,
+            int(site),
+            first_row,
+            first,
+            sample,
+            0,
+            R,
+            0,
         )
     return torch.from_numpy(out).mT
 
@@ -493,19 +509,30 @@ def move_shears(W, H, rate_W, rate_H, key0, key1, step, rounds):  # type: ignore
 
 def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """`reference.scale_move`, compiled."""
-    moved_W, moved_H, rate_W, rate_H = _component_a_row(W, H, rates)
-    for c, key in enumerate(stream.keys):
-        move_scales(moved_W[c], moved_H[c], rate_W, rate_H, *key, step)
-    return torch.from_numpy(moved_W).mT, torch.from_numpy(moved_H)
+    return _moved(W, H, rates, stream, step, True, -1)
 
 
 def shear_move(
     W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, effort: int = 1
 ) -> tuple[Tensor, Tensor]:
     """`reference.shear_move`, compiled."""
+    return _moved(W, H, rates, stream, step, False, shear_rounds(W.shape[-1], effort))
+
+
+def moved(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
+    """`reference.moved`, compiled; W and H are copied once."""
+    return _moved(W, H, rates, stream, step, True, shear_rounds(W.shape[-1]))
+
+
+def _moved(
+    W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, scales: bool, rounds: int
+) -> tuple[Tensor, Tensor]:
     moved_W, moved_H, rate_W, rate_H = _component_a_row(W, H, rates)
     for c, key in enumerate(stream.keys):
-        move_shears(moved_W[c], moved_H[c], rate_W, rate_H, *key, step, shear_rounds(W.shape[-1], effort))
+        if scales:
+            move_scales(moved_W[c], moved_H[c], rate_W, rate_H, *key, step)
+        if rounds >= 0:
+            move_shears(moved_W[c], moved_H[c], rate_W, rate_H, *key, step, rounds)
     return torch.from_numpy(moved_W).mT, torch.from_numpy(moved_H)
 
 

@@ -17,7 +17,7 @@ from numba import njit
 from torch import Tensor
 
 from ppnmf.kernels.cpu import move_scales, move_shears, standard_gamma, update_rows
-from ppnmf.kernels.lanes import COMPILED
+from ppnmf.kernels.lanes import COMPILED, REDUCED
 from ppnmf.kernels.reference import Natural, shear_rounds
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
@@ -66,7 +66,7 @@ class Plan:
         first: the first component of W, and of H, that is updated.
         passes: at the mode, how often the components of W, and of H, are gone through.
         noise: shape and scale of σ²'s conditional, but for β / 2 times the misfit in the scale; None leaves σ² alone.
-        moves: move along the ridge.
+        moves: move along the ridge, among the components that are free in both.
         kept: of the sweeps 0, 1, 2 ...
     """
 
@@ -140,8 +140,9 @@ class _Chains:
         """What follows a sweep's factors, and which sweeps are kept."""
         plan, rates = self.plan, self.problem.rates
         noise = (*map(float, plan.noise or (0.0, 0.0)), float(plan.power))
-        rounds = shear_rounds(self.W.shape[1]) if plan.moves else -1
-        return (rates or (NO_RATE, NO_RATE), rounds, noise), (plan.kept.start, plan.kept.step, self.out)
+        among = max(plan.first)
+        rounds = shear_rounds(self.W.shape[1] - among) if plan.moves else -1
+        return (rates or (NO_RATE, NO_RATE), among, rounds, noise), (plan.kept.start, plan.kept.step, self.out)
 
     @property
     def _how(self) -> tuple[tuple, tuple]:
@@ -246,16 +247,21 @@ def _columns(H, R, G, how, weight, key, step, lo, hi):  # type: ignore[no-untype
         update_rows(H, R, Q, precision, linear, weight, key[0], key[1], step, SITE_H, 0, first, sample, lo, hi, 0)
 
 
+@njit(**REDUCED)
+def _inner(a, b):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for j in range(len(a)):
+        total += np.float64(a[j]) * np.float64(b[j])
+    return total
+
+
 @njit(**COMPILED)
 def _left(X, W, H, R, G, squares, block, cancels):  # type: ignore[no-untyped-def]
     """The residual sum of squares, off the products unless so little is left that the subtraction would cancel."""
-    explained, quadratic = 0.0, 0.0
     GH = np.dot(G, H)
+    left = squares
     for k in range(H.shape[0]):
-        for j in range(H.shape[1]):
-            explained += np.float64(R[k, j]) * np.float64(H[k, j])
-            quadratic += np.float64(GH[k, j]) * np.float64(H[k, j])
-    left = squares - 2 * explained + quadratic
+        left += _inner(GH[k], H[k]) - 2 * _inner(R[k], H[k])
     if left > cancels * squares:
         return left
     left = 0.0
@@ -288,13 +294,17 @@ def _factors(X, block, squares, cancels, W, H, weight, key, step, how, room, sum
 
 @njit(**COMPILED)
 def _finish(c, W, H, sigma2, misfit, key, step, s, ending, keeping):  # type: ignore[no-untyped-def]
-    """After chain c's factors: σ² unless its shape is 0, moves unless rounds < 0, and the draw where it is kept."""
-    rates, rounds, (shape, scale, power) = ending
+    """After chain c's factors: σ² unless its shape is 0, moves unless rounds < 0, and the draw where it is kept.
+
+    The moves go among the components from `among` on.
+    """
+    (rate_W, rate_H), among, rounds, (shape, scale, power) = ending
     if shape > 0:
         sigma2[c] = (scale + power * misfit / 2) / standard_gamma(shape, key[0], key[1], step)
     if rounds >= 0:
-        move_scales(W[c], H[c], rates[0], rates[1], key[0], key[1], step)
-        move_shears(W[c], H[c], rates[0], rates[1], key[0], key[1], step, rounds)
+        rate_W, rate_H = rate_W[among if len(rate_W) > 1 else 0 :], rate_H[among if len(rate_H) > 1 else 0 :]
+        move_scales(W[c, among:], H[c, among:], rate_W, rate_H, key[0], key[1], step)
+        move_shears(W[c, among:], H[c, among:], rate_W, rate_H, key[0], key[1], step, rounds)
     first, thin, (out_W, out_H, out_sigma2, out_misfit) = keeping
     kept = (s - first) // thin
     if s >= first and (s - first) % thin == 0 and kept < out_misfit.shape[1]:
@@ -317,6 +327,6 @@ def _chains(group, sweeps, data, W, H, sigma2, keys, step, how, ending, keeping)
         values, whole = X[c if len(X) > 1 else 0], squares[c if len(squares) > 1 else 0]
         key = (keys[c, 0], keys[c, 1])
         for s in range(sweeps):
-            weight = ending[2][2] / np.float64(sigma2[c])
+            weight = ending[3][2] / np.float64(sigma2[c])
             misfit = _factors(values, block, whole, cancels, W[c], H[c], weight, key, step + s, how, room, sums)
             _finish(c, W, H, sigma2, misfit, key, step + s, s, ending, keeping)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppnmf.distributions import RectifiedNormal, gig_from_uniforms
+from ppnmf.distributions import RectifiedNormal, gig_from_proposals
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
 
-__all__ = ["column", "half_sweep", "inverse_gamma", "scale_move", "shear_move"]
+__all__ = ["column", "half_sweep", "inverse_gamma", "moved", "residual_where_small", "scale_move", "shear_move"]
 
 GAMMA_PROPOSALS = 16
+GIG_PROPOSALS = 64
 
 Natural = tuple[Tensor, Tensor]  # (precision, linear) of a prior, broadcastable to the rows and columns of a factor
 
@@ -52,6 +53,7 @@ def half_sweep(
     draw: tuple[Stream, int, Site] | None,
     first_row: int = 0,
     first: int = 0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Update components first, first + 1, ... K - 1 of a factor F (C, R, K) in turn, each given the ones before it.
 
@@ -59,7 +61,10 @@ def half_sweep(
         draw: the address of the draws; None takes the mode of each conditional instead, and an entry about which
             neither prior nor data say anything (precision and linear 0) stays where it is.
         first_row: the number of F's first row in the whole factor, when F is a block of it.
+        weight: what the statistics are taken times, (C,): β / σ².
     """
+    if weight is not None:
+        statistics = statistics.weighted(weight)
     F = F.clone()
     uniforms = None
     if draw is not None:
@@ -98,7 +103,7 @@ def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
     """W_k ← c W_k, H_k ← H_k / c for every component, c from its exact conditional under exponential priors.
 
     Under the Haar measure dc / c and with the Jacobian c^(N - D) its density is
-    c^(N - D - 1) exp(-c Σ_i r_W W_ik - Σ_j r_H H_kj / c): a generalised inverse Gaussian.
+    c^(N - D - 1) exp(-c Σ_i r_W W_ik - Σ_j r_H H_kj / c): a generalised inverse Gaussian, taken from 64 proposals at once.
 
     Args:
         W: (C, N, K). H: (C, K, D). rates: of the priors, broadcastable to (N, K) and (K, D).
@@ -107,14 +112,18 @@ def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
     a, b = 2 * (W.double() * rates[0]).sum(-2), 2 * (H.double() * rates[1]).sum(-1)  # (C, K)
     p = torch.full_like(a, W.shape[-2] - H.shape[-1])
 
-    def uniforms(trial: int) -> tuple[Tensor, Tensor, Tensor]:
-        u = stream.uniforms(step, Site.SCALE, range(trial * K, (trial + 1) * K), 3, W.device)
-        return u[..., 0], u[..., 1], u[..., 2]
-
+    u = stream.uniforms(step, Site.SCALE, range(GIG_PROPOSALS * K), 3, W.device)
+    u = u.unflatten(1, (GIG_PROPOSALS, K)).movedim(1, 0)  # (proposals, C, K, 3)
     alive = (a > 0) & (b > 0)
     one = torch.ones_like(a)
-    c = torch.where(alive, gig_from_uniforms(p, torch.where(alive, a, one), torch.where(alive, b, one), uniforms), one)
+    c = torch.where(alive, gig_from_proposals(p, torch.where(alive, a, one), torch.where(alive, b, one), u), one)
     return W * c[:, None, :].to(W.dtype), H / c[:, :, None].to(H.dtype)
+
+
+def moved(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
+    """Both moves along the ridge, one after the other."""
+    W, H = scale_move(W, H, rates, stream, step)
+    return shear_move(W, H, rates, stream, step)
 
 
 def shear_rounds(K: int, effort: int = 1) -> int:
@@ -163,3 +172,18 @@ def _truncated_exponential(slope: Tensor, low: Tensor, high: Tensor, u: Tensor) 
     e = torch.minimum(e, width)
     t = torch.where(slope >= 0, low + e, high - e)
     return torch.where(t.isfinite(), t, torch.zeros_like(t))
+
+
+def residual_where_small(left: Tensor, least: float, X: Tensor, weight: Tensor | None, W: Tensor, H: Tensor) -> Tensor:
+    """A residual sum of squares `left` (C,), float64, formed anew from the residuals where it is not above `least`.
+
+    A sum of squares that is left over when its parts are subtracted has lost its digits where it is small. The host does
+    not look which chains these are.
+
+    Args:
+        X: (N, D). weight: of each entry, broadcastable to (N, D), 0 where it is missing; None for 1 everywhere.
+        W: (C, N, K). H: (C, K, D).
+    """
+    square = (X.double() - W.double() @ H.double()).square()
+    anew = (square if weight is None else square * weight).sum((-2, -1))
+    return torch.where(left > least, left, anew)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -121,7 +121,8 @@ class ExponentialGaussian:
     @cached_property
     def _log_rates(self) -> dict[str, float]:
         """Mean of the log rates; those of zero count as nothing."""
-        return {s: float(torch.where(r > 0, r, torch.ones_like(r)).log().mean()) for s, r in self._rates.items()}
+        logs = {s: torch.where(r > 0, r, torch.ones_like(r)).log() for s, r in self._rates.items()}
+        return {s: float(log.sum()) / max(log.numel(), 1) for s, log in logs.items()}
 
     def rate(self, site: str) -> Tensor:
         """Rate of the factor's prior, float64, broadcastable to W (N, K) or H (K, D), with two axes."""
@@ -147,13 +148,30 @@ class ExponentialGaussian:
                     f"rate_{site} is for {given} {what} and X has {size}; give a rate for each, or one for all"
                 )
 
+    def for_rows(self, rows: range) -> Self:
+        """The model of those rows of X alone: rates per entry of W are cut to them."""
+        of_all = self.rate("W").shape[0] == 1
+        return self if of_all else replace(self, rate_W=self.rate("W")[rows.start : rows.stop])
+
+    @cached_property
+    def _known_on(self) -> dict[tuple[str, torch.device], Tensor]:
+        return {}
+
+    def _rate_on(self, site: str, device: torch.device) -> Tensor:
+        """`rate` on a device; kept, since bringing it there waits for the device."""
+        if (site, device) not in self._known_on:
+            self._known_on[site, device] = self.rate(site).to(device)
+        return self._known_on[site, device]
+
     def log_prior(self, params: Params) -> Tensor:
         """log p(W, H, σ²), shape (*C,); a rate of zero contributes nothing (the prior's constant is dropped)."""
         total = _log_inverse_gamma(params["sigma2"].double(), self.noise_shape, self.noise_scale)
         for site in ("W", "H"):
-            F, rate = params[site], self.rate(site).to(params[site].device)
+            F, rate = params[site], self._rate_on(site, params[site].device)
             constant = self._log_rates[site] * F.shape[-2] * F.shape[-1]
-            total = total + constant - (F.double() * rate).sum((-2, -1))
+            alike = [axis for axis in (-2, -1) if rate.shape[axis] == 1]  # one rate along it: sum first
+            rated = (F.sum(alike, keepdim=True, dtype=torch.float64) if alike else F.double()) * rate
+            total = total + constant - rated.sum((-2, -1))
         return total
 
     def log_likelihood(self, sum_of_squares: Tensor, sigma2: Tensor, observed: int) -> Tensor:

@@ -122,3 +122,16 @@ def test_other_bad_files_get_one_sentence(tmp_path):
     np.save(tmp_path / "pickle.npy", pickle)
     with pytest.raises(ValueError, match="without pickles"):
         files.read(tmp_path / "pickle.npy")
+
+
+def test_a_sparse_file_stays_sparse_and_a_big_one_stays_on_disk_where_that_will_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("ppnmf.data.files.BIG", 10)
+    X = np.eye(3, 5)
+    scipy.io.mmwrite(tmp_path / "x.mtx", scipy.sparse.coo_array(X))
+    np.save(tmp_path / "x.npy", X)
+    kept = files.read(tmp_path / "x.mtx", dense=False).X
+    assert scipy.sparse.issparse(kept) and np.array_equal(kept.toarray(), X)
+    assert isinstance(files.read(tmp_path / "x.npy", dense=False).X, np.memmap)
+    for name in ("x.mtx", "x.npy"):
+        read = files.read(tmp_path / name).X
+        assert not isinstance(read, np.memmap) and np.array_equal(read, X)

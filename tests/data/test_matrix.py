@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from ppnmf.data.matrix import as_matrix
+from ppnmf.data.matrix import as_matrix, in_memory
 
 X = np.arange(12.0).reshape(3, 4)
 SEEN = np.array([[True, True, False, True], [True, False, True, True], [False, True, True, True]])
@@ -29,8 +29,8 @@ KINDS = {
 @pytest.mark.parametrize("given", KINDS.values(), ids=KINDS)
 def test_every_kind_of_input_gives_the_same_matrix(given):
     data = as_matrix(given)
-    assert data.dtype == torch.float64 and data.shape == (3, 4) and data.mask is None
-    assert np.array_equal(data.values.numpy(), X)
+    assert data.dtype == torch.float64 and data.shape == (3, 4) and data.n_observed == 12
+    assert np.array_equal(in_memory(data, "a test").values.numpy(), X)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_row_or_column_with_nothing_observed_is_a_warning():
 
 @pytest.mark.parametrize("mask", [None, SEEN])
 def test_statistics_over_blocks_are_the_sums_they_stand_for(mask, monkeypatch):
-    monkeypatch.setattr("ppnmf.data.matrix.BLOCK_ENTRIES", 8)
+    monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 8)
     data = as_matrix(X, mask)
     assert data.blocks == [range(2), range(2, 3)]
     seen = np.ones_like(SEEN) if mask is None else mask

@@ -117,21 +117,24 @@ def scale_with_one_power_too_many(W, H, rates, stream, step):
     """c^(N-D) for c^(N-D-1): what a further row of zeros does."""
     longer = lambda F: torch.cat([F, torch.zeros_like(F[..., :1, :])], -2)
     W, H = cpu.scale_move(longer(W), H, (longer(rates[0]), rates[1]), stream, step)
-    return W[..., :-1, :], H
+    return cpu.shear_move(W[..., :-1, :], H, rates, stream, step)
 
 
-def shear_with_swapped_rates(W, H, rates, stream, step, *effort):
+def shear_with_swapped_rates(W, H, rates, stream, step):
     """Rates of l for those of k and the reverse: with two components, both sets of rates reversed."""
-    return cpu.shear_move(W, H, (rates[0].flip(1), rates[1].flip(0)), stream, step, *effort)
+    W, H = cpu.scale_move(W, H, rates, stream, step)
+    return cpu.shear_move(W, H, (rates[0].flip(1), rates[1].flip(0)), stream, step)
 
 
 def half_sweep_with_rate_over_sigma2(state):
-    def half_sweep(F, statistics, prior, draw, first_row=0, first=0):
+    def half_sweep(F, statistics, prior, draw, first_row=0, first=0, weight=None):
         each = []
         for c in range(len(F)):
             wrong = (prior[0], prior[1] / state.params["sigma2"][c])
             own, stream = Statistics(statistics.P[c : c + 1], statistics.Q[c : c + 1]), Stream(draw[0].keys[c : c + 1])
-            each.append(cpu.half_sweep(F[c : c + 1], own, wrong, (stream, *draw[1:]), first_row, first))
+            each.append(
+                cpu.half_sweep(F[c : c + 1], own, wrong, (stream, *draw[1:]), first_row, first, weight[c : c + 1])
+            )
         return torch.cat(each)
 
     return half_sweep
@@ -144,8 +147,8 @@ def kernels_with(**wrong):
 
 MISTAKES = {
     "shape of the noise + 1": {"inverse_gamma": noise_shape_plus_one},
-    "one power of c too many": {"scale_move": scale_with_one_power_too_many},
-    "rates swapped in the shear": {"shear_move": shear_with_swapped_rates},
+    "one power of c too many": {"moved": scale_with_one_power_too_many},
+    "rates swapped in the shear": {"moved": shear_with_swapped_rates},
 }
 
 
@@ -182,7 +185,9 @@ def test_ranks_of_the_truth_are_uniform():
 
 
 def test_the_slip_in_the_shape_of_the_noise_shows_in_sigma2_and_the_log_likelihood(monkeypatch):
-    monkeypatch.setattr(gibbs, "_noise_conditional", lambda model, X, power: (model.noise_shape + 1 + X.n_observed / 2, 8.0))
+    monkeypatch.setattr(
+        gibbs, "_noise_conditional", lambda model, X, power: (model.noise_shape + 1 + X.n_observed / 2, 8.0)
+    )
     found = ranked()
     shown = {name for name, p in found.p_values.items() if p < LUCK / len(found.ranks)}
     assert "sigma2" in shown and shown <= {"sigma2", "log likelihood"}

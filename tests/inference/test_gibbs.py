@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
 @pytest.mark.parametrize("mask", [None, True], ids=["full", "masked"])
 def test_draws_do_not_depend_on_the_number_of_threads(mask, monkeypatch):
     """With blocks small enough that threads share the work."""
-    monkeypatch.setattr("ppnmf.data.matrix.BLOCK_ENTRIES", 20 * 7)
+    monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 20 * 7)
     monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)
     hidden = None if mask is None else (torch.arange(600) % 7 != 3).reshape(30, 20)
     before = torch.get_num_threads()
@@ -270,7 +270,7 @@ class Interrupt:
 
     def __init__(self, at, monkeypatch):
         self.at, self.calls, self.several = at, 0, gibbs.several
-        monkeypatch.setattr(gibbs, "_sweeps_at_once", lambda *shape: 1)
+        monkeypatch.setattr(gibbs, "sweeps_at_once", lambda *shape: 1)
         monkeypatch.setattr(gibbs, "several", self)
 
     def __call__(self, *arguments, **options):

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,8 @@ import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference import icm
 from ppnmf.inference.gibbs import State
-from ppnmf.inference.start import start
+from ppnmf.inference.start import noise_mode, start
+from ppnmf.inference.sweep import compiled, log_joint, sweep_factors
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
 from tests.scenarios import drawn, per_entry_model
@@ -14,10 +17,12 @@ from tests.scenarios import drawn, per_entry_model
 X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
 
 
-@pytest.mark.parametrize("mask", [None, (torch.arange(600) % 7 != 0).reshape(30, 20)], ids=["full", "masked"])
-@pytest.mark.parametrize(
-    "model", [ExponentialGaussian(4, 2.0, 0.3), per_entry_model(30, 20, 4), ExponentialGaussian(3, 0.0, 0.0)]
-)
+HIDDEN = (torch.arange(600) % 7 != 0).reshape(30, 20)
+MODELS = [ExponentialGaussian(4, 2.0, 0.3), per_entry_model(30, 20, 4), ExponentialGaussian(3, 0.0, 0.0)]
+
+
+@pytest.mark.parametrize("mask", [None, HIDDEN], ids=["full", "masked"])
+@pytest.mark.parametrize("model", MODELS)
 def test_icm_never_lowers_the_log_joint(model, mask):
     data = as_matrix(X, mask)
     state = State(start(model, data, Stream.of(0, 2)), 1)
@@ -26,6 +31,104 @@ def test_icm_never_lowers_the_log_joint(model, mask):
         state, info = icm.step(model, state, data)
         assert bool((info.lp >= before - 1e-9 * info.lp.abs()).all())
         before = info.lp
+
+
+@pytest.mark.parametrize("mask", [None, HIDDEN], ids=["full", "masked"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_sweep_begun_ahead_never_lowers_the_log_joint(model, mask, monkeypatch):
+    """Some of them would, and are taken back: then there is a second step, from where the climb stood."""
+    data, steps, step = as_matrix(X, mask), [], icm.step
+    monkeypatch.setattr(
+        icm, "step", lambda model, state, X: steps.append(len(state.params["W"])) or step(model, state, X)
+    )
+    climb = icm.Climb.at(icm.begin(model, data, Stream.of(0, 2), "scaled", range(2)))
+    for _ in range(200):
+        before, (climb, info) = climb.lp, icm.advance(model, climb, data)
+        assert bool((info.lp >= before - 1e-10 * info.lp.abs()).all())
+    assert 200 * 2 < sum(steps) < 300 * 2
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_compiled_climbs_never_lower_the_log_joint_and_go_the_way_of_single_sweeps(model, monkeypatch):
+    data = as_matrix(X)
+    alone = together = icm.Climb.at(icm.begin(model, data, Stream.of(0, 2), "scaled", range(2)))
+    monkeypatch.setattr(icm, "OPERATIONS_AT_ONCE", 0.0)  # one compiled sweep a call
+    told = compiled(model.prior, data)
+    if told is None:
+        pytest.skip("PPNMF_KERNEL=reference: nothing is compiled")
+    for _ in range(60):
+        before = together.lp
+        together, done, _ = icm._several(model, together, data, 0.0, 100, told)
+        alone, _, _ = icm._several(model, alone, data, 0.0, 100, None)
+        assert done == [1, 1] and bool((together.lp >= before - 1e-10 * together.lp.abs()).all())
+        for ours, theirs in ((together.lp, alone.lp), (together.reach, alone.reach), (together.bound, alone.bound)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=0)
+        for site in ("W", "H", "sigma2"):
+            torch.testing.assert_close(together.state.params[site], alone.state.params[site], rtol=1e-6, atol=1e-8)
+    monkeypatch.undo()
+    begun = icm.Climb.at(icm.begin(model, data, Stream.of(0, 2), "scaled", range(2)))
+    at_once, done, near = icm._several(model, begun, data, 0.0, 60, told)
+    assert done == [60, 60] and near == [False, False] and at_once.state.sweep == 61
+    torch.testing.assert_close(at_once.lp, together.lp, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("mask", [None, HIDDEN], ids=["compiled", "step by step"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_climb_ends_where_the_gradient_says(model, mask):
+    """The derivative of the log joint is zero by an entry that is positive, and not above zero by one that is zero."""
+    mode = ppnmf.fit(model, X, method="icm", mask=mask, tol=1e-15, max_sweeps=50_000, seed=3)
+    params = {site: mode.draws[site][0, 0].clone().requires_grad_() for site in ("W", "H")}
+    residual = (X - params["W"] @ params["H"]) * (1 if mask is None else mask)
+    noise = {"sigma2": mode.draws["sigma2"][0, 0]}
+    lp = model.log_likelihood(residual.square().sum(), noise["sigma2"], int(mode.X.n_observed))
+    (lp + model.log_prior(params | noise)).backward()
+    products = {"W": X @ params["H"].detach().mT, "H": params["W"].detach().mT @ X}
+    for site, values in params.items():
+        small = 1e-6 * float(products[site].max() / noise["sigma2"])  # beside the terms that balance
+        assert float((values.grad.abs() * (values > 0)).max()) < small, site
+        assert float((values.grad * (values == 0)).max()) < small, site
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (700, 500)], ids=["compiled", "blocks"])
+def test_the_mode_does_not_depend_on_threads(shape):
+    data, threads = drawn(*shape, 4, rate=0.3, noise=0.5)[0].abs(), torch.get_num_threads()
+
+    def fitted():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it need not converge
+            return ppnmf.fit(ExponentialGaussian(4, 0.3, 0.3), data, method="icm", restarts=3, max_sweeps=40, seed=1)
+
+    try:
+        torch.set_num_threads(1)
+        alone = fitted()
+        torch.set_num_threads(2)
+        together = fitted()
+    finally:
+        torch.set_num_threads(threads)
+    assert alone.attrs["sweeps"] == together.attrs["sweeps"]
+    for site in ("W", "H", "sigma2"):
+        assert torch.equal(alone.draws[site], together.draws[site])
+
+
+def test_passes_are_more_where_products_are_dearer_and_never_none():
+    assert icm.passes((38, 5000), 3) == (8, 3)
+    assert icm.passes((2429, 361), 49) == (2, 8)
+    assert icm.passes((10, 10), 20) == (1, 1)
+
+
+def test_convergence_is_judged_by_an_ordinary_sweep(real_data):
+    """What is left at the stop is no more than that of a climb without passes, or with sweeps begun ahead, at theirs."""
+    V = real_data("leukemia/all_aml.npz")["V"].astype(np.float64)
+    data, model = as_matrix(V / V.max(0)), ExponentialGaussian(3, 1e-9, 1e-9)
+    state, lp, before = icm.begin(model, data, Stream.of(0), "scaled", [0]), torch.zeros(1), torch.ones(1)
+    while abs(float(lp - before)) > 1e-6 * abs(float(lp)):
+        before = lp
+        W, H, misfit = sweep_factors(model.prior, state.params, data, None)
+        state = State({"W": W, "H": H, "sigma2": noise_mode(model, data, misfit)}, state.sweep + 1)
+        lp = log_joint(model, data, state.params, misfit)
+    mode = ppnmf.fit(model, data, method="icm", tol=1e-6)
+    assert float(mode.stats["lp"]) >= float(lp) * (1 - 1e-6)
+    assert mode.attrs["sweeps"][0] < state.sweep
 
 
 def test_the_mode_is_a_mode():
@@ -83,18 +186,29 @@ def test_flat_rates_say_that_the_log_joint_lacks_a_constant():
     assert not ppnmf.fit(ExponentialGaussian(2), X, method="icm").attrs["lp_without_prior_constant"]
 
 
-def test_ctrl_c_keeps_the_modes_so_far(monkeypatch):
-    calls, step = [], icm.step
+@pytest.mark.parametrize("mask", [None, HIDDEN], ids=["compiled", "step by step"])
+def test_ctrl_c_leaves_every_restart_where_it_stands(mask, monkeypatch):
+    calls, several = [], icm._several
 
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 30:
+    def interrupted(model, climb, X, tol, most, told):
+        calls.append(climb.state.sweep)
+        if len(calls) == 10:
             raise KeyboardInterrupt
-        return step(*arguments)
+        return several(model, climb, X, tol, min(most, 1), told)
 
-    monkeypatch.setattr(icm, "step", interrupted)
-    mode = ppnmf.fit(ExponentialGaussian(3), X, method="icm", restarts=5, tol=0.0, max_sweeps=20)
-    assert mode.attrs["interrupted"] and mode.chains == 2 and mode.attrs["sweeps"] == [20, 9]
+    monkeypatch.setattr(icm, "_several", interrupted)
+    mode = ppnmf.fit(ExponentialGaussian(3), X, mask=mask, method="icm", restarts=5, tol=0.0, max_sweeps=20)
+    assert mode.attrs["interrupted"] and mode.chains == 5 and mode.attrs["sweeps"] == [9] * 5
+    assert bool(mode.stats["lp"].isfinite().all()) and mode.attrs["converged"] == [False] * 5
+
+
+def test_ctrl_c_before_the_first_sweep_is_passed_on(monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(icm, "_several", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ppnmf.fit(ExponentialGaussian(3), X, method="icm")
 
 
 def test_leukaemia_reaches_the_published_error_at_three_ranks(real_data):

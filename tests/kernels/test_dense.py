@@ -47,7 +47,7 @@ def assert_close(fast, slow, **tolerance):
 @pytest.mark.parametrize("block", [None, 40], ids=["one block", "many blocks"])
 def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block):
     if block:
-        monkeypatch.setattr("ppnmf.data.matrix.BLOCK_ENTRIES", block)
+        monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", block)
     X, model = problem(shape, per_entry=per_entry)
     assert compiled(model.prior, X) is not None
     fast, slow = both(monkeypatch, lambda: steps(model, X))
@@ -56,8 +56,8 @@ def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block):
 
 @pytest.mark.parametrize(
     "options",
-    [{"power": 0.3}, {"moves": False}, {"moves": False, "first": (1, 2)}, {"noise": False}],
-    ids=["tempered", "no moves", "components pinned", "noise held"],
+    [{"power": 0.3}, {"moves": False}, {"moves": False, "first": (1, 2)}, {"first": (2, 0)}, {"noise": False}],
+    ids=["tempered", "no moves", "components pinned", "moves among the free ones", "noise held"],
 )
 def test_every_kind_of_step_is_the_reference_one(monkeypatch, options):
     X, model = problem("tall")
@@ -116,7 +116,7 @@ def test_each_chain_may_have_a_matrix_of_its_own():
 def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeypatch, chains):
     monkeypatch.setattr("ppnmf.kernels.dense.WORTH_A_THREAD", 0)
     monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)
-    monkeypatch.setattr("ppnmf.data.matrix.BLOCK_ENTRIES", 2000)
+    monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 2000)
     monkeypatch.setattr("ppnmf.kernels.dense.BAND", 16)
     X = draw(120, 50, 4)[0]
     found = []
@@ -124,7 +124,7 @@ def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeyp
     try:
         for threads, at_once in ((1, 7), (2, 7), (3, 1)):
             torch.set_num_threads(threads)
-            monkeypatch.setattr(gibbs, "_sweeps_at_once", lambda *shape, n=at_once: n)
+            monkeypatch.setattr(gibbs, "sweeps_at_once", lambda *shape, n=at_once: n)
             post = ppnmf.fit(ExponentialGaussian(4), X.abs(), chains=chains, draws=6, warmup=5, thin=2, progress=False)
             found.append(post)
     finally:

@@ -45,6 +45,16 @@ def test_the_compiled_half_sweep_is_the_reference(prior, per_row, first):
         assert not torch.equal(slow[..., first:], W[..., first:])
 
 
+@pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
+def test_a_weight_is_taken_times_both_statistics(kernels):
+    stream, W, _, statistics = problem()
+    weight = torch.tensor([0.5, 1.0, 2.0, 30.0], dtype=torch.float64)
+    prior, draw = priors()["exponential"], (stream, 3, Site.W)
+    within = kernels.half_sweep(W, statistics, prior, draw, weight=weight)
+    before = kernels.half_sweep(W, statistics.weighted(weight), prior, draw)
+    torch.testing.assert_close(within, before, rtol=1e-11, atol=1e-14)
+
+
 def test_half_sweeps_in_single_precision_agree_to_its_rounding():
     stream, W, _, statistics = problem(torch.float32)
     prior = priors()["exponential"]
@@ -91,7 +101,7 @@ def test_the_compiled_moves_are_the_reference_and_leave_the_product(tall, per_en
     rates = (torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 3.0, dtype=torch.float64))
     if per_entry:
         rates = (0.5 + W[0].abs().clone(), 0.5 + H[1].abs().clone())
-    for name in ("scale_move", "shear_move"):
+    for name in ("scale_move", "shear_move", "moved"):
         for step in range(3):
             slow, fast = (getattr(k, name)(W, H, rates, stream, step) for k in (reference, cpu))
             for mine, theirs in zip(fast, slow, strict=True):

@@ -1,0 +1,244 @@
+"""Checkpoints of a run in a folder, each written whole or not at all, and the identity of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf.protocols import Matrix, Model, Params
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Checkpoint", "Saved", "fingerprint", "identity", "refuse_other"]
+
+STATE, FORMAT = "state.npz", 1
+AT_ONCE = 2**22  # bytes that are hashed at a time
+SIMPLE = (str, int, float, bool, type(None), list, tuple)
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds beside the draws."""
+
+    facts: dict[str, Any]
+    params: dict[str, Tensor]
+
+
+class Checkpoint:
+    """A folder with files of draws, draws-<first>-<last>.npz, and `state.npz`, which names those that count.
+
+    Every file is written under another name, brought to the disk, and then renamed; the state comes last. So whenever
+    a process is killed, the folder holds the checkpoint before or the one after, and files that do not count.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._files: list[tuple[int, int]] = []  # (first, last) of each file that counts
+        self._lock: Any = None
+
+    def __bool__(self) -> bool:
+        """Whether there is something to resume."""
+        return (self.path / STATE).is_file()
+
+    def hold(self, must_exist: bool) -> None:
+        """Make the folder, and keep other processes out of it until `close`."""
+        if must_exist and not self:
+            raise ValueError(f"there is no checkpoint in {self.path}: leave resume out to begin anew")
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"checkpoint is {self.path}, which is not a folder: give the name of one")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / "lock").open("w")
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                raise ValueError(
+                    f"another run is writing to the checkpoint {self.path}: wait for it, or end it"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def read(self) -> Saved:
+        """The facts and the state. Raises ValueError when they cannot be read."""
+        arrays = self._load(STATE)
+        try:
+            facts = json.loads(arrays.pop("facts").tobytes())
+            if facts["format"] != FORMAT:
+                raise ValueError(f"it has format {facts['format']}, and this ppnmf reads {FORMAT}")
+            self._files = [(first, last) for first, last in facts["files"]]
+            orders = facts["orders"]
+        except (KeyError, ValueError) as error:
+            raise self._unreadable(STATE, error) from error
+        params = {
+            site: torch.from_numpy(values).permute(*np.argsort(orders[site]).tolist())
+            for site, values in arrays.items()
+        }
+        return Saved(facts, params)
+
+    def draws(self) -> list[tuple[int, dict[str, Tensor]]]:
+        """The number of the first draw, and the draws (C, n, ...), of each file; other files are removed."""
+        told = {_file(first, last) for first, last in self._files}
+        for path in [*self.path.glob("draws-*.npz"), *self.path.glob("*.npz.new")]:
+            if path.name not in told:
+                path.unlink(missing_ok=True)
+        return [
+            (first, {name: torch.from_numpy(values) for name, values in self._load(_file(first, last)).items()})
+            for first, last in self._files
+        ]
+
+    def write(self, facts: Mapping[str, Any], params: Params, draws: Mapping[str, Tensor] | None, done: int) -> None:
+        """Replace the checkpoint.
+
+        Args:
+            facts: what JSON can hold.
+            params: the state's tensors.
+            draws: those (C, n, ...) that no file holds yet, up to number `done`; None when they lie elsewhere.
+
+        Raises:
+            OSError: the disk is full, or worse; the checkpoint before is as it was.
+        """
+        files, saved = self._files, self.saved
+        if draws is not None and done > saved:
+            self._replace(_file(saved, done), {name: _array(values) for name, values in draws.items()})
+            files = [*files, (saved, done)]
+        orders = {site: _order(values) for site, values in params.items()}
+        about = {**facts, "format": FORMAT, "files": files, "orders": orders}
+        arrays = {site: _array(values.permute(*orders[site])) for site, values in params.items()}
+        self._replace(STATE, {"facts": np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays})
+        self._files = files
+
+    @property
+    def saved(self) -> int:
+        """How many draws the files hold."""
+        return self._files[-1][1] if self._files else 0
+
+    def _replace(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        path, new = self.path / name, self.path / f"{name}.new"
+        try:
+            with new.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except OSError:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)  # what it took is wanted by others
+            raise
+        if os.name == "posix":
+            folder = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name too
+            finally:
+                os.close(folder)
+
+    def _load(self, name: str) -> dict[str, np.ndarray]:
+        try:
+            with (self.path / name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> ValueError:
+        return ValueError(f"{self.path / name} is not a checkpoint's file that can be read ({error}): begin anew")
+
+
+def _file(first: int, last: int) -> str:
+    return f"draws-{first:09}-{last:09}.npz"
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _order(values: Tensor) -> list[int]:
+    """The axes from the slowest to the fastest in memory: a product of the same numbers otherwise laid out may round
+    differently."""
+    strides = values.stride()
+    return sorted(range(values.ndim), key=lambda axis: (-strides[axis], axis))
+
+
+def identity(model: Model, X: Matrix, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What fixes every draw of a run, as JSON holds it: data, model, and the plan (seed, chains, ...)."""
+    told = {"data": fingerprint(X), "model": model.name, "hyperparameters": fingerprint(model.config())}
+    return told | {
+        name: value if isinstance(value, SIMPLE) else fingerprint(getattr(value, "draws", value))
+        for name, value in plan.items()
+    }
+
+
+def refuse_other(what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise ValueError, in one sentence, when a run of one identity cannot go on as the other."""
+    for name, value in ours.items():
+        if theirs.get(name) == value:
+            continue
+        if name == "data":
+            raise ValueError(f"{what} is of other data (X, its mask or its floating type): resume with the same X")
+        if name == "model":
+            raise ValueError(
+                f"{what} is of another model ({theirs.get(name)}, not {value}): resume with the same model"
+            )
+        if name == "hyperparameters":
+            raise ValueError(f"{what} is of another model (rank, rates or noise differ): resume with the same model")
+        raise ValueError(
+            f"{what} was begun with {name}={theirs.get(name)!r}, and this run has {value!r}: ask for the same, or begin anew"
+        )
+
+
+def fingerprint(value: Any) -> str:
+    """A hash of an array, of a `Matrix` (its fields), or of a collection of such; a change of type shows."""
+    digest = hashlib.blake2b(digest_size=16)
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for name in sorted(value):
+            digest.update(f"{name}:".encode())
+            _feed(digest, value[name])
+    elif dataclasses.is_dataclass(value):
+        digest.update(type(value).__name__.encode())
+        _feed(digest, {field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    elif isinstance(value, tuple | list):
+        _feed(digest, dict(enumerate(value)))
+    elif hasattr(value, "dtype") and hasattr(value, "shape"):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        for block in _blocks(value):
+            digest.update(block)
+    else:  # of an object that we do not know, its type: its place in memory will be another one next time
+        digest.update(repr(value if isinstance(value, SIMPLE) else type(value)).encode())
+
+
+def _blocks(array: Any) -> Iterator[Any]:
+    """The bytes of an array (a tensor, NumPy's, or one on disk with a `read`) by blocks of its rows."""
+    if not array.shape:
+        yield _rows(array, 0, 1).tobytes()
+        return
+    size = max(1, AT_ONCE // max(1, int(np.prod(array.shape[1:])) * 8))
+    for first in range(0, array.shape[0], size):
+        yield np.ascontiguousarray(_rows(array, first, min(first + size, array.shape[0]))).data
+
+
+def _rows(array: Any, first: int, last: int) -> np.ndarray:
+    if hasattr(array, "read"):
+        return array.read(range(first, last))
+    part = array[first:last] if array.shape else array
+    return _array(part) if isinstance(part, Tensor) else np.asarray(part)
