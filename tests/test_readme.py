@@ -13,15 +13,22 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:icm:UserWarning")
-def test_the_ten_lines_run(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    quick = code.replace("draws=500, warmup=500", "draws=20, warmup=20").replace(
+def test_the_code_runs(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    ten_lines, long_run = re.findall(r"```python\n(.*?)```", README, re.S)
+    quick = ten_lines.replace("draws=500, warmup=500", "draws=20, warmup=20").replace(
         "restarts=4", "restarts=1, max_sweeps=20"
     )
     quick = quick.replace('method="svi"', 'method="svi", steps=30, draws=20').replace(").X ", ").X[:100] ")
     assert quick.count("=20") >= 3 and "steps=30" in quick and "[:100]" in quick
-    exec(compile(quick, "README.md", "exec"), {})
+    exec(compile(quick, "README.md", "exec"), names)
     assert "gibbs" in capsys.readouterr().out
+    quick = long_run.replace("draws=100_000", "draws=20, warmup=20")
+    for _ in range(2):  # "run it again until it is done"
+        exec(compile(quick, "README.md", "exec"), names)
+    assert names["post"].n_draws == 20 and (tmp_path / "draws.zarr").exists()
 
 
 def test_every_dependency_has_its_reason():
