@@ -7,7 +7,11 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["known_options", "whole_number", "whole_numbers"]
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["borrowed", "known_options", "whole_number", "whole_numbers"]
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
@@ -25,6 +29,22 @@ def whole_numbers(**values: tuple[Any, int]) -> None:
     """Check several: name=(value, least)."""
     for name, (value, least) in values.items():
         whole_number(name, value, least)
+
+
+def borrowed(name: str, values: Any, kinds: str = "fiub", wanted: str = "real numbers are needed") -> Tensor:
+    """A tensor over an array's memory, or over a copy where torch could not take it as it is.
+
+    Raises:
+        ValueError: entries of another kind (NumPy's `dtype.kind`).
+    """
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.asarray(values)
+    if array.dtype.kind not in kinds:
+        raise ValueError(f"{name} has entries of type {array.dtype}; {wanted}")
+    usable = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
+    native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(native if usable else native.copy())
 
 
 def known_options(method: str, run: Callable[..., Any], options: Iterable[str]) -> None:

@@ -81,7 +81,7 @@ class Posterior:
         if rows is not None:
             W = W[:, rows.start : rows.stop]
         N, D = W.shape[1], H.shape[2]
-        K, size = W.shape[-1], max(1, AT_ONCE // (N * D))
+        K, size = W.shape[-1], max(1, AT_ONCE // max(1, N * D))
         total = torch.zeros(N, D, dtype=torch.float64, device=W.device)
         if len(W) * K > 4 * D and size == 1:  # many draws of a large matrix: one product of all components at a time
             size = 16

@@ -25,7 +25,8 @@ Result = TypeVar("Result")
 WORTH_A_THREAD = 500_000  # operations in a task below which handing it over costs more than doing it
 
 _workers: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_workers.clear)  # threads do not survive a fork, and their queue would wait for ever
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.clear)  # threads do not survive a fork; their queue would wait for ever
 _allowed: ContextVar[int] = ContextVar("threads that a map may use", default=1)  # 1 in the workers themselves
 
 
@@ -35,7 +36,8 @@ class _OneBlasThread:
     def __init__(self) -> None:
         self._lock, self._users = Lock(), 0
         self._limit: Any = None
-        os.register_at_fork(after_in_child=self._reset)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
         self._lock = Lock()  # whoever held it did not come along

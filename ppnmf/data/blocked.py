@@ -170,7 +170,7 @@ class Blocked(Surveyed):
         survey: of its observed entries.
         mask: boolean (N, D) in memory or on disk, True where observed, or None.
         nan_missing: NaN entries are missing.
-        noise: known relative noise variances, or None; those of single entries (N, D) may be on disk.
+        noise: known relative noise variances, or None; those of single entries are in memory.
         where: the device to work on.
     """
 
@@ -331,7 +331,7 @@ def _deviations(part: Dense, deviations: Tensor) -> tuple[float, float, float]:
 def warn_of_nothing_observed(rows: int, columns: int) -> None:
     if rows or columns:
         what = " and ".join(f"{n} {name}" for n, name in ((rows, "row(s)"), (columns, "column(s)")) if n)
-        warnings.warn(f"{what} of X have nothing observed: their factors follow the prior alone", stacklevel=5)
+        warnings.warn(f"{what} of X have nothing observed: their factors follow the prior alone", stacklevel=6)
 
 
 def fingerprint(source: Source) -> str:

@@ -98,11 +98,13 @@ class Dense:
 
     def variance(self) -> float:
         """Mean of the squared deviations of the observed entries, each over its relative noise variance."""
-        deviations = self.values.double() - self.mean()
-        if self.mask is not None:
-            deviations = deviations * self.mask
+        mean, total = self.mean(), 0.0
         with single_threaded():
-            return float(self.over_noise(deviations.square()).sum()) / self.n_observed
+            for rows in self.blocks:
+                part = self.part(rows)
+                squared = (part.values.double() - mean).square()
+                total += float(part.over_noise(squared if part.mask is None else squared * part.mask).sum())
+        return total / self.n_observed
 
     def column_means(self) -> Tensor:
         """Mean of the observed entries of each column, shape (D,); the overall mean where a column has none."""
@@ -166,6 +168,10 @@ class Dense:
         return told if self.noise is None else self.noise.of_columns(told)
 
     def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
+        if self.device.type == "cpu" and len(W) > 1:  # chain by chain: the residuals of many take much memory
+            return torch.cat(
+                [self.residual_sum_of_squares(rows, w, h) for w, h in zip(W.split(1), H.split(1), strict=True)]
+            )
         squared = (self._double(rows) - W.double() @ H.double()).square()
         if self.mask is not None:
             squared = squared * self.mask[rows.start : rows.stop]

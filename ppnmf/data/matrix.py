@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.checks import borrowed
 from ppnmf.data.blocked import Blocked, Source, source_of, survey, warn_of_nothing_observed
 from ppnmf.data.dense import Dense, in_memory, without_noise
 from ppnmf.data.noise import as_noise
 from ppnmf.data.sparse import Rows, Sparse, Stored
 from ppnmf.protocols import Matrix
+from ppnmf.threads import single_threaded
 
 __all__ = ["Blocked", "Dense", "Sparse", "Stored", "as_mask", "as_matrix", "as_tensor", "in_memory", "without_noise"]
 
@@ -54,6 +56,11 @@ def as_matrix(
     """
     if missing not in MISSING:
         raise ValueError(f"missing is {missing!r}; it must be {', '.join(map(repr, MISSING[:-1]))} or {MISSING[-1]!r}")
+    with single_threaded():  # so that no sum depends on how many threads there are
+        return _made(X, mask, missing, device, noise)
+
+
+def _made(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
     if hasattr(X, "row_statistics"):
         return _again(X, mask, missing, device, noise)
     if isinstance(X, Tensor) and X.layout != torch.strided:
@@ -279,7 +286,11 @@ def as_mask(mask: Any, values: Tensor) -> Tensor:
 
 
 def _mask_of(mask: Any, shape: tuple[int, ...]) -> Tensor:
-    observed = mask if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))
+    if hasattr(mask, "toarray"):
+        mask = mask.toarray()
+    observed = (
+        mask if isinstance(mask, Tensor) else borrowed("mask", mask, "b", "booleans are needed, True where observed")
+    )
     if observed.dtype != torch.bool:
         raise ValueError(f"mask has entries of type {observed.dtype}; booleans are needed, True where observed")
     if tuple(observed.shape) != shape:

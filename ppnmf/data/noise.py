@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.checks import borrowed
 from ppnmf.protocols import Statistics
 
 __all__ = ["Noise", "as_noise"]
@@ -56,7 +56,7 @@ def as_noise(noise: Any, shape: tuple[int, int], dtype: torch.dtype, device: tor
     """
     if noise is None:
         return None
-    given = torch.as_tensor(noise if isinstance(noise, Tensor) else np.asarray(noise))
+    given = noise if isinstance(noise, Tensor) else borrowed("noise", noise)
     N, D = shape
     wide = given.reshape((1,) * (2 - given.ndim) + tuple(given.shape)) if given.ndim <= 2 else given
     if wide.ndim > 2 or wide.shape[0] not in (1, N) or wide.shape[1] not in (1, D):

@@ -223,7 +223,7 @@ class Sharded:
         return self.mean_and_variance[0]
 
     def variance(self) -> float:
-        """Variance of the observed entries of the whole."""
+        """Variance over relative noise of the observed entries of the whole."""
         return self.mean_and_variance[1]
 
     def excerpt(self, most: int) -> Any:
@@ -349,6 +349,7 @@ def _facts(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> tuple[An
             "log_noise": local.log_noise,
             "mean": local.mean(),
             "variance": local.variance(),
+            "noisy": any(getattr(local, name, None) is not None for name in ("noise", "relative")),
             "n_negative": local.n_negative,
             "least": local.least,
             "grams": _grams_by_column(local),
@@ -361,8 +362,11 @@ def _joined(local: Any, ranks: Ranks, every: list[dict[str, Any]]) -> Sharded:
     total = lambda name: sum(theirs[name] for theirs in every)  # noqa: E731
     n = total("n_observed")
     mean = math.fsum(theirs["n_observed"] * theirs["mean"] for theirs in every) / n
-    within = math.fsum(theirs["n_observed"] * theirs["variance"] for theirs in every)
-    between = math.fsum(theirs["n_observed"] * (theirs["mean"] - mean) ** 2 for theirs in every)
+    if any(theirs["noisy"] for theirs in every):
+        variance = math.fsum(ranks.objects(_squares_about(mean, local))) / n
+    else:
+        parts = ((theirs["n_observed"], theirs["mean"] - mean, theirs["variance"]) for theirs in every)
+        variance = math.fsum(count * (own + apart**2) for count, apart, own in parts) / n
     return Sharded(
         local,
         ranks,
@@ -373,9 +377,19 @@ def _joined(local: Any, ranks: Ranks, every: list[dict[str, Any]]) -> Sharded:
         total("log_noise"),
         total("n_negative"),
         min(theirs["least"] for theirs in every),
-        (mean, (within + between) / n),
+        (mean, variance),
         any(theirs["grams"] for theirs in every),
     )
+
+
+def _squares_about(mean: float, X: Any) -> float:
+    """Σ (x - mean)² / v over the observed entries of this rank's rows."""
+    total = 0.0
+    for rows in X.blocks:
+        part = X.part(rows)
+        squared = (part.values.double() - mean).square()
+        total += float(part.over_noise(squared if part.mask is None else squared * part.mask).sum())
+    return total
 
 
 def _warn_of_nothing_observed(X: Sharded) -> None:

@@ -188,11 +188,11 @@ class Sparse(Surveyed):
     def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
         """Σ (x - wh)² = Σ stored (x² - 2 x wh) + ‖WH‖², in float64; over all entries where that cancels."""
         W, H = W.double(), H.double()
+        if not _compiled(W):
+            return _by_tiles(self, rows, W, H)
         over_H = H if self.noise is None else self.noise.over_columns(H)[1]
         over_W = W if self.noise is None else self.noise.over_rows(rows, W)[1]
         explained = ((over_W.mT @ over_W) * (over_H @ over_H.mT)).sum((-2, -1))
-        if not _compiled(W):
-            return _by_tiles(self, rows, W, H)
         per_row, per_column = NONE, NONE
         if self.noise is not None:
             inverse = (1 / self.noise.of(rows).double()).flatten().numpy()
@@ -201,7 +201,8 @@ class Sparse(Surveyed):
         weights, X = (NONE, per_row, per_column), self.stored.arrays(rows)
         each = [squared_residuals(*X, *weights, w, h, False) for w, h in zip(Wt, Ht, strict=True)]
         found = explained + torch.tensor(each, dtype=torch.float64)
-        return found if bool((found > CANCELS * explained).all()) else _by_tiles(self, rows, W, H)
+        trusted = found > CANCELS * explained
+        return found if bool(trusted.all()) else torch.where(trusted, found, _by_tiles(self, rows, W, H))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from ppnmf.data.sharded import Sharded
 from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Matrix, Model
-from ppnmf.threads import single_threaded
 
 __all__ = ["METHODS", "check", "fit", "method_named"]
 
@@ -69,10 +68,9 @@ def fit(
         raise TypeError(
             f"model is {model!r}; give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
         )
-    with single_threaded():
-        data = as_matrix(X, mask, missing, device, noise)
-        with said_once(data):
-            check(model, data, spread=True)
+    data = as_matrix(X, mask, missing, device, noise)
+    with said_once(data):
+        check(model, data, spread=True)
     options = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
     options["seed"] = whole_number("seed", seed, 0)
     if method in BY_PROGRAM:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ except ImportError:  # no such locks on this system
 __all__ = ["Checkpoint", "Saved", "fingerprint", "identity", "refuse_other"]
 
 STATE, FORMAT = "state.npz", 1
+OWN = re.compile(r"(draws-\d{9,}-\d{9,}|state)\.npz(\.new)?")  # the names of the files that we make
 AT_ONCE = 2**22  # bytes that are hashed at a time
 SIMPLE = (str, int, float, bool, type(None), list, tuple)
 
@@ -96,8 +98,8 @@ class Checkpoint:
     def draws(self) -> list[tuple[int, dict[str, Tensor]]]:
         """The number of the first draw, and the draws (C, n, ...), of each file; other files are removed."""
         told = {_file(first, last) for first, last in self._files}
-        for path in [*self.path.glob("draws-*.npz"), *self.path.glob("*.npz.new")]:
-            if path.name not in told:
+        for path in self.path.iterdir():
+            if OWN.fullmatch(path.name) and path.name not in {*told, STATE}:
                 path.unlink(missing_ok=True)
         return [
             (first, {name: torch.from_numpy(values) for name, values in self._load(_file(first, last)).items()})

@@ -224,7 +224,10 @@ def run(
         store=store,
     )
     state, told = State(*recorder.state), compiled(model.prior, X, moves)
-    seconds, at_once = {}, 1 if told is None else min(sweeps_at_once(X, model.rank, chains), every or draws * thin)
+    seconds, at_once = (
+        {},
+        1 if told is None else min(sweeps_at_once(X, model.rank, chains), every or warmup + draws * thin),
+    )
     title = f"gibbs, {chains} chain(s)"
     with recorder, bar(warmup + draws * thin, title, progress) as ticker, single_threaded():
         try:

@@ -142,7 +142,7 @@ def _flat(site: str) -> RectifiedNormal:
 def _balance(model: Conjugate, X: Matrix, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
     """W_k ← c W_k, H_k ← H_k / c at the c that maximises exponential priors, which leaves W @ H as it is."""
     rates = exponential_rates(model.prior, W.device)
-    if rates is None or not bool(rates[1].any()) or (len(rates[0]) == 1 and not bool(rates[0].any())):
+    if rates is None or not bool(rates[1].any()):
         return W, H
     a, b = add_up(X, (W * rates[0].to(W)).sum(-2)), (H * rates[1].to(H)).sum(-1)
     c = torch.where((a > 0) & (b > 0), (b / a).sqrt(), torch.ones_like(a))
@@ -307,7 +307,7 @@ def _several(
         near = (info.lp - lp).abs() <= tol * info.lp.abs().clamp(min=1.0)
         return after, [1] * len(lp), near.tolist()
     (N, D), noise = X.shape, (model.noise_scale, model.noise_shape + X.n_observed / 2 + 1)
-    sweeps = min(most, max(1, int(OPERATIONS_AT_ONCE / (N * D * model.rank * len(lp)))))
+    sweeps = min(most, max(1, int(OPERATIONS_AT_ONCE / (N * D * model.rank))))  # as for one: its borders round
     rules = ascent.Rules(passes(X.shape, model.rank), noise, (GROWTH, BOUND_GROWTH, RETREAT), tol)
     constant = log_joint(model, X, state.params, torch.zeros_like(lp)) - ascent.log_joint(told, rules, state.params)
     done = ascent.climb(told, rules, state.params, before, (pace[0], pace[1]), lp - constant, constant, sweeps)

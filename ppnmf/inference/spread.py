@@ -41,9 +41,11 @@ def run_spread(
 @contextmanager
 def said_once(X: Any) -> Iterator[None]:
     """Inside, of several processes that share X rank 0 alone warns: what is to be said is said of the whole."""
+    if not (isinstance(X, Sharded) and X.rank > 0):
+        yield
+        return
     with warnings.catch_warnings():
-        if isinstance(X, Sharded) and X.rank > 0:
-            warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", UserWarning)
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppnmf.checks import borrowed
 from ppnmf.data.sharded import rows_here
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference.sweep import misfit
@@ -102,7 +103,7 @@ def _given(model: Conjugate, X: Matrix, chains: list[int], values: Mapping[str, 
         raise ValueError(f"init has {sorted(values)}; it needs W and H, and may have sigma2")
     params = {}
     for site, value in values.items():
-        given = torch.as_tensor(value, dtype=X.dtype, device=X.device)
+        given = torch.as_tensor(borrowed(f"init's {site}", value), dtype=X.dtype, device=X.device)
         wanted = shapes[site]
         if given.shape == wanted:
             given = given[None]

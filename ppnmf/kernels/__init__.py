@@ -19,7 +19,7 @@ __all__ = ["kernels_for"]
 
 
 def kernels_for(device: torch.device) -> ModuleType:
-    """The module whose half_sweep, inverse_gamma, scale_move and shear_move serve this device."""
+    """The module whose half_sweep, inverse_gamma and moved serve this device."""
     if os.environ.get("PPNMF_KERNEL") == "reference":
         return reference
     if device.type == "cuda":

@@ -512,11 +512,9 @@ def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
     return _moved(W, H, rates, stream, step, True, -1)
 
 
-def shear_move(
-    W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, effort: int = 1
-) -> tuple[Tensor, Tensor]:
+def shear_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """`reference.shear_move`, compiled."""
-    return _moved(W, H, rates, stream, step, False, shear_rounds(W.shape[-1], effort))
+    return _moved(W, H, rates, stream, step, False, shear_rounds(W.shape[-1]))
 
 
 def moved(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:

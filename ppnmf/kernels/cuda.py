@@ -498,16 +498,14 @@ def _shear_round(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-def shear_move(
-    W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, effort: int = 1
-) -> tuple[Tensor, Tensor]:
+def shear_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """`reference.shear_move`, in a launch a round and one more.
 
     A round ends where the next begins, in the same launch: all programs read what each found and draw the same t.
     """
     (C, N, K), D = W.shape, H.shape[-1]
     W, H = (F.clone(memory_format=torch.contiguous_format) for F in (W.mT, H))
-    rounds = shear_rounds(K, effort)
+    rounds = shear_rounds(K)
     if rounds == 0:
         return W.mT, H
     keys, pairs = stream.keys_on(W.device), triton.next_power_of_2(K // 2)

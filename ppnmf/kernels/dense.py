@@ -7,7 +7,6 @@ those of `Matrix.blocks` and are added up in order, so the bits do not depend on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,9 +20,9 @@ from ppnmf.kernels.lanes import COMPILED, REDUCED
 from ppnmf.kernels.reference import Natural, shear_rounds
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
-from ppnmf.threads import WORTH_A_THREAD, allowed_threads, ordered_map, ordered_results
+from ppnmf.threads import allowed_threads, ordered_map, ordered_results
 
-__all__ = ["Kept", "Plan", "Problem", "sweep"]
+__all__ = ["Kept", "Plan", "Problem", "sweep", "update_W"]
 
 SITE_W, SITE_H = int(Site.W), int(Site.H)
 BAND = 1024  # columns of H in a task
@@ -161,33 +160,49 @@ class _Chains:
     def divided(self, s: int) -> None:
         """Sweep s of the only chain, its blocks of rows on several threads; the bits are those of `run`."""
         p, X, W, H, (of_W, of_H) = self.problem, self.problem.X[0], self.W[0], self.H[0], self._how
-        (N, D), key, step = X.shape, (self.keys[0, 0], self.keys[0, 1]), self.step + s
-        Q, weight = _gram(H), self.plan.power / float(self.sigma2[0])
-
-        def rows(lo: int) -> tuple[np.ndarray, np.ndarray]:
-            return _rows(X, W, H, Q, of_W, weight, key, step, (lo, min(lo + p.block, N)))
+        D, key, step = X.shape[1], (self.keys[0, 0], self.keys[0, 1]), self.step + s
+        weight = self.plan.power / float(self.sigma2[0])
 
         def columns(lo: int) -> None:
             _columns(H, R, G, of_H, weight, key, step, lo, min(lo + BAND, D))
 
-        R, G = _added(ordered_results(rows, range(0, N, p.block), WORTH_A_THREAD))
+        R, G = update_W(X, p.block, W, H, of_W, weight, key, step)
         ordered_map(columns, range(0, D, BAND), 100.0 * min(D, BAND) * len(H))
         misfit = _left(X, W, H, R, G, p.squares[0], p.block, _cancels(X))
         ending, keeping = self._ending
         _finish(0, self.W, self.H, self.sigma2, misfit, key, step, s, ending, keeping)
 
 
-def _added(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The sums of the blocks, in their order."""
-    total: tuple[np.ndarray, np.ndarray] | None = None
-    for part in parts:
-        if total is None:
-            total = part
-        else:
-            np.add(total[0], part[0], out=total[0])
-            np.add(total[1], part[1], out=total[1])
-    assert total is not None
-    return total
+def update_W(
+    X: np.ndarray,
+    block: int,
+    W: np.ndarray,
+    H: np.ndarray,
+    how: tuple,
+    weight: float,
+    key: tuple[int, int],
+    step: int,
+    first_row: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Update W (K, N) in place, its blocks of rows on several threads; what X and W then tell about H.
+
+    Args:
+        how: precision and linear of W's prior, the first component, the passes, whether to draw.
+        weight: β / σ².
+        first_row: the number of W's first row in the whole factor.
+
+    Returns: X W (K, D) and W Wᵀ (K, K), added up over the blocks in their order.
+    """
+    (N, D), K, Q = X.shape, len(H), _gram(H)
+
+    def rows(lo: int) -> tuple[np.ndarray, np.ndarray]:
+        return _rows(X, W, H, Q, how, weight, key, step, (lo, min(lo + block, N), first_row))
+
+    R, G = np.zeros((K, D), X.dtype), np.zeros((K, K), X.dtype)
+    for R_block, G_block in ordered_results(rows, range(0, N, block), 4.0 * min(block, N) * D * K):
+        R += R_block
+        G += G_block
+    return R, G
 
 
 def _cancels(X: np.ndarray) -> float:
@@ -212,7 +227,7 @@ def _gram(H):  # type: ignore[no-untyped-def]
 def _block(X, W, H, Q, how, weight, key, step, rows, room, R, G):  # type: ignore[no-untyped-def]
     """Update the rows of W (K, N) from rows[0] to rows[1]; R (K, D) = W X and G (K, K) = W Wᵀ over them.
 
-    room: two arrays for K numbers a row.
+    room: two arrays for K numbers a row. rows[2] is the number that W's first row has in the whole factor.
     """
     K, lo, hi = len(H), rows[0], rows[1]
     precision, linear, first, passes, sample = how
@@ -220,7 +235,9 @@ def _block(X, W, H, Q, how, weight, key, step, rows, room, R, G):  # type: ignor
     values = X[lo:hi]
     np.dot(H, values.T, P)
     for _ in range(passes):
-        update_rows(W, P, Q, precision, linear, weight, key[0], key[1], step, SITE_W, 0, first, sample, lo, hi, lo)
+        update_rows(
+            W, P, Q, precision, linear, weight, key[0], key[1], step, SITE_W, rows[2], first, sample, lo, hi, lo
+        )
     for k in range(K):
         for i in range(hi - lo):
             own[k, i] = W[k, lo + i]
@@ -281,7 +298,7 @@ def _factors(X, block, squares, cancels, W, H, weight, key, step, how, room, sum
     Q = _gram(H)
     R, G, R_block, G_block = sums
     for lo in range(0, X.shape[0], block):
-        rows = (lo, min(lo + block, X.shape[0]))
+        rows = (lo, min(lo + block, X.shape[0]), 0)
         if lo == 0:
             _block(X, W, H, Q, how[0], weight, key, step, rows, room, R, G)
         else:

@@ -126,14 +126,12 @@ def moved(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, st
     return shear_move(W, H, rates, stream, step)
 
 
-def shear_rounds(K: int, effort: int = 1) -> int:
-    """Rounds of ⌊K / 2⌋ disjoint pairs that make `effort` · K (K - 1) pairs."""
-    return 0 if K < 2 else effort * K * (K - 1) // (K // 2)
+def shear_rounds(K: int) -> int:
+    """Rounds of ⌊K / 2⌋ disjoint pairs that make K (K - 1) pairs."""
+    return 0 if K < 2 else K * (K - 1) // (K // 2)
 
 
-def shear_move(
-    W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, effort: int = 1
-) -> tuple[Tensor, Tensor]:
+def shear_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """W_l ← W_l + t W_k, H_k ← H_k - t H_l for random ordered pairs k ≠ l, t from its exact conditional.
 
     The Jacobian is 1, so under exponential priors t has density ∝ exp(-t (Σ_i r_W[i,l] W_ik - Σ_j r_H[k,j] H_lj)) where
@@ -143,7 +141,7 @@ def shear_move(
     D, M = H.shape[-1], K // 2
     W, H = W.clone(), H.clone()
     rate_W, rate_H = rates[0].expand(N, K).to(W.device), rates[1].expand(K, D).to(H.device)
-    for turn in range(shear_rounds(K, effort)):
+    for turn in range(shear_rounds(K)):
         order = stream.uniforms(step, Site.SHEAR_PAIRS, range(turn, turn + 1), K, W.device)[:, 0].argsort(-1)
         u = stream.uniforms(step, Site.SHEAR, range(turn, turn + 1), M, W.device)[:, 0]  # (C, M)
         k, l = order[:, 0 : 2 * M : 2], order[:, 1 : 2 * M : 2]

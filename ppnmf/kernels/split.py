@@ -1,6 +1,6 @@
 r"""A process's part of a sweep when W's rows are spread over several: its rows of W, and the moves along the ridge.
 
-`rows_of_W` takes the products of a complete X in memory inside compiled code, as `dense` does for whole sweeps.
+`rows_of_W` is `dense`'s update of W, for a complete X in memory; other matrices take the way that all take.
 `scale_move` and `shear_move` are `reference`'s: a move's conditional needs sums, and for the shear a minimum, over all
 rows of W. Each rank gives those of its own rows, all of them work out the same c or t from what was gathered, and each
 moves its own rows; H is moved alike everywhere. On the CPU the passes over W are compiled; elsewhere they are torch's.
@@ -16,17 +16,14 @@ from numba import njit
 from torch import Tensor
 
 from ppnmf.distributions import gig_from_uniforms
-from ppnmf.kernels import cpu, kernels_for
+from ppnmf.kernels import cpu, dense, kernels_for
 from ppnmf.kernels.lanes import COMPILED
 from ppnmf.kernels.reference import _least_ratio, _truncated_exponential, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
-from ppnmf.threads import ordered_results
 
 __all__ = ["rows_of_W", "scale_move", "shear_move"]
 
-BLOCKS = 16  # of rows of X that are worked on in one call
-SITE_W = int(Site.W)
 Gather = Callable[[Tensor], Tensor]  # a tensor of each rank -> all of them, in the order of the ranks: (ranks, *shape)
 Rates = tuple[Tensor, Tensor]
 
@@ -50,57 +47,16 @@ def rows_of_W(
         weight: β / σ² of each chain. natural: of W's prior, broadcastable to (n, K).
         first_row, first, passes: as in `inference.sweep`; draw: None takes the modes.
     """
-    (C, n, K), D = W.shape, X.shape[1]
     moved = W.mT.clone(memory_format=torch.contiguous_format).numpy()
-    values, components, prior = X.numpy(), H.contiguous().numpy(), tuple(part.contiguous().numpy() for part in natural)
-    keys, step = (draw[0].keys, draw[1]) if draw is not None else (((0, 0),) * C, 0)
-    R, G = np.zeros((C, K, D), moved.dtype), np.zeros((C, K, K), moved.dtype)
-
-    def band(task: tuple[int, int]) -> tuple[int, np.ndarray, np.ndarray]:
-        c, lo = task
-        rows = (lo, min(lo + BLOCKS * block, n), block, first_row)
-        return c, *_band(values, moved[c], components[c], prior, float(weight[c]), keys[c], step, first,
-                         draw is not None, passes, rows)  # fmt: skip
-
-    tasks = [(c, lo) for c in range(C) for lo in range(0, n, BLOCKS * block)]
-    for c, R_band, G_band in ordered_results(band, tasks, 4.0 * n * D * K * C / len(tasks)):
-        R[c] += R_band
-        G[c] += G_band
-    return torch.from_numpy(moved).mT, Statistics(torch.from_numpy(R).mT, torch.from_numpy(G))
-
-
-@njit(**COMPILED)
-def _band(X, W, H, natural, weight, key, step, first, sample, passes, rows):  # type: ignore[no-untyped-def]
-    """Update rows[0] to rows[1] of W (K, n), rows[2] of them at a time; R (K, D) = W X and G (K, K) = W Wᵀ over them."""
-    K, D = H.shape
-    lo, hi, block, first_row = rows
-    Q = np.dot(H, H.T).reshape(K, K, 1)
-    R, G, R_block, G_block = (
-        np.zeros((K, D), H.dtype),
-        np.zeros((K, K), H.dtype),
-        np.empty_like(H),
-        np.empty((K, K), H.dtype),
-    )
-    P_room, own_room = np.empty(K * block, H.dtype), np.empty(K * block, H.dtype)
-    for begin in range(lo, hi, block):
-        end = min(begin + block, hi)
-        P, own = (
-            P_room[: K * (end - begin)].reshape(K, end - begin),
-            own_room[: K * (end - begin)].reshape(K, end - begin),
-        )
-        values = X[begin:end]
-        np.dot(H, values.T, P)
-        for _ in range(passes):
-            cpu.update_rows(W, P, Q, natural[0], natural[1], weight, key[0], key[1], step, SITE_W, first_row, first,
-                            sample, begin, end, begin)  # fmt: skip
-        for k in range(K):
-            for i in range(end - begin):
-                own[k, i] = W[k, begin + i]
-        np.dot(own, values, R_block)
-        np.dot(own, own.T, G_block)
-        R += R_block
-        G += G_block
-    return R, G
+    values, components = X.numpy(), H.contiguous().numpy()
+    how = (*(part.contiguous().numpy() for part in natural), first, passes, draw is not None)
+    keys, step = (draw[0].keys, draw[1]) if draw is not None else (((0, 0),) * len(W), 0)
+    told = [
+        dense.update_W(values, block, moved[c], components[c], how, float(weight[c]), keys[c], step, first_row)
+        for c in range(len(W))
+    ]
+    R, G = (torch.from_numpy(np.stack(part)) for part in zip(*told, strict=True))
+    return torch.from_numpy(moved).mT, Statistics(R.mT, G)
 
 
 def scale_move(
@@ -129,11 +85,9 @@ def scale_move(
     return W * c[:, None, :].to(W.dtype), H / c[:, :, None].to(H.dtype)
 
 
-def shear_move(
-    W: Tensor, H: Tensor, rates: Rates, stream: Stream, step: int, gather: Gather, effort: int = 1
-) -> tuple[Tensor, Tensor]:
+def shear_move(W: Tensor, H: Tensor, rates: Rates, stream: Stream, step: int, gather: Gather) -> tuple[Tensor, Tensor]:
     """`reference.shear_move` of this rank's rows W (C, n, K); a round gathers a sum and a minimum for each pair."""
-    K, rounds = W.shape[-1], shear_rounds(W.shape[-1], effort)
+    K, rounds = W.shape[-1], shear_rounds(W.shape[-1])
     order = stream.uniforms(step, Site.SHEAR_PAIRS, range(rounds), K, W.device).argsort(-1)  # (C, rounds, K)
     u = stream.uniforms(step, Site.SHEAR, range(rounds), K // 2, W.device)  # (C, rounds, K // 2)
     shear = _compiled if kernels_for(W.device) is cpu else _plain

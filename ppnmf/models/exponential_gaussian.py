@@ -13,7 +13,7 @@ import torch
 from pyro.distributions import InverseGamma
 from torch import Tensor
 
-from ppnmf.checks import whole_number
+from ppnmf.checks import borrowed, whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels.reference import column
@@ -206,7 +206,9 @@ class ExponentialGaussian:
 
 def _rate(name: str, rate: Any, rank: int, axis: int) -> Rate:
     """A number, or a float64 tensor with one or two axes, checked."""
-    values = torch.as_tensor(rate, dtype=torch.float64).clone()  # the model is a value: its caller's array may change
+    values = torch.as_tensor(
+        borrowed(name, rate), dtype=torch.float64
+    ).clone()  # the model is a value: its caller's array may change
     if values.ndim > 2 or (values.ndim > 0 and values.shape[axis if values.ndim == 2 else 0] != rank):
         wanted = "(N, K)" if axis == 1 else "(K, D)"
         raise ValueError(f"{name} has shape {tuple(values.shape)}; give a number, (K,) or {wanted} with K = {rank}")

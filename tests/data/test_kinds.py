@@ -215,6 +215,25 @@ def test_nothing_depends_on_the_number_of_threads(name, tmp_path, monkeypatch):
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("missing", ["error", "unstored"])
+def test_numbers_about_x_do_not_depend_on_threads(missing, tmp_path, monkeypatch):
+    """Of a matrix so large that torch would add it up on several threads."""
+    X = scipy.sparse.random(700, 600, 0.5, format="csr", random_state=3)
+    np.save(tmp_path / "X.npy", X.toarray())
+    for kind in ("sparse.LEAST_ROWS", "dense.BLOCK_ENTRIES", "blocked.BLOCK_ENTRIES"):
+        monkeypatch.setattr(f"ppnmf.data.{kind}", 2**20)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            kinds = [as_matrix(X, missing=missing)]
+            kinds += [as_matrix(X.toarray()), as_matrix(tmp_path / "X.npy")] if missing == "error" else []
+            found.append([(own.sum_of_squares, own.mean(), own.variance()) for own in kinds])
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("noise", NOISE.values(), ids=NOISE)
 @pytest.mark.parametrize("mask", [None, SEEN], ids=["complete", "mask"])
 def test_the_log_joint_is_that_of_normals_with_the_known_variances(noise, mask):

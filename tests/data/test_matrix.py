@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 import torch
 
+import ppnmf
 from ppnmf.data.matrix import as_matrix, in_memory
 
 X = np.arange(12.0).reshape(3, 4)
@@ -138,3 +139,30 @@ def test_sums_do_not_depend_on_the_number_of_threads():
     finally:
         torch.set_num_threads(threads)
     assert found[0] == found[1] == found[2]
+
+
+def test_arrays_that_may_not_be_written_are_taken_without_a_word():
+    frozen = lambda values: np.broadcast_to(values, values.shape)
+    X = as_matrix(frozen(np.ones((3, 2))), mask=frozen(np.ones((3, 2), bool)), noise=frozen(np.array([1.0, 2.0])))
+    model = ppnmf.models.ExponentialGaussian(1, frozen(np.ones(1)))
+    init = {"W": frozen(np.ones((3, 1))), "H": frozen(np.ones((1, 2)))}
+    ppnmf.fit(model, X, draws=1, warmup=0, chains=1, init=init, progress=False)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"mask": "m.npy"},
+        {"mask": [[None, 1]]},
+        {"noise": "a"},
+        {"noise": np.ones((3, 2), complex)},
+    ],
+)
+def test_masks_and_noise_of_another_kind_are_refused_in_a_sentence(given):
+    with pytest.raises(ValueError, match=r"(mask|noise) has entries of type"):
+        as_matrix(np.ones((3, 2)), **given)
+
+
+def test_a_sparse_mask_of_a_dense_matrix_is_a_mask():
+    mask = np.array([[True, False], [True, True]])
+    assert torch.equal(as_matrix(np.ones((2, 2)), scipy.sparse.csr_array(mask)).mask, torch.from_numpy(mask))

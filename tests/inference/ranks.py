@@ -188,6 +188,8 @@ def main(folder: Path) -> None:
     told["again"] = fitted("gibbs", folder, share)
     X = shard(mine)
     told["numbers"] = [X.shape, X.n_observed, X.sum_of_squares, X.mean(), X.variance(), X.log_noise, X.rows]
+    noisy = shard(mine, noise=noise()[share])
+    told["noisy"] = [noisy.sum_of_squares, noisy.mean(), noisy.variance(), noisy.log_noise]
     told["scaled_to"] = ExponentialGaussian.scaled_to(X, RANK).config()
     sharded.FEW, sharded.FEW_RANKS = 0, 1
     part = torch.from_numpy(np.random.default_rng(rank).random((7, 3)))

@@ -116,6 +116,10 @@ def test_numbers_about_x_are_those_of_the_whole(told):
             [squares, mean, variance], [whole.sum_of_squares, whole.mean(), whole.variance()], rtol=1e-13
         )
     assert rows == range(7, 11)
+    noisy = as_matrix(ranks.data(), noise=ranks.noise())
+    for theirs in told:
+        wanted = [noisy.sum_of_squares, noisy.mean(), noisy.variance(), noisy.log_noise]
+        assert theirs["noisy"] == pytest.approx(wanted, rel=1e-12)
     config = ExponentialGaussian.scaled_to(ranks.data(), ranks.RANK).config()
     assert told[0]["scaled_to"] == told[1]["scaled_to"] == pytest.approx(config, rel=1e-12)
 

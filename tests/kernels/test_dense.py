@@ -114,7 +114,6 @@ def test_each_chain_may_have_a_matrix_of_its_own():
 
 @pytest.mark.parametrize("chains", [1, 3])
 def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeypatch, chains):
-    monkeypatch.setattr("ppnmf.kernels.dense.WORTH_A_THREAD", 0)
     monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)
     monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 2000)
     monkeypatch.setattr("ppnmf.kernels.dense.BAND", 16)
