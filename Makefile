@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	@echo "Pictures, posteriors and run.json are in demo/"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
