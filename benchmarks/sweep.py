@@ -1,115 +1,266 @@
 """How long is a Gibbs sweep, against the matrix products it contains and against a careful NumPy sampler?
 
-Medians of sweeps taken in turn (ours, products, NumPy, ours ...), so that a change of the machine's speed hits all alike.
-The NumPy sampler vectorises over the rows of a column and draws its truncated normals by SciPy's ndtri and log_ndtr; it has
-no moves along the ridge. Prints a table, and writes JSON with --out.
+Medians over turns (ours, products, NumPy, ours ...), so that a change of the machine's speed hits all alike; in a turn each
+goes for a twentieth of a second, warm, and compiling is not counted. "sweep" is what `fit` runs, lots of sweeps in one call,
+"step" one call a sweep. "dot" are the two products with X by the library that the sweep takes them from (SciPy's BLAS,
+through Numba), and "mm" the same by torch. The NumPy sampler draws a component's rows together, and a round's disjoint
+shears. Prints a table, and writes JSON with --out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
+from threadpoolctl import threadpool_limits
 
 from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
 from ppnmf.inference import gibbs
+from ppnmf.inference.sweep import compiled
 from ppnmf.models import ExponentialGaussian
+from ppnmf.progress import bar
+from ppnmf.protocols import Matrix
 from ppnmf.rng import Stream
+from ppnmf.threads import single_threaded
 
 SHAPES = [(100, 80, 10), (1797, 64, 10), (400, 4096, 10), (2429, 361, 49), (10_000, 2_000, 20)]
 QUICK = SHAPES[:2]
+COLUMNS = ("sweep", "no moves", "step", "dot", "mm", "numpy", "numpy moves")
+FAR = 30.0  # standard deviations past the mode from which the tail needs its logarithm
 
 
 class NumPyGibbs:
-    """The same conditionals, one vectorised draw a column."""
+    """The same conditionals and, if asked, the same moves, in NumPy and SciPy.
 
-    def __init__(self, X: np.ndarray, W: np.ndarray, H: np.ndarray, rate: float) -> None:
-        self.X, self.W, self.H, self.rate, self.sigma2 = X, W.copy(), H.copy(), rate, 1.0
-        self.square, self.random = float((X**2).sum()), np.random.default_rng(0)
+    Args:
+        X: (N, D). W: (N, K), H: (K, D), where it starts.
+        rate: of both exponential priors; noise: shape and scale of the noise variance's prior.
+        moves: move along the ridge after each sweep, by as many pairs as ours.
+    """
 
-    def columns(self, F: np.ndarray, P: np.ndarray, Q: np.ndarray) -> None:
-        for k in range(F.shape[1]):
-            precision = Q[k, k] / self.sigma2
-            mean = ((P[:, k] - F @ Q[:, k] + F[:, k] * Q[k, k]) / self.sigma2 - self.rate) / precision
-            F[:, k] = truncated(mean, precision**-0.5, self.random)
+    def __init__(
+        self,
+        X: np.ndarray,
+        W: np.ndarray,
+        H: np.ndarray,
+        rate: float = 1.0,
+        noise: tuple[float, float] = (1.0, 1.0),
+        moves: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.X, self.W, self.H = X, np.ascontiguousarray(W.T), H.copy()  # W (K, N): a component a row
+        self.rate, self.noise, self.moves, self.sigma2 = rate, noise, moves, 1.0
+        self.square, self.misfit, self.random = float(np.vdot(X, X)), 0.0, np.random.default_rng(seed)
 
     def sweep(self) -> None:
-        self.columns(self.W, self.X @ self.H.T, self.H @ self.H.T)
-        P, Q = self.X.T @ self.W, self.W.T @ self.W
-        F = np.ascontiguousarray(self.H.T)
-        self.columns(F, P, Q)
-        self.H = np.ascontiguousarray(F.T)
-        misfit = self.square - 2 * (P * F).sum() + ((F @ Q) * F).sum()
-        self.sigma2 = (1 + misfit / 2) / self.random.gamma(1 + self.X.size / 2)
+        self.components(self.W, self.H @ self.X.T, self.H @ self.H.T)
+        P, Q = self.W @ self.X, self.W @ self.W.T
+        self.components(self.H, P, Q)
+        self.misfit = self.square - 2 * np.vdot(P, self.H) + np.vdot(Q @ self.H, self.H)
+        shape, scale = self.noise[0] + self.X.size / 2, self.noise[1] + self.misfit / 2
+        self.sigma2 = scale / self.random.standard_gamma(shape)
+        if self.moves:
+            self.scale()
+            self.shear()
+
+    def components(self, F: np.ndarray, P: np.ndarray, Q: np.ndarray) -> None:
+        """F (K, R), in place, by P (K, R) and Q (K, K)."""
+        own = np.diag(Q)[:, None]
+        sd, target, share = np.sqrt(self.sigma2 / own[:, 0]), (P - self.rate * self.sigma2) / own, Q / own
+        u = self.random.random(F.shape)
+        for k in range(len(F)):
+            F[k] = truncated(F[k] + target[k] - share[k] @ F, sd[k], u[k])
+
+    def scale(self) -> None:
+        c = scales(
+            self.X.shape[0] - self.X.shape[1], 2 * self.rate * self.W.sum(1), 2 * self.rate * self.H.sum(1), self.random
+        )
+        self.W *= c[:, None]
+        self.H /= c[:, None]
+
+    def shear(self) -> None:
+        """W_l ← W_l + t W_k, H_k ← H_k - t H_l for K (K - 1) ordered pairs, in rounds of disjoint ones."""
+        K = len(self.W)
+        pairs, label = K // 2, np.arange(K)
+        rounds = K * (K - 1) // pairs if pairs else 0
+        orders, u = self.random.random((rounds, K)).argsort(1), self.random.random((rounds, pairs))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for order, its_u in zip(orders, u, strict=True):
+                W, H, label = self.W.take(order, 0), self.H.take(order, 0), label[order]  # the pairs are then views
+                ks, ls = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+                self.shear_pairs(W[ks], W[ls], H[ks], H[ls], its_u)
+                self.W, self.H = W, H
+        back = label.argsort()
+        self.W, self.H = self.W[back], self.H[back]
+
+    def shear_pairs(self, W_k: np.ndarray, W_l: np.ndarray, H_k: np.ndarray, H_l: np.ndarray, u: np.ndarray) -> None:
+        """M pairs at once, in place; W_k, W_l (M, N), H_k, H_l (M, D)."""
+        slope = self.rate * (W_k.sum(1) - H_l.sum(1))
+        low, high = -np.fmin.reduce(W_l / W_k, 1), np.fmin.reduce(H_k / H_l, 1)  # 0 / 0 bounds nothing
+        t = truncated_exponential(slope, low, high, u)[:, None]
+        W_l += t * W_k
+        H_k -= t * H_l
+        np.maximum(W_l, 0.0, out=W_l)
+        np.maximum(H_k, 0.0, out=H_k)
 
 
-def truncated(mean: np.ndarray, sd: float, random: np.random.Generator) -> np.ndarray:
-    """Normal draws cut off below zero, by the survival function in its logarithm where the bound lies in the tail."""
-    bound, u = -mean / sd, random.random(len(mean))
-    near = bound < 5
-    z = np.empty_like(mean)
-    z[near] = -ndtri(u[near] * ndtr(-bound[near]))
-    z[~near] = -ndtri_exp(np.log(u[~near]) + log_ndtr(-bound[~near]))
-    return np.maximum(mean + sd * z, 0.0)
+def truncated(mean: np.ndarray, sd: float, u: np.ndarray) -> np.ndarray:
+    """Normal draws cut off below zero, by the survival function; in its logarithm where the bound lies far in the tail."""
+    bound = mean / -sd
+    if bound.max() < FAR:
+        z = ndtri(u * ndtr(-bound))
+    else:
+        near = bound < FAR
+        z = np.empty_like(mean)
+        z[near] = ndtri(u[near] * ndtr(-bound[near]))
+        z[~near] = ndtri_exp(np.log(u[~near]) + log_ndtr(-bound[~near]))
+    return np.maximum(mean - sd * z, 0.0)
 
 
-def timed(function: object) -> float:
-    start = time.perf_counter()
-    function()  # type: ignore[operator]
-    return time.perf_counter() - start
+def scales(p: float, a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Generalised inverse Gaussians, density ∝ c^(p-1) exp(-(a c + b / c) / 2), one each.
+
+    With ω = √(a b), y = log(c √(a / b)) has log density p y - ω cosh y, which bends at least as much as a normal's of
+    precision ω: that at the mode is the cover, and (1 + p² / ω²)^(-1/4) of its draws are taken.
+    """
+    omega = np.sqrt(a * b)
+    mode, bend = np.arcsinh(p / omega), 2 * np.hypot(omega, p)
+    e, open_ = np.empty_like(omega), np.ones(len(omega), bool)
+    while open_.any():
+        z = random.standard_normal(len(omega))
+        trial = z / np.sqrt(omega)
+        excess = z * z / 2 - bend * np.sinh(trial / 2) ** 2 - p * (np.sinh(trial) - trial)
+        taken = open_ & (-random.standard_exponential(len(omega)) < excess)
+        e[taken] = trial[taken]
+        open_ &= ~taken
+    return np.sqrt(b / a) * np.exp(mode + e)
 
 
-def measure(N: int, D: int, K: int, sweeps: int) -> dict[str, float]:
-    X, W, H = draw(N, D, K)
-    data, model, stream = as_matrix(X.abs()), ExponentialGaussian(K), Stream.of(0)
-    state = gibbs.init(model, data, stream)
-    peer = NumPyGibbs(data.values.numpy(), W.numpy(), H.numpy(), 1.0)
+def truncated_exponential(slope: np.ndarray, low: np.ndarray, high: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """t with density ∝ exp(-slope t) on [low, high], measured from the end where it is greatest."""
+    steep, width = np.maximum(np.abs(slope), 1e-300), high - low
+    e = np.minimum(-np.log1p(u * np.expm1(-steep * width)) / steep, width)
+    return np.where(slope >= 0, low + e, high - e)
 
-    def ours(moves: bool) -> None:
-        nonlocal state
-        state, _ = gibbs.step(model, state, data, stream, moves=moves)
 
-    def products() -> None:
-        torch.mm(state.params["H"][0], data.values.mT), torch.mm(state.params["W"][0].mT, data.values)
+@njit(nogil=True)
+def dots(W: np.ndarray, H: np.ndarray, X: np.ndarray, times: int) -> float:
+    """The products of a sweep with X, from W (K, N) and H (K, D)."""
+    P, R, total = np.empty((len(H), len(X))), np.empty(H.shape), 0.0
+    for _ in range(times):
+        np.dot(H, X.T, P)
+        np.dot(W, X, R)
+        total += P[0, 0] + R[0, 0]
+    return total
 
-    tasks = {"sweep": lambda: ours(True), "no moves": lambda: ours(False), "products": products, "numpy": peer.sweep}
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(sweeps + 3):
-        for name, task in tasks.items():
-            seconds = timed(task)
-            if turn >= 3:  # the first ones compile and warm caches
-                times[name].append(seconds)
+
+def medians(tasks: dict[str, Callable[[int], Any]], turns: int, seconds: float = 0.05) -> dict[str, float]:
+    """Seconds of one time of each task, which takes how many times it is to do; the tasks take turns."""
+    counts, times = {}, {name: [] for name in tasks}  # type: ignore[var-annotated]
+    for name, task in tasks.items():
+        task(1)  # compiles, and warms caches
+        counts[name] = max(1, int(seconds / timed(task, max(1, int(seconds / 10 / timed(task, 1))))))
+    with bar(turns, "turns") as ticker:
+        for turn in range(turns):
+            first = turn % len(tasks)  # each begins equally often
+            for name in [*list(tasks)[first:], *list(tasks)[:first]]:
+                times[name].append(timed(tasks[name], counts[name]))
+            ticker.update()
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def timed(task: Callable[[int], Any], n: int) -> float:
+    start = time.perf_counter()
+    task(n)
+    return (time.perf_counter() - start) / n
+
+
+class Sweeps:
+    """Sweeps of a model with exponential priors, made as `fit` makes them: some in one call, all draws kept until it ends."""
+
+    def __init__(self, data: Matrix, rank: int, chains: int = 1) -> None:
+        self.data, self.model, self.stream = data, ExponentialGaussian(rank), Stream.of(0, chains)
+        self.problems = {moves: compiled(self.model.prior, data, moves) for moves in (True, False)}
+        self.at_once = 1 if self.problems[True] is None else gibbs.sweeps_at_once(data, rank, chains)
+        self.state = gibbs.init(self.model, data, self.stream)
+
+    def __call__(self, n: int, moves: bool = True) -> None:
+        told, fixed = self.problems[moves], (self.data, self.stream)
+        with single_threaded():
+            for lot in gibbs._lots(0, 0, n, self.at_once):
+                many, kept = len(lot), range(len(lot))
+                self.state, *_ = gibbs.several(self.model, self.state, *fixed, many, kept, told, moves=moves)
+
+    def steps(self, n: int) -> None:
+        for _ in range(n):
+            self.state, _ = gibbs.step(self.model, self.state, self.data, self.stream)
+
+
+def measure(N: int, D: int, K: int, turns: int, seconds: float) -> dict[str, float]:
+    X = draw(N, D, K).X.abs().numpy()
+    ours = Sweeps(as_matrix(X), K)
+    ours(20)
+    W, H = (ours.state.params[site][0].contiguous().numpy() for site in ("W", "H"))
+    Wt, peers = np.ascontiguousarray(W.T), [NumPyGibbs(X, W, H, moves=moves) for moves in (False, True)]
+    tW, tH, tX = (torch.from_numpy(array) for array in (Wt, H, X))
+
+    def mm(n: int) -> None:
+        for _ in range(n):
+            torch.mm(tH, tX.mT), torch.mm(tW, tX)
+
+    tasks: tuple[Callable[[int], Any], ...] = (
+        ours,
+        lambda n: ours(n, moves=False),
+        ours.steps,
+        lambda n: dots(Wt, H, X, n),
+        mm,
+        *(lambda n, peer=peer: [peer.sweep() for _ in range(n)] for peer in peers),
+    )
+    return medians(dict(zip(COLUMNS, tasks, strict=True)), turns, seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small shapes and few sweeps")
+    parser.add_argument("--quick", action="store_true", help="small shapes and few turns")
     parser.add_argument("--out", help="JSON file for the figures")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1, help="for everybody")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"medians in ms, float64, one chain, {options.threads} thread(s)")
+    load, rows = os.getloadavg()[0], []
+    print(f"medians in ms, float64, one chain, {options.threads} thread(s); load average {load:.1f}")
+    heads = " ".join(f"{name:>11}" for name in COLUMNS)
     print(
-        f"{'N':>6} {'D':>5} {'K':>3} {'sweep':>9} {'no moves':>9} {'products':>9} {'numpy':>9}   sweep/products  numpy/sweep"
+        f"{'N':>6} {'D':>5} {'K':>3} {heads}   moves' share   sweep/dot: no moves, moves   numpy/sweep: no moves, moves"
     )
-    rows = []
     for N, D, K in QUICK if options.quick else SHAPES:
-        sweeps = 10 if options.quick else max(7, min(200, int(2e9 / (N * D * K))))
-        times = measure(N, D, K, sweeps)
-        ratios = times["sweep"] / times["products"], times["numpy"] / times["sweep"]
-        figures = " ".join(f"{1e3 * seconds:9.3f}" for seconds in times.values())
-        print(f"{N:6d} {D:5d} {K:3d} {figures}   {ratios[0]:14.2f} {ratios[1]:12.1f}", flush=True)
-        rows.append({"N": N, "D": D, "K": K, "seconds": times, "sweep/products": ratios[0], "numpy/sweep": ratios[1]})
+        turns, seconds = (3, 0.01) if options.quick else (28 if N * D < 10**7 else 14, 0.05)
+        with threadpool_limits(options.threads, "blas"):
+            times = measure(N, D, K, turns, seconds)
+        ratios = {
+            "moves' share": 1 - times["no moves"] / times["sweep"],
+            "sweep/dot, no moves": times["no moves"] / times["dot"],
+            "sweep/dot, moves": times["sweep"] / times["dot"],
+            "numpy/sweep, no moves": times["numpy"] / times["no moves"],
+            "numpy/sweep, moves": times["numpy moves"] / times["sweep"],
+        }
+        figures = " ".join(f"{1e3 * times[name]:11.4f}" for name in COLUMNS)
+        share, *pairs = ratios.values()
+        told = "   ".join(f"{pairs[i]:20.2f}, {pairs[i + 1]:5.2f}" for i in (0, 2))
+        print(f"{N:6d} {D:5d} {K:3d} {figures}   {share:12.0%}   {told}", flush=True)
+        rows.append({"N": N, "D": D, "K": K, "seconds": times, **ratios})
     if options.out:
         with open(options.out, "w") as file:
-            json.dump({"threads": options.threads, "rows": rows}, file, indent=2)
+            json.dump({"threads": options.threads, "load": load, "rows": rows}, file, indent=2)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ INK, PALE = "#333333", "#BBBBBB"
 CHAINS_SHOWN = 7
 POINTS = 400  # of a curve
 PANELS_ACROSS = 3  # of the criteria for the rank
-LABELLED, NEXT = 8, 2  # ranks that all say how far off they are; of more ranks, so many on either side of the best
+LABELLED, NEXT = 8, 1  # ranks that all say how far off they are; of more ranks, so many on either side of the best
 TICKS = 20  # ranks on an axis, at most
 STEMS = 60  # columns that are drawn as single stems; more become a line
 
@@ -178,22 +178,23 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
 def rank(table: RankTable, title: str | None = None) -> Figure:
     """The criteria of `ppnmf.select_rank` against the rank, with errors; the best is marked, the others say how far off.
 
-    Of many ranks only those next to the best say so.
+    Open points cannot be told from the best. Of many ranks only those next to the best say how far off they are.
     """
     curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
-    across = min(len(curves), PANELS_ACROSS)
+    across = 2 if len(curves) == 4 else min(len(curves), PANELS_ACROSS)
     down = -(-len(curves) // across)
     figure = Figure(figsize=(max(4.2 * across, 6), 3.4 * down + 0.2), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).flat
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
     for ax, (method, by_rank) in zip(panels, curves.items(), strict=False):
-        _rank_curve(ax, method, by_rank, table.best_by(method))
-    for ax in list(panels)[len(curves) :]:
+        _rank_curve(ax, by_rank, table.best_by(method), table.rivals(method))
+        ax.set_title(method, fontsize=9, loc="left")
+    for ax in panels[len(curves) :]:
         ax.set_axis_off()
-    _title(figure, title or "Choosing the rank (bars: one standard error either way)")
+    _title(figure, title or "Choosing the rank (bars: one standard error either way; open: not told from the best)")
     return figure
 
 
-def _rank_curve(ax: Axes, method: str, by_rank: Mapping[int, Any], best: int) -> None:
+def _rank_curve(ax: Axes, by_rank: Mapping[int, Any], best: int, rivals: Sequence[int]) -> None:
     ranks, above = sorted(by_rank), by_rank[best].sign > 0
     values = np.array([by_rank[rank].value for rank in ranks])
     errors = np.nan_to_num([by_rank[rank].error for rank in ranks])
@@ -202,11 +203,22 @@ def _rank_curve(ax: Axes, method: str, by_rank: Mapping[int, Any], best: int) ->
     for place, (other, value) in enumerate(zip(ranks, values, strict=True)):
         if place == at or (len(ranks) > LABELLED and abs(place - at) > NEXT):
             continue
-        space = (0, -14 if value < here else 7)
+        behind = value - here
+        side = 6 if place < at else 0  # where the curve comes from is no room
         ax.annotate(
-            f"{value - here:+.3g}", (other, value), space, textcoords="offset points",
-            ha="center", fontsize=7, color=INK,
+            f"{behind:+.0f}" if abs(behind) >= 100 else f"{behind:+.3g}", (other, value), (side, -14 if behind < 0 else 7),
+            textcoords="offset points", ha="left" if side else "center", fontsize=7, color=INK,
         )  # fmt: skip
+    open_ones = [rank for rank in ranks if rank in rivals]
+    ax.plot(
+        open_ones,
+        [by_rank[r].value for r in open_ones],
+        "o",
+        markersize=5,
+        markerfacecolor="white",
+        markeredgecolor=COLOURS[0],
+        zorder=4,
+    )
     ax.plot(best, here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
     ax.annotate(
         f"best: {best}", (best, here), (0, 12 if above else -12), textcoords="offset points",
@@ -217,7 +229,6 @@ def _rank_curve(ax: Axes, method: str, by_rank: Mapping[int, Any], best: int) ->
     ax.set_xlabel("rank K", fontsize=9)
     label = by_rank[best].label
     ax.set_ylabel(f"{label} (nats)" if "log" in label and "(" not in label else label, fontsize=9)
-    ax.set_title(method, fontsize=9, loc="left")
     _plain(ax)
 
 

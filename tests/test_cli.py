@@ -165,6 +165,16 @@ def test_rank_finds_the_rank_of_a_drawn_matrix():
     assert both.exit_code == 0 and "heldout" in both.stdout and "chib" in both.stdout
 
 
+def test_rank_goes_on_from_a_file_and_takes_the_criteria():
+    command = ("rank", "toy20x12x2", "--ranks", "1:3", "--method", "bic,mdl", "--restarts", 2, "--resume", "r.json")
+    first = call(*command, "--checkpoint", "r.json")
+    assert first.exit_code == 0, first.output
+    assert len(json.loads(Path("r.json").read_text())["scores"]) == 6
+    again = call(*command)
+    assert again.exit_code == 0 and again.stdout.split("Priors")[0] == first.stdout.split("Priors")[0]
+    assert "restarts" in refused(*command, "--restarts", 3)
+
+
 def test_ranks_are_read_with_both_ends():
     assert cli._whole_numbers("1:4") == [1, 2, 3, 4]
     assert cli._whole_numbers("2:8:3") == [2, 5, 8]

@@ -140,6 +140,9 @@ class Score:
     label: ClassVar[str] = "log evidence"
     sign: ClassVar[int] = 1
 
+    def is_clearly_better_than(self, other):
+        return self.value > other.value
+
 
 def test_the_best_rank_is_marked():
     scores = {"chib": {1: Score(-30.0), 2: Score(-10.0), 3: Score(-12.0)}, "other": {1: Score(-3.0, float("nan"))}}

@@ -24,6 +24,7 @@ from ppnmf.inference import gibbs
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate
 from ppnmf.rng import Site, Stream
+from ppnmf.threads import single_threaded
 
 __all__ = ["HeldOut", "assign_folds", "run"]
 
@@ -112,7 +113,7 @@ def run(
     began, X = time.perf_counter(), in_memory(X, "heldout")
     fold_of = assign_folds(X, folds, seed)
     scores = []
-    with bar(used * (warmup + draws), f"held-out cells, rank {model.rank}", progress) as ticker:
+    with single_threaded(), bar(used * (warmup + draws), f"held-out cells, rank {model.rank}", progress) as ticker:
         for fold in range(used):
             hidden = fold_of == fold
             if not bool(hidden.any()):

@@ -5,53 +5,41 @@ from __future__ import annotations
 import inspect
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 
 from ppnmf.checks import whole_number
-from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence import METHODS
 from ppnmf.evidence.estimate import Evidence, describe
+from ppnmf.evidence.finished import Finished, identity
+from ppnmf.evidence.score import Score
 from ppnmf.inference import check
 from ppnmf.progress import bar
-from ppnmf.protocols import Model
+from ppnmf.protocols import Matrix, Model
+from ppnmf.threads import single_threaded
 
 __all__ = ["CRITERIA", "RankTable", "Score", "select_rank"]
 
-CRITERIA = {  # name -> the module whose `run` gives a rank its score
+CRITERIA = {  # name -> the module whose `run` gives a rank its score, or module:function
     **METHODS,
     "heldout": "ppnmf.evidence.heldout",
+    "aic": "ppnmf.evidence.information:aic",
+    "bic": "ppnmf.evidence.information:bic",
+    "mdl": "ppnmf.evidence.description",
+    "elbo": "ppnmf.evidence.bound",
+    "loo": "ppnmf.evidence.loo",
+    "consensus": "ppnmf.evidence.consensus",
 }
-
-
-class Score(Protocol):
-    """What a criterion says of one rank. `Evidence` and `HeldOut` are scores; a new criterion brings its own."""
-
-    label: ClassVar[str]
-    sign: ClassVar[int]  # 1 where more is better, -1 where less is
-
-    @property
-    def value(self) -> float: ...
-    @property
-    def error(self) -> float:
-        """Standard error of the value."""
-        ...
-
-    @property
-    def priors(self) -> Mapping[str, Any]: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-    def lead_over(self, other: Any) -> tuple[float, float]:
-        """How much better than another rank's score of the same criterion, and that difference's standard error."""
-        ...
-
-    def is_clearly_better_than(self, other: Any) -> bool: ...
+SIDE_BY_SIDE = 4  # methods in a block of the printed table
+FACTORS = (2.0, 0.5)  # of the rates, under which the evidence is looked at again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +53,8 @@ class RankTable:
         seed: of every random number.
         seconds: the whole time.
         interrupted: Ctrl-C came before all ranks were done.
+        sensitivity: method -> what the rates were multiplied by -> rank -> its evidence then, at the best rank by that
+            method and its neighbours; empty unless asked for.
     """
 
     scores: Mapping[str, Mapping[int, Any]]
@@ -73,6 +63,7 @@ class RankTable:
     seed: int
     seconds: float
     interrupted: bool = False
+    sensitivity: Mapping[str, Mapping[float, Mapping[int, Evidence]]] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -100,10 +91,15 @@ class RankTable:
 
         It takes the estimates as exact: look at `decisive` too.
         """
-        for by_rank in self.scores.values():
-            if by_rank and all(isinstance(score, Evidence) for score in by_rank.values()):
-                return _softmax({rank: score.log_evidence for rank, score in by_rank.items()})
-        return None
+        by = self.with_evidence[:1]
+        return _softmax({rank: score.log_evidence for rank, score in self.scores[by[0]].items()}) if by else None
+
+    @property
+    def with_evidence(self) -> list[str]:
+        """The methods that estimate log p(X)."""
+        return [
+            m for m, scores in self.scores.items() if scores and all(isinstance(s, Evidence) for s in scores.values())
+        ]
 
     def best_by(self, method: str) -> int:
         """The rank with the best value by a method; the least of equal ones."""
@@ -139,7 +135,7 @@ class RankTable:
                 row[f"{method}_warnings"] = list(score.warnings) if score else []
                 row[f"{method}_failed"] = self.failed[method].get(rank)
                 if score:
-                    row["priors"] = dict(score.priors)
+                    row.setdefault("priors", dict(score.priors))
             if rank in probability:
                 row["probability"] = probability[rank]
             rows.append(row)
@@ -147,12 +143,22 @@ class RankTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in numbers, words, lists and dicts, for JSON; a standard error that cannot be told is null."""
+        scored = [method for method in self.methods if self.scores[method]]
         return {
             "methods": self.methods,
             "best": self.best,
-            "best_by": {method: self.best_by(method) for method in self.methods if self.scores[method]},
+            "best_by": {method: self.best_by(method) for method in scored},
             "decisive": self.decisive,
+            "verdicts": {method: self.verdict(method) for method in scored},
+            "labels": {method: next(iter(self.scores[method].values())).label for method in scored},
             "probability": self.probability and {str(rank): p for rank, p in self.probability.items()},
+            "sensitivity": {
+                method: {
+                    f"{factor:g}": {str(rank): [score.value, _plain(score.error)] for rank, score in by_rank.items()}
+                    for factor, by_rank in by_factor.items()
+                }
+                for method, by_factor in self.sensitivity.items()
+            },
             "edge": self.edge(),
             "interrupted": self.interrupted,
             "shape": list(self.shape),
@@ -165,43 +171,79 @@ class RankTable:
         return "\n".join([*self._table(), *self._sentences()])
 
     def _table(self) -> Iterator[str]:
-        probability, by = self.probability, self.methods
-        heads = [f"{_label(self.scores[m], m):>32} ± error" for m in by] + (["   probability"] if probability else [])
+        """Some methods side by side, the others below."""
+        for start in range(0, len(self.methods), SIDE_BY_SIDE):
+            yield from self._block(self.methods[start : start + SIDE_BY_SIDE])
+
+    def _block(self, methods: list[str]) -> Iterator[str]:
+        has = self.with_evidence[:1]
+        probability = self.probability if has and has[0] in methods else None
+        heads = [f"{method:>13} ± error  " for method in methods] + ["probability"] * bool(probability)
         yield "  rank" + "".join(heads) + "   seconds"
         for row in self.rows:
-            cells = [_cell(row[m], row[f"{m}_error"]) for m in by]
+            cells = [_cell(row[method], row[f"{method}_error"]) for method in methods]
             if probability:
-                cells.append(f"{row.get('probability', math.nan):14.3g}")
-            seconds = sum(row[f"{m}_seconds"] or 0.0 for m in by)
+                cells.append(f"{row['probability']:11.3g}" if "probability" in row else f"{'':>11}")
+            seconds = sum(row[f"{method}_seconds"] or 0.0 for method in methods)
             yield f"{'*' if row['rank'] == self.best else ' '}{row['rank']:5d}" + "".join(cells) + f"{seconds:10.1f}"
 
     def _sentences(self) -> Iterator[str]:
         for method, by_rank in self.scores.items():
             if by_rank:
-                yield self._verdict(method)
+                yield self.verdict(method)
                 yield from (f"  At the edge: {sentence}." for sentence in [self.edge(method)] if sentence)
         if self.probability:
-            yield "Probabilities are under a uniform prior over these ranks."
-        yield from _prior_lines(self.rows)
+            yield f"Probabilities are by {self.with_evidence[0]}, under a uniform prior over these ranks."
+        yield from self._priors()
+        yield from self._sensitivity()
         for method, by_rank in self.scores.items():
-            doubted = [f"{rank} ({'; '.join(score.warnings)})" for rank, score in by_rank.items() if score.warnings]
-            if doubted:
-                yield f"Doubts about {method}, by rank: {', '.join(doubted)}."
+            yield from _doubts(method, by_rank)
         for method, reasons in self.failed.items():
             yield from (f"Rank {rank} failed by {method}: {reason}" for rank, reason in sorted(reasons.items()))
         if self.interrupted:
             yield "Interrupted: not all ranks were done."
 
-    def _verdict(self, method: str) -> str:
+    def _priors(self) -> Iterator[str]:
+        """The priors once where all ranks share them, else rank by rank; again for methods that have others."""
+        told: dict[tuple[tuple[int, str], ...], list[str]] = {}
+        for method, by_rank in self.scores.items():
+            lines = {rank: describe(score.priors) for rank, score in by_rank.items()}
+            same = next((known for known in told if dict(known).items() >= lines.items()), tuple(lines.items()))
+            told.setdefault(same, []).append(method)
+        for known, methods in told.items():
+            whose = f" of {', '.join(methods)}" if len(told) > 1 else ""
+            if len(set(dict(known).values())) == 1:
+                yield f"Priors{whose}: {known[0][1]}."
+            elif known:
+                yield f"Priors{whose} by rank:"
+                yield from (f"  {rank}: {line}" for rank, line in known)
+
+    def _sensitivity(self) -> Iterator[str]:
+        if not self.sensitivity and self.with_evidence:
+            yield "Evidence depends on the priors; sensitivity=True says what twice and half the rates would do to it."
+        for method, by_factor in self.sensitivity.items():
+            for factor, by_rank in by_factor.items():
+                changes = {rank: score.lead_over(self.scores[method][rank]) for rank, score in by_rank.items()}
+                told = ", ".join(f"{rank}: {by:+.4g} ± {error:.2g}" for rank, (by, error) in changes.items())
+                best, before = max(by_rank, key=lambda rank: by_rank[rank].value), self.best_by(method)
+                yield (
+                    f"With {_times(factor)} the rates, {method}'s log evidence changes by (rank: nats) {told}; of these "
+                    f"ranks {best} is then best{'' if best == before else f', no longer {before}'}."
+                )
+
+    def verdict(self, method: str | None = None) -> str:
+        """How firm the choice is, by the first method or another, in a sentence."""
+        method = method or self.methods[0]
         by_rank, best, rivals = self.scores[method], self.best_by(method), self.rivals(method)
+        by = f"By {method} ({by_rank[best].label}, {'more' if by_rank[best].sign > 0 else 'less'} is better)"
         if len(by_rank) == 1:
-            return f"By {method}: rank {best}, the only one with a value."
+            return f"{by}: rank {best}, the only one with a value."
         if rivals:
             names = ", ".join(map(str, rivals))
-            return f"By {method}: rank {best} is best, but its lead over rank(s) {names} is within the error."
+            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is within the error."
         second = min((r for r in by_rank if r != best), key=lambda r: by_rank[best].lead_over(by_rank[r])[0])
         lead, error = by_rank[best].lead_over(by_rank[second])
-        return f"By {method}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."
+        return f"{by}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."
 
 
 def select_rank(
@@ -213,26 +255,37 @@ def select_rank(
     seed: int = 0,
     mask: Any = None,
     missing: str = "error",
-    n_jobs: int = 1,
+    sensitivity: bool = False,
+    n_jobs: int | None = None,
+    checkpoint: str | Path | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
     **options: Any,
 ) -> RankTable:
     """Score a range of ranks by one criterion or several.
 
-    A rank that fails is reported in the table and does not stop the others; Ctrl-C gives a table of those done.
+    A rank that fails is reported in the table and does not stop the others; Ctrl-C gives a table of those done. The
+    numbers do not depend on how many ranks are worked on at once, or where, or on the libraries' threads; those of masked
+    fits (heldout) may differ in their last bit.
 
     Args:
         model: a model, whose rank is replaced (it keeps scalar rates), or a function from rank to model.
         X: data (N, D), as in `ppnmf.fit`, with `mask` and `missing`.
         ranks: the ranks to try.
-        method: "chib", "heldout", or a list of them; the first one decides `best`.
-        n_jobs: ranks worked on at once, in processes, by joblib; the
-            numbers are the same for any. It pays when a rank takes longer than a process takes to start.
-        options: those of the methods (`ppnmf.evidence.chib.run`, `ppnmf.evidence.heldout.run`): draws, warmup,
-            replicates, folds, ...; each goes to every method that has it.
+        method: one or a list of "chib", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo", "loo" and
+            "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is.
+        sensitivity: for "chib" and "smc", look again at the best rank and its neighbours with twice and half the rates.
+        n_jobs: ranks worked on at once, in processes, by joblib; by default one, or what `joblib.parallel_config` says,
+            which can also hand them to dask or ray. It pays when a rank takes longer than a process takes to start.
+        checkpoint: a JSON file that takes each score when it is finished; it is replaced whole or not at all.
+        resume: such a file to go on from; it also takes the further scores, unless `checkpoint` names another. With the
+            same `checkpoint`, begin if there is none. Ranks and methods may be others than before.
+        options: those of the methods (the `run` of each module): draws, warmup, replicates, folds, restarts, ...; each
+            goes to every method that has it. The options of one method alone come as a dict: chib={"draws": 200}.
 
     Raises:
-        ValueError: bad input, an unknown method, no ranks. Where every rank fails, the first one's own error.
+        ValueError: bad input, an unknown method, no ranks; a file to resume from that is of other data, models or
+            options. Where every rank fails, the first one's own error.
         TypeError: an option that no method has, or every model lacks what the methods need.
     """
     names = [method] if isinstance(method, str) else list(dict.fromkeys(method))
@@ -242,50 +295,161 @@ def select_rank(
     models, failures = _models(model, wanted)
     if models:
         check(models[max(models)], data)
-    tasks = [(name, rank) for rank in sorted(models, reverse=n_jobs != 1) for name in names]  # long ones first, if many
-    inner = progress and n_jobs == 1
-    work = (delayed(_attempt)(name, models[rank], data, seed, inner, chosen[name]) for name, rank in tasks)
-    results: dict[tuple[str, int], Any] = {(name, rank): error for rank, error in failures.items() for name in names}
-    interrupted = False
-    with bar(len(tasks), "ranks", progress) as ticker:
-        try:
-            for name, rank, result in Parallel(n_jobs, return_as="generator_unordered")(work):
-                results[name, rank] = result
-                ticker.update()
-                ticker.set_postfix_str(f"rank {rank} done")
-        except KeyboardInterrupt:
-            interrupted = True
-    return _table(names, results, data, seed, time.perf_counter() - began, interrupted)
+    work = _Work(
+        data, whole_number("seed", seed, 0), chosen, Finished(checkpoint, resume, data, seed), n_jobs, progress
+    )
+    for rank, error in failures.items():
+        work.results.update({Task(name, rank): error for name in names})
+    work.do({Task(name, rank): own for rank, own in models.items() for name in names})
+    table = _table(names, work, data)
+    if sensitivity and not work.interrupted:
+        work.do(_elsewhere(table, models))
+        table = _table(names, work, data)
+    return replace(table, seconds=time.perf_counter() - began)
+
+
+class Task(NamedTuple):
+    """A score to find."""
+
+    method: str
+    rank: int
+    factor: float = 1.0  # of the rates
+
+    def __str__(self) -> str:
+        rates = "" if self.factor == 1.0 else f" with {_times(self.factor)} the rates"
+        return f"{self.method} at rank {self.rank}{rates}"
+
+
+@dataclass(eq=False)
+class _Work:
+    """Tasks are done, here or in other processes; each has in `results` its score, or the exception it raised."""
+
+    X: Matrix
+    seed: int
+    options: Mapping[str, dict[str, Any]]
+    finished: Finished
+    n_jobs: int | None
+    progress: bool
+    results: dict[Task, Any] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def do(self, models: Mapping[Task, Model]) -> None:
+        """Score these models, those that are not finished."""
+        about = {task: identity(model, self._all_options(task.method)) for task, model in models.items()}
+        known = {task: self.finished.get(str(task), about[task]) for task in models}
+        self.results.update({task: score for task, score in known.items() if score is not None})
+        alone = effective_n_jobs(self.n_jobs) == 1
+        left = [task for task in models if known[task] is None]
+        left.sort(key=lambda task: task.rank if alone else -task.rank)  # long ones first, if many
+        calls = (
+            delayed(_attempt)(task, models[task], self.X, self.seed, self.progress and alone, self.options[task.method])
+            for task in left
+        )
+        with bar(len(left), "ranks", self.progress) as ticker:
+            try:
+                for task, result in Parallel(self.n_jobs, return_as=_best_return())(calls):
+                    self.results[task] = result
+                    if not isinstance(result, Exception):
+                        self.finished.add(str(task), about[task], result)
+                    ticker.update()
+                    ticker.set_postfix_str(f"{task} done")
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    def _all_options(self, method: str) -> dict[str, Any]:
+        parameters = inspect.signature(_run_of(method)).parameters
+        defaults = {name: p.default for name, p in parameters.items() if name not in RESERVED}
+        return defaults | self.options[method]
+
+
+RESERVED = {"model", "X", "seed", "progress"}
+
+
+def _run_of(method: str) -> Callable[..., Any]:
+    module, _, name = CRITERIA[method].partition(":")
+    return getattr(import_module(module), name or "run")
+
+
+def _best_return() -> str:
+    """Results as they come, where the backend that the user chose can."""
+    return "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
 
 
 def _attempt(
-    name: str, model: Model, X: Dense, seed: int, progress: bool, options: dict[str, Any]
-) -> tuple[str, int, Any]:
-    """(method, rank, its score or the exception it raised)."""
-    try:
-        score = import_module(CRITERIA[name]).run(model, X, seed=seed, progress=progress, **options)
-        if not math.isfinite(score.value):
-            raise ArithmeticError(f"the value is {score.value}")
-    except Exception as error:
-        return name, model.rank, error
-    return name, model.rank, score
+    task: Task, model: Model, X: Matrix, seed: int, progress: bool, options: dict[str, Any]
+) -> tuple[Task, Any]:
+    """The task's score, with what was warned of on the way, or the exception it raised."""
+    others: list[warnings.WarningMessage] = []
+    with warnings.catch_warnings(record=True) as caught, single_threaded():
+        warnings.simplefilter("always")
+        try:
+            score = _run_of(task.method)(model, X, seed=seed, progress=progress, **options)
+            if not math.isfinite(score.value):
+                raise ArithmeticError(f"the value is {score.value}")
+        except Exception as error:
+            return task, error
+        others = [warning for warning in caught if not issubclass(warning.category, UserWarning)]
+        said = [str(warning.message).rstrip(".") for warning in caught if issubclass(warning.category, UserWarning)]
+    for warning in others:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if said and hasattr(score, "__dataclass_fields__"):
+        score = replace(score, warnings=tuple(dict.fromkeys([*score.warnings, *said])))
+    return task, score
 
 
-def _table(
-    names: list[str], results: dict[tuple[str, int], Any], X: Dense, seed: int, seconds: float, interrupted: bool
-) -> RankTable:
+def _elsewhere(table: RankTable, models: Mapping[int, Model]) -> dict[Task, Model]:
+    """The models with other rates that say how much the evidence hangs on them.
+
+    Raises TypeError when a model has no rates.
+    """
+    tasks = {}
+    for method in table.with_evidence:
+        ranks, best = sorted(table.scores[method]), table.best_by(method)
+        at = ranks.index(best)
+        for rank in ranks[max(0, at - 1) : at + 2]:
+            tasks.update({Task(method, rank, factor): _with_rates(models[rank], factor) for factor in FACTORS})
+    return tasks
+
+
+def _with_rates(model: Model, factor: float) -> Model:
+    config = model.config()
+    if not {"rate_W", "rate_H"} <= set(config):
+        raise TypeError(f"sensitivity needs a model with rate_W and rate_H; {model.name} has none: leave it out")
+    return type(model)(**{**config, "rate_W": config["rate_W"] * factor, "rate_H": config["rate_H"] * factor})
+
+
+def _times(factor: float) -> str:
+    return {2.0: "twice", 0.5: "half"}.get(factor, f"{factor:g} times")
+
+
+def _table(names: list[str], work: _Work, X: Matrix) -> RankTable:
     scores: dict[str, dict[int, Any]] = {name: {} for name in names}
     failed: dict[str, dict[int, str]] = {name: {} for name in names}
-    for (name, rank), result in sorted(results.items(), key=lambda item: item[0][1]):
+    elsewhere: dict[str, dict[float, dict[int, Any]]] = {}
+    results = dict(sorted(work.results.items(), key=lambda item: item[0].rank))
+    for task, result in results.items():
         if isinstance(result, Exception):
-            failed[name][rank] = f"{type(result).__name__}: {result}"
+            told = f"{type(result).__name__}: {result}"
+            failed[task.method][task.rank] = (
+                told if task.factor == 1.0 else f"with {_times(task.factor)} the rates, {told}"
+            )
+        elif task.factor == 1.0:
+            scores[task.method][task.rank] = result
         else:
-            scores[name][rank] = result
+            elsewhere.setdefault(task.method, {}).setdefault(task.factor, {})[task.rank] = result
     if not scores[names[0]]:
-        if interrupted:
+        if work.interrupted:
             raise KeyboardInterrupt
-        raise next(error for (name, _), error in sorted(results.items(), key=lambda i: i[0][1]) if name == names[0])
-    return RankTable(scores=scores, failed=failed, shape=X.shape, seed=seed, seconds=seconds, interrupted=interrupted)
+        raise next(error for task, error in results.items() if task.method == names[0])
+    return RankTable(
+        scores=scores,
+        failed=failed,
+        shape=X.shape,
+        seed=work.seed,
+        seconds=0.0,
+        interrupted=work.interrupted,
+        sensitivity={m: {f: by[f] for f in FACTORS if f in by} for m, by in elsewhere.items()},
+    )
 
 
 def _models(model: Model | Callable[[int], Model], ranks: list[int]) -> tuple[dict[int, Model], dict[int, Exception]]:
@@ -309,13 +473,21 @@ def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, d
     unknown = [name for name in names if name not in CRITERIA]
     if unknown or not names:
         raise ValueError(f"method is {', '.join(map(repr, unknown)) or 'empty'}; there are {', '.join(CRITERIA)}")
-    reserved = {"model", "X", "seed", "progress"}
-    has = {name: set(inspect.signature(import_module(CRITERIA[name]).run).parameters) - reserved for name in names}
-    strange = [option for option in options if not any(option in own for own in has.values())]
+    shared = {option: value for option, value in options.items() if option not in CRITERIA}
+    alone = {name: dict(value) for name, value in options.items() if name in CRITERIA}
+    idle = [name for name in alone if name not in names]
+    if idle:
+        raise TypeError(f"there are options for {', '.join(idle)}, which is not among the methods: {', '.join(names)}")
+    has = {name: set(inspect.signature(_run_of(name)).parameters) - RESERVED for name in names}
+    strange = [option for option in shared if not any(option in own for own in has.values())]
+    strange += [option for name, own in alone.items() for option in own if option not in has[name]]
     if strange:
         offered = "; ".join(f"{name} has {', '.join(sorted(own))}" for name, own in has.items())
         raise TypeError(f"there is no option {', '.join(strange)}: {offered}")
-    return {name: {option: value for option, value in options.items() if option in has[name]} for name in names}
+    return {
+        name: {option: value for option, value in shared.items() if option in has[name]} | alone.get(name, {})
+        for name in names
+    }
 
 
 def _whole_numbers(ranks: Iterable[int]) -> list[int]:
@@ -332,24 +504,20 @@ def _softmax(logs: dict[int, float]) -> dict[int, float]:
     return {rank: weight / total for rank, weight in weights.items()}
 
 
-def _label(by_rank: Mapping[int, Any], method: str) -> str:
-    return next((f"{score.label} ({method})" for score in by_rank.values()), method)
-
-
 def _cell(value: float | None, error: float | None) -> str:
     if value is None or error is None:
-        return f"{'failed':>40}"
-    return f"{value:>32.6g} ± {error:<5.2g}"
+        return f"{'-':>13}{'':10}"
+    return f"{value:>13.6g} ± {'?' if math.isnan(error) else f'{error:.2g}':<7}"
 
 
-def _prior_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The priors once where all ranks share them, else rank by rank."""
-    lines = {row["rank"]: describe(row["priors"]) for row in rows if "priors" in row}
-    if len(set(lines.values())) == 1:
-        yield f"Priors: {next(iter(lines.values()))}."
-    else:
-        yield "Priors by rank:"
-        yield from (f"  {rank}: {line}" for rank, line in lines.items())
+def _doubts(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
+    """The warnings, each by the ranks that have it."""
+    ranks: dict[str, list[int]] = {}
+    for rank, score in by_rank.items():
+        for warning in score.warnings:
+            ranks.setdefault(warning, []).append(rank)
+    for warning, own in ranks.items():
+        yield f"Doubt about {method} at rank {', '.join(map(str, own))}: {warning}."
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
+from joblib import parallel_config
 
 import ppnmf
 from ppnmf.evidence import Evidence, rank
@@ -30,17 +33,19 @@ def evidence(rank_, value, mcse=0.1, **rest):
 def scripted(monkeypatch):
     """A criterion "scripted" that gives what a dict says: a value, or an exception to raise."""
 
-    def install(script):
+    def install(script, calls=None, doubled=0.0):
+        calls = [] if calls is None else calls
+
         def run(model, X, *, wide=0.1, seed=0, progress=True):
             if isinstance(script[model.rank], BaseException):
                 raise script[model.rank]
-            return evidence(model.rank, script[model.rank], wide)
+            calls.append((model.rank, getattr(model, "rate_W", None)))
+            return evidence(model.rank, script[model.rank] - doubled * (model.rate_W == 2), wide)
 
         monkeypatch.setitem(sys.modules, "ppnmf_scripted", SimpleNamespace(run=run))
         monkeypatch.setitem(rank.CRITERIA, "scripted", "ppnmf_scripted")
-        return lambda **options: ppnmf.select_rank(
-            ExponentialGaussian(1), torch.ones(9, 9), sorted(script), method="scripted", progress=False, **options
-        )
+        usual = {"model": ExponentialGaussian(1), "X": torch.ones(9, 9), "method": "scripted", "progress": False}
+        return lambda **options: ppnmf.select_rank(ranks=sorted(script), **{**usual, **options})
 
     return install
 
@@ -58,11 +63,11 @@ def test_both_criteria_choose_the_true_rank_and_say_how_firmly():
     assert "rank 2 is best, decisively" in str(table) and "rate_W = 1" in str(table)
 
 
-def test_the_numbers_are_the_same_for_any_number_of_jobs_and_any_company():
+def test_the_numbers_are_the_same_in_any_company():
     X, _, _ = drawn(12, 8, 2)
     settings = {"draws": 6, "warmup": 8, "replicates": 2, "progress": False}
     one = ppnmf.select_rank(ExponentialGaussian(1), X, [1, 2], seed=3, **settings)
-    two = ppnmf.select_rank(lambda r: ExponentialGaussian(r), X, [2, 1], seed=3, n_jobs=2, **settings)
+    two = ppnmf.select_rank(lambda r: ExponentialGaussian(r), X, [2, 1], seed=3, **settings)
     assert all(one.scores["chib"][r].replicates == two.scores["chib"][r].replicates for r in (1, 2))
     alone = rank.import_module("ppnmf.evidence.chib").run(ExponentialGaussian(2), rank.as_matrix(X), seed=3, **settings)
     assert alone.replicates == one.scores["chib"][2].replicates
@@ -132,7 +137,7 @@ def test_heldout_alone_has_no_probability_and_less_is_better():
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        ({"method": "guess"}, ValueError, "method is 'guess'; there are chib, heldout"),
+        ({"method": "guess"}, ValueError, "method is 'guess'; there are chib, smc, heldout, aic"),
         ({"method": []}, ValueError, "method is empty"),
         ({"ranks": []}, ValueError, "give whole numbers >= 1"),
         ({"ranks": [0, 1]}, ValueError, "a rank is 0; it must be a whole number"),
@@ -140,7 +145,7 @@ def test_heldout_alone_has_no_probability_and_less_is_better():
         (
             {"method": ["chib", "heldout"], "sweeps": 3},
             TypeError,
-            "there is no option sweeps: chib has burn, |chib has draws",
+            "there is no option sweeps: chib has bridge, draws",
         ),
     ],
 )
@@ -162,3 +167,212 @@ def test_a_method_that_fails_at_every_rank_leaves_the_table_readable():
         progress=False,
     )
     assert table.probability is None and "failed by chib" in str(table) and table.to_dict()["best"] in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": "aic", "chib": {"draws": 5}}, "there are options for chib, which is not among the methods: aic"),
+        ({"method": "aic", "aic": {"drawn": 5}}, "there is no option drawn: aic has corrected, invariance, restarts"),
+    ],
+)
+def test_options_for_one_method_are_checked_too(options, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        ppnmf.select_rank(ExponentialGaussian(1), torch.ones(4, 3), progress=False, **options)
+
+
+def test_options_in_a_dict_go_to_their_method_alone():
+    X = drawn(14, 9, 1)[0]
+    table = ppnmf.select_rank(
+        ExponentialGaussian(1), X, [1, 2], method=["aic", "bic"], restarts=3, bic={"restarts": 2}, progress=False
+    )
+    counts = {method: len(by_rank[1].attrs["restarts"]) for method, by_rank in table.scores.items()}
+    assert counts == {"aic": 3, "bic": 2}
+
+
+def test_warnings_on_the_way_stand_in_the_score_and_in_the_table(scripted, monkeypatch):
+    make = scripted({1: -1.0, 2: -9.0})
+    plain = sys.modules["ppnmf_scripted"].run
+
+    def run(model, X, *, wide=0.1, seed=0, progress=True):
+        warnings.warn("icm: it had not converged.", stacklevel=2)
+        return plain(model, X)
+
+    monkeypatch.setattr(sys.modules["ppnmf_scripted"], "run", run)
+    table = make()
+    assert table.scores["scripted"][2].warnings == ("icm: it had not converged",)
+    assert "Doubt about scripted at rank 1, 2: icm: it had not converged." in str(table)
+
+
+# Sensitivity
+
+
+def test_sensitivity_looks_at_the_best_rank_and_its_neighbours_with_other_rates(scripted):
+    calls = []
+    make = scripted({1: -9.0, 2: -5.0, 4: -1.0, 5: -2.0, 6: -8.0}, calls, doubled=3.0)
+    plain = make()
+    assert "sensitivity=True says what twice and half" in str(plain) and not plain.sensitivity
+    calls.clear()
+    table = make(sensitivity=True)
+    assert sorted(calls[5:]) == [(rank, rate) for rank in (2, 4, 5) for rate in (0.5, 2.0)]
+    changed = table.sensitivity["scripted"]
+    assert changed[2.0][4].value == -4.0 and changed[0.5][4].value == -1.0
+    assert "With twice the rates, scripted's log evidence changes by (rank: nats) 2: -3 ± 0.14, 4: -3" in str(table)
+    assert table.best == 4 and table.to_dict()["sensitivity"]["scripted"]["2"]["5"][0] == -5.0
+    json.dumps(table.to_dict(), allow_nan=False)
+
+
+def test_sensitivity_says_when_another_rank_would_be_best(monkeypatch):
+    at = {1: {1.0: -3.0, 2.0: -1.0, 0.5: -9.0}, 2: {1.0: -1.0, 2.0: -2.0, 0.5: -1.0}}
+    run = lambda model, X, *, seed=0, progress=True: evidence(model.rank, at[model.rank][model.rate_H])
+    monkeypatch.setitem(sys.modules, "ppnmf_scripted", SimpleNamespace(run=run))
+    monkeypatch.setitem(rank.CRITERIA, "scripted", "ppnmf_scripted")
+    table = ppnmf.select_rank(
+        ExponentialGaussian(1), torch.ones(4, 3), [1, 2], method="scripted", sensitivity=True, progress=False
+    )
+    assert "of these ranks 1 is then best, no longer 2." in str(table)
+    assert "of these ranks 2 is then best." in str(table)
+
+
+# Going on from a file
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_table(scripted, tmp_path):
+    script, calls, path = {1: -3.0, 2: -1.0, 3: KeyboardInterrupt(), 4: -7.0}, [], tmp_path / "ranks.json"
+    make = scripted(script, calls)
+    assert make(checkpoint=path, resume=path).interrupted and calls == [(1, 1.0), (2, 1.0)]
+    script[3] = -4.0
+    table = make(resume=path)
+    assert calls[2:] == [(3, 1.0), (4, 1.0)]
+    whole = make()
+    for r in script:
+        assert table.scores["scripted"][r] == whole.scores["scripted"][r]
+    assert {path.name for path in tmp_path.iterdir()} == {"ranks.json"}
+    assert len(json.loads(path.read_text())["scores"]) == 4
+
+
+def test_a_failed_rank_is_tried_again(scripted, tmp_path):
+    script, path = {1: -3.0, 2: RuntimeError("no luck")}, tmp_path / "ranks.json"
+    make = scripted(script)
+    assert make(checkpoint=path).failed["scripted"]
+    script[2] = -1.0
+    assert make(resume=path).best == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"X": torch.ones(9, 8)}, "is of other data"),
+        ({"seed": 1}, "was begun with seed=0, and this run has 1"),
+        ({"wide": 0.2}, "holds scripted at rank 1 with other options \\(wide\\)"),
+        ({"model": ExponentialGaussian(1, rate_W=3.0)}, "holds scripted at rank 1 of another model"),
+    ],
+)
+def test_a_file_of_another_run_is_refused(scripted, tmp_path, changed, sentence):
+    make, path = scripted({1: -3.0, 2: -1.0}), tmp_path / "ranks.json"
+    make(checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=sentence):
+        make(resume=path, **changed)
+    assert path.read_bytes() == before
+
+
+def test_files_that_are_not_there_or_not_ours_are_refused(scripted, tmp_path):
+    make, path = scripted({1: -3.0}), tmp_path / "ranks.json"
+    with pytest.raises(ValueError, match="there is no file .*ranks.json to resume from"):
+        make(resume=path)
+    path.write_text('{"format": 1}')
+    with pytest.raises(ValueError, match="is not a file of select_rank's that can be read"):
+        make(resume=path)
+    with pytest.raises(ValueError, match="give the name of a JSON file in a folder that is there"):
+        make(checkpoint=tmp_path / "nowhere" / "ranks.json")
+
+
+def test_scores_of_every_kind_come_back_from_the_file_as_they_were(tmp_path):
+    X, path = drawn(12, 9, 2, noise=0.1)[0].clamp(min=0), tmp_path / "ranks.json"
+    options = {"method": EVERY, "progress": False, **BRIEF}
+    first = ppnmf.select_rank(ExponentialGaussian(1), X, [2], checkpoint=path, **options)
+    again = ppnmf.select_rank(ExponentialGaussian(1), X, [2], resume=path, **options)
+    assert not any(first.failed.values())
+    for method in EVERY:
+        assert str(again.scores[method][2]) == str(first.scores[method][2])
+        assert again.scores[method][2].seconds == first.scores[method][2].seconds  # it was not worked out anew
+        assert again.scores[method][2].value == first.scores[method][2].value
+        assert again.scores[method][2].lead_over(first.scores[method][2])[0] == 0
+
+
+# Wherever it is worked out
+
+
+EVERY = ["chib", "smc", "heldout", "aic", "bic", "mdl", "elbo", "loo", "consensus"]
+BRIEF = {
+    "draws": 10,
+    "warmup": 10,
+    "replicates": 2,
+    "restarts": 3,
+    "particles": 20,
+    "chains": 2,
+    "steps": 20,
+    "folds": 3,
+    "loo": {"draws": 20},
+}
+
+
+def values_of(table):
+    return {(m, r): (s.value, s.error) for m, by_rank in table.scores.items() for r, s in by_rank.items()}
+
+
+def test_every_criterion_gives_the_same_bits_for_any_number_of_threads():
+    X = drawn(60, 50, 2, noise=0.1)[0].clamp(min=0)
+    options = {"method": EVERY, "progress": False, **BRIEF}
+    before, tables = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            tables.append(values_of(ppnmf.select_rank(ExponentialGaussian(1), X, [2], **options)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(tables[0]) == 9 and same(*tables)
+
+
+@pytest.mark.parametrize(
+    "methods", [["heldout", "bic"], pytest.param(["chib", "smc", "mdl", "elbo", "loo"], marks=pytest.mark.slow)]
+)
+def test_criteria_give_the_same_bits_for_any_number_of_jobs(methods):
+    X, brief = drawn(30, 20, 2, noise=0.1)[0].clamp(min=0), {k: v for k, v in BRIEF.items() if k not in EVERY}
+    options = {"method": methods, "progress": False, **brief, "draws": 30}
+    used = {name: v for name, v in options.items() if name in ("method", "progress") or name in known(methods)}
+    alone = values_of(ppnmf.select_rank(ExponentialGaussian(1), X, [2, 3], **used))
+    two = values_of(ppnmf.select_rank(ExponentialGaussian(1), X, [2, 3], n_jobs=2, **used))
+    with parallel_config(n_jobs=2):
+        told = values_of(ppnmf.select_rank(ExponentialGaussian(1), X, [3, 2], **used))
+    assert len(alone) == 2 * len(methods) and same(alone, two) and same(alone, told)
+
+
+def known(methods):
+    """The options that some of the methods have."""
+    return {option for method in methods for option in inspect.signature(rank._run_of(method)).parameters}
+
+
+def same(ours, theirs):
+    """To the bit."""
+    return ours.keys() == theirs.keys() and all(
+        ours[key] == pytest.approx(theirs[key], rel=0, abs=0, nan_ok=True) for key in ours
+    )
+
+
+@pytest.mark.slow
+def test_dask_workers_give_the_same_numbers():
+    distributed = pytest.importorskip("dask.distributed")
+    X = drawn(14, 9, 2, noise=0.1)[0].clamp(min=0)
+    options = {"method": ["chib", "bic"], "progress": False, "draws": 10, "warmup": 10, "replicates": 2}
+    alone = ppnmf.select_rank(ExponentialGaussian(1), X, [1, 2, 3], **options)
+    with (
+        warnings.catch_warnings(),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        parallel_config(backend="dask"),
+    ):
+        warnings.simplefilter("ignore")  # dask's own, of large graphs and late heartbeats
+        spread = ppnmf.select_rank(ExponentialGaussian(1), X, [1, 2, 3], **options)
+    assert same(values_of(alone), values_of(spread))
