@@ -1,4 +1,4 @@
-"""What each kind of X costs: a sweep against its own products, a mask, and the memory of a file that is never loaded.
+"""What does each kind of X cost: a sweep against its own products, a mask, the memory of a file that is never loaded?
 
     python benchmarks/matrices.py [--quick] [--gigabytes 4] [--folder FOLDER] [--json FILE]
 

@@ -19,7 +19,7 @@ from ppnmf.threads import single_threaded
 
 __all__ = ["IN_MEMORY", "Dense", "in_memory", "without_noise"]
 
-BLOCK_ENTRIES = 2**18  # entries of X in a row block: 2 MB of float64, which stays in cache while its chains read it
+BLOCK_ENTRIES = 2**15  # entries of X in a row block: 256 kB of float64, which stay in cache between its two products
 FEW_BLOCKS = 16  # at most, where every one of them makes a Gram matrix a column
 IN_MEMORY = (
     2**26

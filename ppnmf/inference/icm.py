@@ -40,6 +40,7 @@ __all__ = ["Climb", "advance", "begin", "dead_components", "passes", "run", "ste
 ORDINARY_SWEEPS = 10
 PASS_COST = 3.0  # time of an operation in a pass over a factor, in operations of a product with X
 MOST_PASSES = 8
+COMPILED_WHOLE = 2**18  # entries of X up to which whole climbs are compiled; a larger one's blocks go on threads
 OPERATIONS_AT_ONCE = 1e8  # multiplications in compiled sweeps between two looks at the bar and at Ctrl-C
 REACH, GROWTH, BOUND_GROWTH, RETREAT = 0.5, 1.01, 1.005, 1.5  # Ang and Gillis's β, γ, γ̄ and η for HALS
 
@@ -236,7 +237,7 @@ def _climb(
     model: Conjugate, X: Matrix, recorder: record.Recorder, tol: float, max_sweeps: int, tick: Callable[[int], object]
 ) -> _Ends:
     """Advance all climbs; each leaves when it has converged or has had its sweeps."""
-    told = compiled(model.prior, X) if len(X.blocks) == 1 else None
+    told = compiled(model.prior, X) if X.shape[0] * X.shape[1] <= COMPILED_WHOLE else None
     climb, running, ends = _read(*recorder.state)
     params, lp, sweeps, converged, interrupted = ends
     tick(sum(sweeps))
@@ -299,7 +300,7 @@ def _several(
 ) -> tuple[Climb, list[int], list[bool]]:
     """Some sweeps of every climb, at most so many: how many each has had, and whether it has converged.
 
-    One, by `advance`; many, compiled, where X is one block and so is `told` in one piece: the same but for rounding.
+    One, by `advance`; many, compiled, where X is small: the same but for rounding.
     """
     state, before, lp, *pace = climb
     if told is None:

@@ -12,7 +12,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.dense import Problem, _cancels, _factors
+from ppnmf.kernels.dense import Problem, _cancels, _factors, sums_like
 from ppnmf.kernels.lanes import COMPILED, REDUCED, select
 from ppnmf.protocols import Params
 from ppnmf.threads import ordered_map
@@ -174,9 +174,9 @@ def _climb(data, how, noise, pace, tol, given, given_before, numbers, sweeps):  
     numbers: σ², the misfit, the log joint but for a constant, that constant, the reach, its bound, has it converged.
     """
     (W, H), (W_before, H_before), X = given, given_before, data[0]
-    (K, D), size = H.shape, len(H) * min(data[1], W.shape[1])
+    K, size = len(H), len(H) * min(data[1], W.shape[1])
     room = (np.empty(size, X.dtype), np.empty(size, X.dtype))
-    sums = (np.empty((K, D), X.dtype), np.empty((K, K), X.dtype), np.empty((K, D), X.dtype), np.empty((K, K), X.dtype))
+    sums = sums_like(X, K)
     W_next, H_next = np.empty_like(W), np.empty_like(H)
     exponential = not how[0][0].any() and not how[1][0].any()
     sigma2, misfit, lp, constant, reach, bound, _ = numbers

@@ -2,7 +2,7 @@
 
 What `inference.sweep` does block by block for any `Matrix`, with the products taken inside (Numba's `dot` calls SciPy's
 BLAS), so that a sweep of a small matrix costs no call from Python and many chains run on as many threads. Blocks are
-those of `Matrix.blocks` and are added up in order, so the bits do not depend on how the work is divided.
+those of `Matrix.blocks`, eight of them a lot; they are added up in order, so the bits do not depend on how the work is divided.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = ["Kept", "Plan", "Problem", "sweep", "update_W"]
 
 SITE_W, SITE_H = int(Site.W), int(Site.H)
 BAND = 1024  # columns of H in a task
+LOT = 8  # blocks of rows in a task
 LOTS = 4  # of chains for each thread: enough to even out how long they take
 NO_RATE = np.zeros((1, 1))
 
@@ -100,7 +101,7 @@ def sweep(
     chains = _Chains.of(problem, params, draw, plan)
     C, K, N = chains.W.shape
     operations, threads = 4.0 * N * problem.X.shape[2] * K * sweeps, allowed_threads()
-    if C == 1 and problem.block < N and threads > 1:
+    if C == 1 and LOT * problem.block < N and threads > 1:
         for s in range(sweeps):
             chains.divided(s)
     else:
@@ -184,24 +185,24 @@ def update_W(
     step: int,
     first_row: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Update W (K, N) in place, its blocks of rows on several threads; what X and W then tell about H.
+    """Update W (K, N) in place, lots of blocks of its rows on several threads; what X and W then tell about H.
 
     Args:
         how: precision and linear of W's prior, the first component, the passes, whether to draw.
         weight: β / σ².
         first_row: the number of W's first row in the whole factor.
 
-    Returns: X W (K, D) and W Wᵀ (K, K), added up over the blocks in their order.
+    Returns: X W (K, D) and W Wᵀ (K, K), added up over the lots in their order.
     """
     (N, D), K, Q = X.shape, len(H), _gram(H)
 
     def rows(lo: int) -> tuple[np.ndarray, np.ndarray]:
-        return _rows(X, W, H, Q, how, weight, key, step, (lo, min(lo + block, N), first_row))
+        return _rows(X, block, W, H, Q, how, weight, key, step, (lo, min(lo + LOT * block, N), first_row))
 
     R, G = np.zeros((K, D), X.dtype), np.zeros((K, K), X.dtype)
-    for R_block, G_block in ordered_results(rows, range(0, N, block), 4.0 * min(block, N) * D * K):
-        R += R_block
-        G += G_block
+    for R_lot, G_lot in ordered_results(rows, range(0, N, LOT * block), 4.0 * min(LOT * block, N) * D * K):
+        R += R_lot
+        G += G_lot
     return R, G
 
 
@@ -246,12 +247,33 @@ def _block(X, W, H, Q, how, weight, key, step, rows, room, R, G):  # type: ignor
 
 
 @njit(**COMPILED)
-def _rows(X, W, H, Q, how, weight, key, step, rows):  # type: ignore[no-untyped-def]
-    """`_block` with room of its own, for a thread: R and G."""
-    K, size = len(H), len(H) * (rows[1] - rows[0])
+def _lot(X, block, W, H, Q, how, weight, key, step, rows, room, R, G, R_block, G_block):  # type: ignore[no-untyped-def]
+    """`_block` for a lot of blocks, whose sums are added in their order."""
+    for lo in range(rows[0], rows[1], block):
+        own = (lo, min(lo + block, rows[1]), rows[2])
+        if lo == rows[0]:
+            _block(X, W, H, Q, how, weight, key, step, own, room, R, G)
+        else:
+            _block(X, W, H, Q, how, weight, key, step, own, room, R_block, G_block)
+            R += R_block
+            G += G_block
+
+
+@njit(**COMPILED)
+def sums_like(X, K):  # type: ignore[no-untyped-def]
+    """Room for R (K, D) and G (K, K): of all, of a lot, and of a block."""
+    D = X.shape[1]
+    return (np.empty((K, D), X.dtype), np.empty((K, K), X.dtype), np.empty((K, D), X.dtype),
+            np.empty((K, K), X.dtype), np.empty((K, D), X.dtype), np.empty((K, K), X.dtype))  # fmt: skip
+
+
+@njit(**COMPILED)
+def _rows(X, block, W, H, Q, how, weight, key, step, rows):  # type: ignore[no-untyped-def]
+    """`_lot` with room of its own, for a thread: R and G."""
+    K, size = len(H), len(H) * min(block, rows[1] - rows[0])
     room = (np.empty(size, X.dtype), np.empty(size, X.dtype))
-    R, G = np.empty((K, H.shape[1]), X.dtype), np.empty((K, K), X.dtype)
-    _block(X, W, H, Q, how, weight, key, step, rows, room, R, G)
+    R, G, R_block, G_block = sums_like(X, K)[:4]
+    _lot(X, block, W, H, Q, how, weight, key, step, rows, room, R, G, R_block, G_block)
     return R, G
 
 
@@ -294,17 +316,17 @@ def _left(X, W, H, R, G, squares, block, cancels):  # type: ignore[no-untyped-de
 
 @njit(**COMPILED)
 def _factors(X, block, squares, cancels, W, H, weight, key, step, how, room, sums):  # type: ignore[no-untyped-def]
-    """One chain's W (K, N) and H (K, D), in place; gives the misfit. sums: room for R and G, and for a block's."""
+    """One chain's W (K, N) and H (K, D), in place; gives the misfit. sums: `sums_like`."""
     Q = _gram(H)
-    R, G, R_block, G_block = sums
-    for lo in range(0, X.shape[0], block):
-        rows = (lo, min(lo + block, X.shape[0]), 0)
+    R, G, R_lot, G_lot, R_block, G_block = sums
+    for lo in range(0, X.shape[0], LOT * block):
+        rows = (lo, min(lo + LOT * block, X.shape[0]), 0)
         if lo == 0:
-            _block(X, W, H, Q, how[0], weight, key, step, rows, room, R, G)
+            _lot(X, block, W, H, Q, how[0], weight, key, step, rows, room, R, G, R_block, G_block)
         else:
-            _block(X, W, H, Q, how[0], weight, key, step, rows, room, R_block, G_block)
-            R += R_block
-            G += G_block
+            _lot(X, block, W, H, Q, how[0], weight, key, step, rows, room, R_lot, G_lot, R_block, G_block)
+            R += R_lot
+            G += G_lot
     _columns(H, R, G, how[1], weight, key, step, 0, H.shape[1])
     return _left(X, W, H, R, G, squares, block, cancels)
 
@@ -337,9 +359,9 @@ def _finish(c, W, H, sigma2, misfit, key, step, s, ending, keeping):  # type: ig
 def _chains(group, sweeps, data, W, H, sigma2, keys, step, how, ending, keeping):  # type: ignore[no-untyped-def]
     """Sweeps of chains group[0] to group[1], in place: W (C, K, N), H (C, K, D), sigma2 (C,)."""
     X, block, squares, cancels = data
-    K, D, size = H.shape[1], H.shape[2], H.shape[1] * min(block, W.shape[2])
+    K, size = H.shape[1], H.shape[1] * min(block, W.shape[2])
     room = (np.empty(size, X.dtype), np.empty(size, X.dtype))
-    sums = (np.empty((K, D), X.dtype), np.empty((K, K), X.dtype), np.empty((K, D), X.dtype), np.empty((K, K), X.dtype))
+    sums = sums_like(X[0], K)
     for c in range(group[0], group[1]):
         values, whole = X[c if len(X) > 1 else 0], squares[c if len(squares) > 1 else 0]
         key = (keys[c, 0], keys[c, 1])

@@ -44,7 +44,7 @@ def assert_close(fast, slow, **tolerance):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("per_entry", [False, True], ids=["a rate for all", "a rate an entry"])
-@pytest.mark.parametrize("block", [None, 40], ids=["one block", "many blocks"])
+@pytest.mark.parametrize("block", [None, 9], ids=["one block", "many blocks"])
 def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block):
     if block:
         monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", block)
@@ -115,7 +115,7 @@ def test_each_chain_may_have_a_matrix_of_its_own():
 @pytest.mark.parametrize("chains", [1, 3])
 def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeypatch, chains):
     monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)
-    monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 2000)
+    monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 200)
     monkeypatch.setattr("ppnmf.kernels.dense.BAND", 16)
     X = draw(120, 50, 4)[0]
     found = []
