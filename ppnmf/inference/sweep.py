@@ -163,7 +163,7 @@ def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None
     P, Q, Ht = (t.double() for t in (*statistics, H.mT))
     quadratic = (Ht @ Q * Ht if Q.ndim == P.ndim else (Q @ Ht[..., None]).squeeze(-1) * Ht).sum((-2, -1))
     left = X.sum_of_squares - 2 * (P * Ht).sum((-2, -1)) + quadratic
-    least = X.sum_of_squares * 100 * torch.finfo(W.dtype).eps ** 0.5
+    least = X.sum_of_squares * dense.cancels(torch.finfo(W.dtype).eps)
     if kernels_for(X.device) is not cpu and hasattr(X, "residual_where_small"):
         return X.residual_where_small(left, least, W, H)  # decided on the device: the host does not wait
     trusted = left > least

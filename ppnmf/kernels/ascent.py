@@ -12,7 +12,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.dense import Problem, _cancels, _factors, sums_like
+from ppnmf.kernels.cpu import total_of
+from ppnmf.kernels.dense import Problem, cancels, copied, factors, sums_like
 from ppnmf.kernels.lanes import COMPILED, REDUCED, select
 from ppnmf.protocols import Params
 from ppnmf.threads import ordered_map
@@ -61,11 +62,11 @@ def climb(
         lp: log joint as `log_joint` has it, (C,).
         constant: what is to be added to it, (C,); the tolerance is relative to the sum.
     """
-    now, earlier = ((_rows_last(own["W"].mT), _rows_last(own["H"])) for own in (params, before))
+    now, earlier = ((copied(own["W"].mT), copied(own["H"])) for own in (params, before))
     zero = torch.zeros_like(lp)
     numbers = torch.stack([params["sigma2"].double(), zero, lp, constant, *pace, zero], -1).numpy()
     how = (*problem.natural_W, 0, rules.passes[0], False), (*problem.natural_H, 0, rules.passes[1], False)
-    data = problem.X[0], problem.block, float(problem.squares[0]), _cancels(problem.X)
+    data = problem.X[0], problem.block, float(problem.squares[0]), cancels(np.finfo(problem.X.dtype).eps)
 
     def one(c: int) -> int:
         own, own_before = (now[0][c], now[1][c]), (earlier[0][c], earlier[1][c])
@@ -82,22 +83,10 @@ def climb(
 
 def log_joint(problem: Problem, rules: Rules, params: Params) -> Tensor:
     """log p(X, W, H, σ²) for a misfit of 0 as the climbs have it, which is up to a constant; (C,)."""
-    each = zip(_rows_last(params["W"].mT), _rows_last(params["H"]), params["sigma2"].tolist(), strict=True)
+    each = zip(copied(params["W"].mT), copied(params["H"]), params["sigma2"].tolist(), strict=True)
     of_W, of_H = problem.natural_W, problem.natural_H
     lp = [_balanced_log_prior(W, H, of_W, of_H, False) + _log_noise(rules.noise, s, 0.0) for W, H, s in each]
     return torch.tensor(lp, dtype=torch.float64)
-
-
-def _rows_last(F: Tensor) -> np.ndarray:
-    return F.clone(memory_format=torch.contiguous_format).numpy()
-
-
-@njit(**REDUCED)
-def _sum(values):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(len(values)):
-        total += np.float64(values[i])
-    return total
 
 
 @njit(**REDUCED)
@@ -116,7 +105,7 @@ def _weighted(F, k, natural, squared):  # type: ignore[no-untyped-def]
         weight = natural[0, column]
         if weight == 0.0:
             return 0.0
-        return weight * (_squares(F[k]) if squared else _sum(F[k]))
+        return weight * (_squares(F[k]) if squared else total_of(F[k]))
     total = 0.0
     for i in range(F.shape[1]):
         value = np.float64(F[k, i])
@@ -152,7 +141,7 @@ def _log_noise(noise, sigma2, misfit):  # type: ignore[no-untyped-def]
 def _sweep(data, how, noise, exponential, W, H, sigma2, room, sums):  # type: ignore[no-untyped-def]
     """One sweep of modes in place: σ², the misfit, and the log joint up to a constant."""
     X, block, squares, cancels = data
-    misfit = _factors(X, block, squares, cancels, W, H, 1.0 / sigma2, (0, 0), 0, how, room, sums)
+    misfit = factors(X, block, squares, cancels, W, H, 1.0 / sigma2, (0, 0), 0, how, room, sums)
     sigma2 = (noise[0] + misfit / 2) / noise[1]
     log_prior = _balanced_log_prior(W, H, how[0], how[1], exponential)
     return sigma2, misfit, log_prior + _log_noise(noise, sigma2, misfit)

@@ -383,7 +383,7 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
 
 
 @njit(**REDUCED)
-def _sum(F):  # type: ignore[no-untyped-def]
+def total_of(F):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(len(F)):
         total += np.float64(F[i])
@@ -453,7 +453,7 @@ def move_scales(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-unty
     K = len(W)
     order = float(W.shape[1] - H.shape[1])
     for k in range(K):
-        a, b = 2 * _rated(W[k], _sum(W[k]), rate_W, k), 2 * _rated(H[k], _sum(H[k]), rate_H, k)
+        a, b = 2 * _rated(W[k], total_of(W[k]), rate_W, k), 2 * _rated(H[k], total_of(H[k]), rate_H, k)
         if a > 0 and b > 0:
             c = generalized_inverse_gaussian(order, a, b, key0, key1, step, k, K)
             W[k] *= c
@@ -497,7 +497,7 @@ def move_shears(W, H, rate_W, rate_H, key0, key1, step, rounds):  # type: ignore
         _uniforms(key0, key1, pair, 0, step, SITE_SHEAR, rounds, u[2 * pair], u[2 * pair + 1])
     total_W, total_H = np.empty(K), np.empty(K)
     for k in range(K):
-        total_W[k], total_H[k] = _sum(W[k]), _sum(H[k])
+        total_W[k], total_H[k] = total_of(W[k]), total_of(H[k])
     for turn in range(rounds):
         for m in range(K // 2):
             k, l = order[turn, 2 * m], order[turn, 2 * m + 1]

@@ -22,7 +22,7 @@ from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import allowed_threads, ordered_map, ordered_results
 
-__all__ = ["Kept", "Plan", "Problem", "sweep", "update_W"]
+__all__ = ["Kept", "Plan", "Problem", "cancels", "copied", "factors", "sums_like", "sweep", "update_W"]
 
 SITE_W, SITE_H = int(Site.W), int(Site.H)
 BAND = 1024  # columns of H in a task
@@ -128,7 +128,7 @@ class _Chains:
 
     @classmethod
     def of(cls, problem: Problem, params: Params, draw: tuple[Stream, int] | None, plan: Plan) -> _Chains:
-        W, H, sigma2 = (_copy(values) for values in (params["W"].mT, params["H"], params["sigma2"]))
+        W, H, sigma2 = (copied(values) for values in (params["W"].mT, params["H"], params["sigma2"]))
         (C, K, N), D, n = W.shape, H.shape[2], len(plan.kept)
         stream, step = draw if draw is not None else (Stream(((0, 0),) * C), 0)
         out = np.empty((C, n, N, K), W.dtype), np.empty((C, n, K, D), W.dtype), np.empty((C, n), W.dtype)
@@ -155,7 +155,7 @@ class _Chains:
     def run(self, group: tuple[int, int], sweeps: int) -> None:
         """All sweeps of a group of chains, on this thread."""
         p = self.problem
-        data = p.X, p.block, p.squares, _cancels(p.X)
+        data = p.X, p.block, p.squares, cancels(np.finfo(p.X.dtype).eps)
         _chains(group, sweeps, data, self.W, self.H, self.sigma2, self.keys, self.step, self._how, *self._ending)
 
     def divided(self, s: int) -> None:
@@ -169,7 +169,7 @@ class _Chains:
 
         R, G = update_W(X, p.block, W, H, of_W, weight, key, step)
         ordered_map(columns, range(0, D, BAND), 100.0 * min(D, BAND) * len(H))
-        misfit = _left(X, W, H, R, G, p.squares[0], p.block, _cancels(X))
+        misfit = _left(X, W, H, R, G, p.squares[0], p.block, cancels(np.finfo(X.dtype).eps))
         ending, keeping = self._ending
         _finish(0, self.W, self.H, self.sigma2, misfit, key, step, s, ending, keeping)
 
@@ -206,12 +206,12 @@ def update_W(
     return R, G
 
 
-def _cancels(X: np.ndarray) -> float:
+def cancels(eps: float) -> float:
     """The share of Σ x² below which a misfit got by subtraction is not trusted."""
-    return 100 * float(np.finfo(X.dtype).eps) ** 0.5
+    return 100 * float(eps) ** 0.5
 
 
-def _copy(values: Tensor) -> np.ndarray:
+def copied(values: Tensor) -> np.ndarray:
     return values.clone(memory_format=torch.contiguous_format).numpy()
 
 
@@ -315,7 +315,7 @@ def _left(X, W, H, R, G, squares, block, cancels):  # type: ignore[no-untyped-de
 
 
 @njit(**COMPILED)
-def _factors(X, block, squares, cancels, W, H, weight, key, step, how, room, sums):  # type: ignore[no-untyped-def]
+def factors(X, block, squares, cancels, W, H, weight, key, step, how, room, sums):  # type: ignore[no-untyped-def]
     """One chain's W (K, N) and H (K, D), in place; gives the misfit. sums: `sums_like`."""
     Q = _gram(H)
     R, G, R_lot, G_lot, R_block, G_block = sums
@@ -367,5 +367,5 @@ def _chains(group, sweeps, data, W, H, sigma2, keys, step, how, ending, keeping)
         key = (keys[c, 0], keys[c, 1])
         for s in range(sweeps):
             weight = ending[3][2] / np.float64(sigma2[c])
-            misfit = _factors(values, block, whole, cancels, W[c], H[c], weight, key, step + s, how, room, sums)
+            misfit = factors(values, block, whole, cancels, W[c], H[c], weight, key, step + s, how, room, sums)
             _finish(c, W, H, sigma2, misfit, key, step + s, s, ending, keeping)

@@ -130,7 +130,7 @@ def _compiled(W: Tensor, H: Tensor, rate_W: Tensor, rate_H: Tensor, order: Tenso
 def _totals(F):  # type: ignore[no-untyped-def]
     totals = np.empty(len(F))
     for k in range(len(F)):
-        totals[k] = cpu._sum(F[k])
+        totals[k] = cpu.total_of(F[k])
     return totals
 
 
