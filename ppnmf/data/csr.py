@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ppnmf.kernels.lanes import COMPILED
+from ppnmf.kernels.lanes import COMPILED, fused
 
 __all__ = ["squared_residuals", "times", "transposed_times"]
 
@@ -28,11 +28,11 @@ def times(data, indices, indptr, Ht, out):  # type: ignore[no-untyped-def]
             x, y = data[at], data[at + 1]
             g, h = Ht[indices[at]], Ht[indices[at + 1]]
             for k in range(K):
-                total[k] += x * g[k] + y * h[k]
+                total[k] = fused(x, g[k], fused(y, h[k], total[k]))
         for at in range(pairs, high):
             x, h = data[at], Ht[indices[at]]
             for k in range(K):
-                total[k] += x * h[k]
+                total[k] = fused(x, h[k], total[k])
         for k in range(K):
             out[k, i] = total[k]
 
@@ -48,7 +48,7 @@ def transposed_times(data, indices, indptr, W, out):  # type: ignore[no-untyped-
         for at in range(indptr[i], indptr[i + 1]):
             x, row = data[at], out[indices[at]]
             for k in range(K):
-                row[k] += x * own[k]
+                row[k] = fused(x, own[k], row[k])
 
 
 @njit(**COMPILED)
@@ -66,7 +66,7 @@ def squared_residuals(data, indices, indptr, weight, per_row, per_column, W, Ht,
         for at in range(indptr[i], indptr[i + 1]):
             j, x, told = indices[at], np.float64(data[at]), 0.0
             for k in range(K):
-                told += own[k] * Ht[j, k]
+                told = fused(own[k], Ht[j, k], told)
             term = (x - told) * (x - told) if stored_only else x * (x - 2.0 * told)
             if len(weight):
                 term *= weight[at]

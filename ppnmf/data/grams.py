@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.lanes import COMPILED
+from ppnmf.kernels.lanes import COMPILED, fused
 
 __all__ = ["Listed", "grams", "listed", "packed_products", "unpacked"]
 
@@ -124,11 +124,12 @@ def _add(table, index, weight, begin, low, high, total):  # type: ignore[no-unty
         else:
             u, v, w, x = weight[p], weight[p + 1], weight[p + 2], weight[p + 3]
             for t in range(size):
-                total[t] += (u * table[a, t] + v * table[b, t]) + (w * table[c, t] + x * table[d, t])
+                four = fused(v, table[b, t], u * table[a, t]) + fused(x, table[d, t], w * table[c, t])
+                total[t] += four
     for p in range(fours, high):
         a, u = index[p] - begin, 1.0 if len(weight) == 0 else weight[p]
         for t in range(size):
-            total[t] += u * table[a, t]
+            total[t] = fused(u, table[a, t], total[t])
 
 
 @njit(**COMPILED)

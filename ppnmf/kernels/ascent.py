@@ -12,9 +12,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.cpu import total_of
 from ppnmf.kernels.dense import Problem, cancels, copied, factors, sums_like
-from ppnmf.kernels.lanes import COMPILED, REDUCED, select
+from ppnmf.kernels.lanes import COMPILED, inner, select, total_of
 from ppnmf.protocols import Params
 from ppnmf.threads import ordered_map
 
@@ -89,14 +88,6 @@ def log_joint(problem: Problem, rules: Rules, params: Params) -> Tensor:
     return torch.tensor(lp, dtype=torch.float64)
 
 
-@njit(**REDUCED)
-def _squares(values):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(len(values)):
-        total += np.float64(values[i]) * np.float64(values[i])
-    return total
-
-
 @njit(**COMPILED)
 def _weighted(F, k, natural, squared):  # type: ignore[no-untyped-def]
     """Σ natural · F[k] (or F[k]²) over the rows; F (K, R), natural (1 | R, 1 | K)."""
@@ -105,7 +96,7 @@ def _weighted(F, k, natural, squared):  # type: ignore[no-untyped-def]
         weight = natural[0, column]
         if weight == 0.0:
             return 0.0
-        return weight * (_squares(F[k]) if squared else total_of(F[k]))
+        return weight * (inner(F[k], F[k]) if squared else total_of(F[k]))
     total = 0.0
     for i in range(F.shape[1]):
         value = np.float64(F[k, i])

@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.lanes import COMPILED, INLINED, REDUCED, bits, exp, from_bits, log, polynomial, select
+from ppnmf.kernels.lanes import COMPILED, INLINED, bits, exp, from_bits, fused, inner, log, polynomial, select, total_of
 from ppnmf.kernels.reference import GAMMA_PROPOSALS, Natural, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream, uniform_pair
@@ -166,11 +166,12 @@ def _explained(Q, F, n, total):  # type: ignore[no-untyped-def]
     for l in range(0, K - 3, 4):
         a, b, c, d = np.float64(Q[l]), np.float64(Q[l + 1]), np.float64(Q[l + 2]), np.float64(Q[l + 3])
         for i in range(n):
-            total[i] += a * F[l, i] + b * F[l + 1, i] + c * F[l + 2, i] + d * F[l + 3, i]
+            two = fused(b, F[l + 1, i], fused(a, F[l, i], total[i]))
+            total[i] = fused(d, F[l + 3, i], fused(c, F[l + 2, i], two))
     for l in range(K - K % 4, K):
         a = np.float64(Q[l])
         for i in range(n):
-            total[i] += a * F[l, i]
+            total[i] = fused(a, F[l, i], total[i])
 
 
 @njit(**COMPILED)
@@ -180,7 +181,7 @@ def _explained_row_by_row(Q, F, start, n, total):  # type: ignore[no-untyped-def
         total[i] = 0.0
     for l in range(len(Q)):
         for i in range(n):
-            total[i] += np.float64(Q[l, start + i]) * F[l, i]
+            total[i] = fused(np.float64(Q[l, start + i]), F[l, i], total[i])
 
 
 @njit(**COMPILED)
@@ -236,7 +237,7 @@ def _likelihood(P, total, w, own, weight, a, b):  # type: ignore[no-untyped-def]
     """The likelihood's natural parameters of a component, in each lane."""
     for i in range(len(P)):
         a[i] = weight * own[i]
-        b[i] = weight * (np.float64(P[i]) - (total[i] - w[i] * own[i]))
+        b[i] = weight * (np.float64(P[i]) - fused(-w[i], own[i], total[i]))
 
 
 @njit(**COMPILED)
@@ -382,31 +383,14 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
     return math.sqrt(b / a) * math.exp(log_mode if p >= 0 else -log_mode)
 
 
-@njit(**REDUCED)
-def total_of(F):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(len(F)):
-        total += np.float64(F[i])
-    return total
-
-
-@njit(**REDUCED)
-def _rated_sum(F, rate):  # type: ignore[no-untyped-def]
-    """Σ_i rate_i F_i, a rate each."""
-    total = 0.0
-    for i in range(len(F)):
-        total += np.float64(F[i]) * rate[i]
-    return total
-
-
 @njit(**COMPILED)
 def _rated(F, total, rates, k):  # type: ignore[no-untyped-def]
     """Σ_i rates[k, i] F_i, where `total` = Σ_i F_i; rates (1 | K, 1 | R)."""
     rate = rates[k if len(rates) > 1 else 0]
-    return rate[0] * total if len(rate) == 1 else _rated_sum(F, rate)
+    return rate[0] * total if len(rate) == 1 else inner(F, rate)
 
 
-@njit(**REDUCED)
+@njit(**COMPILED)
 def _least_quotient(above, below):  # type: ignore[no-untyped-def]
     """The least above_i / below_i where below_i > 0, or infinity; of numbers >= 0, whose order is that of their bits."""
     least = bits(np.inf)
@@ -416,12 +400,12 @@ def _least_quotient(above, below):  # type: ignore[no-untyped-def]
     return from_bits(least)
 
 
-@njit(**REDUCED)
+@njit(**COMPILED)
 def _any_below(above, below, ratio):  # type: ignore[no-untyped-def]
     """Whether some above_i < ratio · below_i, by the sign bits of the differences."""
     signs = 0
     for i in range(len(above)):
-        signs |= bits(np.float64(above[i]) - ratio * np.float64(below[i]))
+        signs |= bits(fused(-ratio, np.float64(below[i]), np.float64(above[i])))
     return signs < 0
 
 
@@ -436,15 +420,13 @@ def _least_ratio(above, below):  # type: ignore[no-untyped-def]
     return least
 
 
-@njit(**REDUCED)
+@njit(**COMPILED)
 def _shift(F, G, t):  # type: ignore[no-untyped-def]
     """F ← max(F + t G, 0), and the sum of that."""
-    total = 0.0
     for i in range(len(F)):
-        moved = F[i] + t * G[i]
+        moved = fused(t, np.float64(G[i]), np.float64(F[i]))
         F[i] = select(moved > 0.0, moved, 0.0)
-        total += np.float64(F[i])
-    return total
+    return total_of(F)
 
 
 @njit(**COMPILED)

@@ -16,7 +16,7 @@ from numba import njit
 from torch import Tensor
 
 from ppnmf.kernels.cpu import move_scales, move_shears, standard_gamma, update_rows
-from ppnmf.kernels.lanes import COMPILED, REDUCED
+from ppnmf.kernels.lanes import COMPILED, inner
 from ppnmf.kernels.reference import Natural, shear_rounds
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
@@ -286,21 +286,13 @@ def _columns(H, R, G, how, weight, key, step, lo, hi):  # type: ignore[no-untype
         update_rows(H, R, Q, precision, linear, weight, key[0], key[1], step, SITE_H, 0, first, sample, lo, hi, 0)
 
 
-@njit(**REDUCED)
-def _inner(a, b):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for j in range(len(a)):
-        total += np.float64(a[j]) * np.float64(b[j])
-    return total
-
-
 @njit(**COMPILED)
 def _left(X, W, H, R, G, squares, block, cancels):  # type: ignore[no-untyped-def]
     """The residual sum of squares, off the products unless so little is left that the subtraction would cancel."""
     GH = np.dot(G, H)
     left = squares
     for k in range(H.shape[0]):
-        left += _inner(GH[k], H[k]) - 2 * _inner(R[k], H[k])
+        left += inner(GH[k], H[k]) - 2 * inner(R[k], H[k])
     if left > cancels * squares:
         return left
     left = 0.0

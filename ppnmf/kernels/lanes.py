@@ -12,21 +12,31 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["COMPILED", "INLINED", "REDUCED", "bits", "exp", "from_bits", "log", "polynomial", "select"]
+__all__ = [
+    "COMPILED",
+    "INLINED",
+    "bits",
+    "exp",
+    "from_bits",
+    "fused",
+    "inner",
+    "log",
+    "polynomial",
+    "select",
+    "total_of",
+]
 
-# Divisions are not checked for zero, products and sums may fuse, and no lane is expected to be NaN; order is kept.
-COMPILED: dict[str, Any] = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "nsz", "nnan"},
-}
+# Divisions are not checked for zero, and no lane is expected to be NaN. Nothing may round otherwise than it is written:
+# a function can be compiled into several others, and which of the copies runs depends on what the process loaded first.
+# So products and sums fuse where `fused` says so, and sums over lanes are `total_of` and `inner`.
+COMPILED: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"nsz", "nnan"}}
 INLINED = {**COMPILED, "cache": False, "inline": "always"}
-REDUCED = {**COMPILED, "fastmath": COMPILED["fastmath"] | {"reassoc"}}  # a sum or a minimum is taken over the lanes
 
 DOUBLE, INT64 = ir.DoubleType(), ir.IntType(64)
+PARTIAL_SUMS = 16  # of a sum: enough to hide how long an addition takes
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 SQRT_HALF_BITS, ONE_BITS = 0x3FE6A09E667F3BCD, 0x3FF0000000000000
 ROUNDING = 6755399441055744.0  # 1.5 · 2^52: adding it rounds to a whole number, which stands in the low bits
@@ -46,6 +56,65 @@ def polynomial(coefficients: Sequence[float]) -> Callable[[float], float]:
         return types.float64(types.float64), generate
 
     return evaluate
+
+
+@intrinsic
+def fused(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+    """a b + c, rounded once, in the wider of their floating types."""
+    kind = types.float32 if {a, b, c} == {types.float32} else types.float64
+    return kind(kind, kind, kind), lambda context, builder, _, arguments: builder.fma(*arguments)
+
+
+@intrinsic
+def total_of(typing_context, F):  # type: ignore[no-untyped-def]
+    """Σ_i F_i in float64, F (n,) contiguous."""
+    return types.float64(F), _sum_over_lanes
+
+
+@intrinsic
+def inner(typing_context, F, G):  # type: ignore[no-untyped-def]
+    """Σ_i F_i G_i in float64, both (n,) and contiguous."""
+    return types.float64(F, G), _sum_over_lanes
+
+
+def _sum_over_lanes(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    """Σ_i Π of the arrays' i-th entries: sixteen partial sums, added up two by two, and what is left one by one."""
+    assert all(kind.layout == "C" for kind in signature.args)
+    kinds = [kind.dtype for kind in signature.args]
+    arrays = [
+        context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments, strict=True)
+    ]
+    n, wide = builder.extract_value(arrays[0].shape, 0), ir.VectorType(DOUBLE, PARTIAL_SUMS)
+    whole, one = builder.and_(n, ir.Constant(INT64, -PARTIAL_SUMS)), ir.Constant(INT64, 1)
+    partial, total = (
+        cgutils.alloca_once_value(builder, wide([0.0] * PARTIAL_SUMS)),
+        cgutils.alloca_once(builder, DOUBLE),
+    )
+
+    def add(at, sum_, lanes):  # type: ignore[no-untyped-def]
+        """Add to the number or the vector at sum_, whose type is `lanes`, the term or the terms from `at` on."""
+        values = []
+        for kind, array in zip(kinds, arrays, strict=True):
+            pointer, width = builder.gep(array.data, [at]), kind.bitwidth // 8
+            if lanes is not DOUBLE:
+                pointer = builder.bitcast(
+                    pointer, ir.VectorType(context.get_data_type(kind), PARTIAL_SUMS).as_pointer()
+                )
+            value = builder.load(pointer, align=width)
+            values.append(value if width == 8 else builder.fpext(value, lanes))
+        before = builder.load(sum_)
+        builder.store(builder.fadd(before, values[0] if len(values) == 1 else builder.fmul(*values)), sum_)
+
+    with cgutils.for_range_slice(builder, ir.Constant(INT64, 0), whole, ir.Constant(INT64, PARTIAL_SUMS)) as (at, _):
+        add(at, partial, wide)
+    sums = builder.load(partial)
+    lanes = [builder.extract_element(sums, ir.Constant(INT64, lane)) for lane in range(PARTIAL_SUMS)]
+    while len(lanes) > 1:
+        lanes = [builder.fadd(*pair) for pair in zip(lanes[: len(lanes) // 2], lanes[len(lanes) // 2 :], strict=True)]
+    builder.store(lanes[0], total)
+    with cgutils.for_range_slice(builder, whole, n, one) as (at, _):
+        add(at, total, DOUBLE)
+    return builder.load(total)
 
 
 @intrinsic

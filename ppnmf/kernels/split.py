@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppnmf.distributions import gig_from_uniforms
 from ppnmf.kernels import cpu, dense, kernels_for
-from ppnmf.kernels.lanes import COMPILED
+from ppnmf.kernels.lanes import COMPILED, total_of
 from ppnmf.kernels.reference import _least_ratio, _truncated_exponential, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
@@ -130,7 +130,7 @@ def _compiled(W: Tensor, H: Tensor, rate_W: Tensor, rate_H: Tensor, order: Tenso
 def _totals(F):  # type: ignore[no-untyped-def]
     totals = np.empty(len(F))
     for k in range(len(F)):
-        totals[k] = cpu.total_of(F[k])
+        totals[k] = total_of(F[k])
     return totals
 
 

@@ -1,10 +1,17 @@
 """The compiled kernels against the reference, and the reference against the distributions it claims."""
 
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
+from numba import njit
 from scipy.stats import invgamma, kstest
 
 from ppnmf.kernels import cpu, kernels_for, reference
+from ppnmf.kernels.lanes import COMPILED, inner, total_of
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
 
@@ -115,3 +122,43 @@ def test_the_environment_forces_the_reference(monkeypatch):
     assert kernels_for(torch.device("cpu")) is cpu
     monkeypatch.setenv("PPNMF_KERNEL", "reference")
     assert kernels_for(torch.device("cpu")) is reference
+
+
+@njit(**{**COMPILED, "cache": False})
+def sums(F, G):
+    return total_of(F), inner(F, G)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 100])
+def test_sums_over_lanes_are_the_sums(n, dtype):
+    F, G = np.random.default_rng(n).random((2, n + 1)).astype(dtype)[:, 1:]  # rows that do not begin at a full address
+    exact = (
+        F.astype(float).sum(),
+        (F.astype(float) * G).sum() if dtype is np.float64 else F.astype(float) @ G.astype(float),
+    )
+    np.testing.assert_allclose(sums(F, G), exact, rtol=1e-14)
+
+
+def test_no_compiled_function_is_allowed_to_round_otherwise_than_written():
+    assert COMPILED["fastmath"].isdisjoint({"fast", "contract", "reassoc", "arcp", "afn"})
+
+
+BITS = """
+import sys, numpy as np, ppnmf
+X = np.random.default_rng(0).gamma(1.0, size=(60, 4)) @ np.random.default_rng(1).gamma(1.0, size=(4, 15))
+masks = {"plain": None, "masked": np.random.default_rng(2).random(X.shape) < 0.8}
+for kind in sys.argv[1:]:
+    model = ppnmf.models.ExponentialGaussian(3)
+    draws = ppnmf.fit(model, X, mask=masks[kind], draws=200, warmup=50, chains=2, progress=False).draws
+print([float(values.sum()).hex() for values in draws.values()])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other, kind", [("masked", "plain"), ("plain", "masked")])
+def test_fresh_and_cached_compilations_give_the_same_bits_whatever_ran_before(other, kind, tmp_path):
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    commands = ([sys.executable, "-c", BITS, *kinds] for kinds in ([kind], [other, kind]))
+    fresh, cached = (subprocess.run(c, env=env, capture_output=True, text=True, check=True).stdout for c in commands)
+    assert fresh == cached and "0x" in fresh
