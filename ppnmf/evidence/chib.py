@@ -17,6 +17,10 @@ with one order, and no log K! is added. Without it, a chain that stays is low by
 θ* is the mean of the draws put in one order, strongest component first; it is never rescaled, for the priors have a
 scale.
 
+**Scale.** W_k H_k stays where W_k grows and H_k shrinks, and along that line the posterior is many times wider than the
+density of H_k given W_k. So in 2 the density is the one given W_k's direction alone, its length integrated out
+(`kernels.scaled`): as good a conditional density for Chib's identity, and far steadier over the draws.
+
 **Bridge.** Let r be the density of block k at θ*_k given the rest, A the draws of its stage, and B those of the next one,
 where the block stays at θ*_k. The distribution of the rest in B is that in A times r / p*, p* the ordinate, so
 
@@ -47,6 +51,7 @@ import torch
 from arviz_stats.base import array_stats
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ppnmf.checks import whole_numbers
 from ppnmf.distributions import RectifiedNormal
@@ -56,6 +61,7 @@ from ppnmf.inference.gibbs import State
 from ppnmf.inference.sweep import compiled, log_joint, misfit
 from ppnmf.kernels import dense, kernels_for
 from ppnmf.kernels.reference import Natural, column
+from ppnmf.kernels.scaled import Component, log_density
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
 from ppnmf.rng import Site, Stream
@@ -64,7 +70,8 @@ from ppnmf.threads import single_threaded
 __all__ = ["run"]
 
 AT_ONCE = 2**20  # densities that are evaluated together
-ITERATIONS = 2000  # of the bridge; it takes dozens
+ITERATIONS = 200  # of the bridge; it takes a dozen
+FAR = 40.0  # nats
 WIDE, WIDE_SUM = 3.0, 10.0  # nats between the ends of the bracket, of a stage and in all, that are a warning
 FEW = 50  # draws that an average must at least be worth
 AGREE = 1.01  # R-hat of the log joint over the replicates above which they do not agree
@@ -132,7 +139,7 @@ def run(
     model: Conjugate,
     X: Matrix,
     *,
-    draws: int = 500,
+    draws: int = 1000,
     warmup: int = 500,
     bridge: bool = True,
     replicates: int = 8,
@@ -243,26 +250,31 @@ class Stage:
 
     @cached_property
     def bridge(self) -> Tensor:
-        """The bridge's log ordinate, (C,); each iteration brings it nearer, from wherever it starts."""
+        """The bridge's log ordinate, (C,): where the shares of the next stage at A and of this one at B are as many.
+
+        Their difference falls in p, so Newton's steps are kept between what is known to lie below and above.
+        """
+        odds = math.log(self.after.shape[1] / self.before.shape[1])
+        low = torch.minimum(self.before.amin(1), self.after.amin(1)) + odds - FAR
+        high = torch.maximum(self.before.amax(1), self.after.amax(1)) + odds + FAR
         p = self.forward
         for _ in range(ITERATIONS):
-            before, after = self._weights(p)
-            moved = log_mean(before) - log_mean(after)
+            here, there = torch.sigmoid(odds + self.before - p[:, None]), torch.sigmoid(p[:, None] - odds - self.after)
+            excess = here.sum(1) - there.sum(1)
+            low, high = torch.where(excess > 0, p, low), torch.where(excess > 0, high, p)
+            moved = p + excess / ((here * (1 - here)).sum(1) + (there * (1 - there)).sum(1))
+            moved = torch.where((moved > low) & (moved < high), moved, (low + high) / 2)
             if bool(((moved - p).abs() <= 1e-9 * moved.abs().clamp(min=1)).all()):
                 break
             p = moved
         return moved
 
-    def _weights(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Logs of r / (n_A + n_B r / p) at A, and of 1 / (n_A + n_B r / p) at B."""
-        log_a, log_b = (torch.tensor(float(r.shape[1]), device=r.device).log() for r in (self.before, self.after))
-        at_a, at_b = (torch.logaddexp(log_a.to(r.dtype), log_b + r - p[:, None]) for r in (self.before, self.after))
-        return self.before - at_a, -at_b
-
     @cached_property
     def effective(self) -> float:
         """How many equally weighted draws the bridge's means are worth, the least of both and over the chains."""
-        worth = ((2 * logs.logsumexp(1) - (2 * logs).logsumexp(1)).exp().min() for logs in self._weights(self.bridge))
+        log_a, log_b = (math.log(r.shape[1]) for r in (self.before, self.after))
+        at_a, at_b = (softplus(log_b - log_a + r - self.bridge[:, None]) for r in (self.before, self.after))
+        worth = ((2 * logs.logsumexp(1) - (2 * logs).logsumexp(1)).exp().min() for logs in (self.before - at_a, -at_b))
         return float(min(worth))
 
 
@@ -303,8 +315,7 @@ def densities(problem: Problem, kept: Params, point: Params, k: int, labels: lis
     C, n = kept["sigma2"].shape
     flat = {site: values.flatten(0, 1) for site, values in kept.items()}
     at = _rows_leading(problem.short, point)[..., k].double()  # (C, R)
-    conditional = conditionals(problem, problem.short, flat, labels)  # (C n, labels, R)
-    return conditional.log_prob(at.repeat_interleave(n, 0)[:, None]).sum(-1).unflatten(0, (C, n))
+    return log_density(at.repeat_interleave(n, 0), component(problem, flat, labels)).unflatten(0, (C, n))
 
 
 def sampled(
@@ -391,12 +402,27 @@ class Densities:
         self.waiting = []
 
 
-def conditionals(problem: Problem, site: str, params: Params, components: list[int]) -> RectifiedNormal:
-    """The conditionals of some components of a factor, each given everything else: batch shape (C, components, R)."""
-    told, prior = weighted(problem, site, params), problem.natural[site]
-    each = [column(m, _rows_leading(site, params), told, prior) for m in components]
-    precision, linear = torch.stack([c.precision for c in each], 1), torch.stack([c.linear for c in each], 1)
-    return RectifiedNormal(precision, linear, validate_args=False)
+def component(problem: Problem, params: Params, labels: list[int]) -> Component:
+    """What is known of each of some components of the shorter factor, given all else but its column's length."""
+    short, long = _rows_leading(problem.short, params), _rows_leading(problem.long, params)[..., labels].double()
+    told, nothing = weighted(problem, problem.short, params), short.new_zeros(1, 1)
+    each = [column(m, short, told, (nothing, nothing)) for m in labels]
+    own = [_columns(natural, labels, short.shape[1]) for natural in problem.natural[problem.short]]
+    precision, linear = (_columns(natural, labels, long.shape[1]) for natural in problem.natural[problem.long])
+    return Component(
+        own[0],
+        own[1],
+        torch.stack([c.precision for c in each], 1).double(),
+        torch.stack([c.linear for c in each], 1).double(),
+        (precision * long.mT.square()).sum(-1),
+        (linear * long.mT).sum(-1),
+        long.shape[1],
+    )
+
+
+def _columns(natural: Tensor, components: list[int], rows: int) -> Tensor:
+    """A prior's natural parameter (1 | R, 1 | K) of some components, (components, R), float64."""
+    return natural.mT.double().expand(-1 if natural.shape[1] > 1 else max(components) + 1, rows)[components]
 
 
 def weighted(problem: Problem, site: str, params: Params) -> Statistics:

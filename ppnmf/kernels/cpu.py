@@ -19,7 +19,7 @@ from ppnmf.kernels.reference import GAMMA_PROPOSALS, Natural, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream, uniform_pair
 
-__all__ = ["half_sweep", "inverse_gamma", "moved", "scale_move", "shear_move"]
+__all__ = ["half_sweep", "inverse_gamma", "moved", "scale_move", "shear_move", "survival_factor"]
 
 SITE_SIGMA2, SITE_SCALE, SITE_PAIRS, SITE_SHEAR = (
     int(site) for site in (Site.SIGMA2, Site.SCALE, Site.SHEAR_PAIRS, Site.SHEAR)
@@ -77,7 +77,7 @@ def _ndtri(p: float) -> float:
 
 
 @njit(**INLINED)
-def _survival_factor(x: float) -> float:
+def survival_factor(x: float) -> float:
     """P(Z > x) exp(x²/2) for a standard normal Z and x >= 0: `_mills` over 1 + √2 x, with one division for both quotients."""
     below, other = x + 5.6, 1.0 + 1.4142135623730951 * x
     shared = 1.0 / (below * other)
@@ -92,9 +92,9 @@ def _excess(bound: float, target: float) -> float:
     h = 1 / (√(2π) f), and the hazard's own slope is h (h - bound - e).
     """
     e = 2 * target / (bound + math.sqrt(bound * bound + 2 * target))
-    at_bound = 1.0 / _survival_factor(bound)
+    at_bound = 1.0 / survival_factor(bound)
     for _ in range(3):
-        factor = _survival_factor(bound + e)
+        factor = survival_factor(bound + e)
         mean = 2.5066282746310002 * factor  # 1 / h
         newton = (e * (bound + 0.5 * e) - log(factor * at_bound) - target) * mean
         e -= newton / (1.0 - 0.5 * newton * (1.0 / mean - bound - e))
@@ -125,7 +125,7 @@ def _draw(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
         bound = -linear[i] * per_root[i]
         x = abs(bound)
         fall = -0.5 * x * x
-        beyond = _survival_factor(x) * exp(select(fall > -600.0, fall, -600.0))  # P(Z > |bound|), clear of denormals
+        beyond = survival_factor(x) * exp(select(fall > -600.0, fall, -600.0))  # P(Z > |bound|), clear of denormals
         p = u[i] * select(bound > 0.0, beyond, 1.0 - beyond)  # P(Z > z)
         q = p - 0.5
         other = select(bound < 0.0, (1.0 - u[i]) + u[i] * beyond, 1.0 - p)
