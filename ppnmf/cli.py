@@ -355,6 +355,9 @@ def choose_rank(
     ] = None,
     particles: Annotated[int | None, typer.Option(help="Of smc.")] = None,
     folds: Annotated[int | None, typer.Option(help="Parts of the cells, hidden in turn by heldout.")] = None,
+    nested: Annotated[
+        bool, typer.Option("--nested", help="Choose the rank inside each fold of heldout too: what the choice errs by.")
+    ] = False,
     restarts: Annotated[int | None, typer.Option(help="Starts of aic, bic, mdl, elbo and consensus.")] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="What twice and half the rates would do to chib and smc.")
@@ -387,8 +390,9 @@ def choose_rank(
     X = torch.from_numpy(given.X).to(_device(device))
     methods = method.split(",")
     given_options = _given(
-        draws=draws, warmup=warmup, replicates=replicates, particles=particles, folds=folds, restarts=restarts
-    )
+        draws=draws, warmup=warmup, replicates=replicates, particles=particles, folds=folds, restarts=restarts,
+        nested=nested or None,
+    )  # fmt: skip
     short = {name: QUICK_CRITERIA[name] for name in methods if quick and name in QUICK_CRITERIA}
     options: dict[str, Any] = given_options | {
         name: {option: value for option, value in own.items() if option not in given_options}

@@ -22,7 +22,7 @@ import math
 import time
 
 import numpy as np
-from scipy.cluster.hierarchy import cophenet, linkage
+from scipy.cluster.hierarchy import cophenet, cut_tree, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
@@ -32,7 +32,7 @@ from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure
 from ppnmf.protocols import Conjugate, Matrix
 
-__all__ = ["assignments", "cophenetic_correlation", "dispersion", "run"]
+__all__ = ["assignments", "clusters", "consensus_matrix", "cophenetic_correlation", "dispersion", "run"]
 
 MOST = 5000  # observations: the consensus matrix has their number squared
 DIGITS = 12  # to which values are rounded, so that equal ones are equal
@@ -71,9 +71,7 @@ def run(
     began = time.perf_counter()
     fits = modes.found("consensus", model, X, restarts, seed, progress)
     labels = assignments(fits.W, fits.H, axis)
-    total = np.zeros((size, size))
-    for own in labels:
-        total += _together(own)
+    total = _times_together(labels)
     value = cophenetic_correlation(total / restarts)
     without = np.array([cophenetic_correlation((total - _together(own)) / (restarts - 1)) for own in labels])
     error = math.sqrt((restarts - 1) / restarts * float(np.square(without - without.mean()).sum()))
@@ -104,6 +102,17 @@ def assignments(W: Tensor, H: Tensor, axis: str = "rows") -> np.ndarray:
     return loadings.argmax(-1).cpu().numpy()
 
 
+def consensus_matrix(labels: np.ndarray) -> np.ndarray:
+    """The share of modes in which two observations are together, (N, N), of their components in each mode (R, N)."""
+    return _times_together(labels) / len(labels)
+
+
+def clusters(consensus: np.ndarray, number: int) -> np.ndarray:
+    """The cluster of each observation, (N,), by average linkage on a consensus matrix, as many as asked for."""
+    distances = squareform(1 - consensus, checks=False)
+    return cut_tree(linkage(distances, "average"), n_clusters=number)[:, 0]
+
+
 def cophenetic_correlation(consensus: np.ndarray) -> float:
     """Of a consensus matrix (N, N); 1 where all its entries are equal."""
     distances = squareform(1 - consensus, checks=False)
@@ -115,6 +124,13 @@ def cophenetic_correlation(consensus: np.ndarray) -> float:
 def dispersion(consensus: np.ndarray) -> float:
     """Of a consensus matrix (N, N)."""
     return round(float(np.mean(4 * (consensus - 0.5) ** 2)), DIGITS)
+
+
+def _times_together(labels: np.ndarray) -> np.ndarray:
+    total = np.zeros((labels.shape[1],) * 2)
+    for own in labels:
+        total += _together(own)
+    return total
 
 
 def _together(labels: np.ndarray) -> np.ndarray:

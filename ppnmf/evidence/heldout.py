@@ -3,6 +3,11 @@
 Cells are hidden one by one, not rows or columns whole, so both factors are learned from every fold's data (Wold 1978,
 doi:10.1080/00401706.1978.10489693). Each row and each column has an equal share in each fold, as nearly as whole numbers
 allow.
+
+The least error of a range of ranks is too kind to itself: the same cells choose the rank and score it. `nested=True` asks
+what the whole procedure errs by. Inside each fold the rank is chosen by the other folds, each hidden in turn together
+with it (so the fit of a pair of hidden folds serves both of them: F folds take F (F - 1) / 2 more fits), and the fold
+is then scored at that rank, fitted without it: its cells have no part in the choice.
 """
 
 from __future__ import annotations
@@ -10,9 +15,11 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from itertools import combinations
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +33,7 @@ from ppnmf.protocols import Conjugate
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["HeldOut", "assign_folds", "run"]
+__all__ = ["HeldOut", "Nested", "assign_folds", "nested_choice", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,7 @@ class HeldOut:
         seconds: the time it took.
         warnings: reasons to doubt it, in sentences.
         attrs: facts about the run that JSON can hold.
+        inner: where nested, for each fold the mean error of the other folds when hidden together with it; else empty.
     """
 
     folds: tuple[float, ...]
@@ -48,6 +56,7 @@ class HeldOut:
     seconds: float
     warnings: tuple[str, ...] = ()
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    inner: tuple[float, ...] = ()
 
     label: ClassVar[str] = "hidden squared error"
     sign: ClassVar[int] = -1  # less is better
@@ -67,9 +76,9 @@ class HeldOut:
         return statistics.fmean(differences), _standard_error(differences)
 
     def is_clearly_better_than(self, other: HeldOut) -> bool:
-        """Whether the lead, fold by fold, exceeds one standard error of itself; never with a single fold."""
+        """Whether the lead, fold by fold, is above two standard errors of itself; never with a single fold."""
         lead, error = self.lead_over(other)
-        return lead > error
+        return lead > 2 * error
 
     def __str__(self) -> str:
         return (
@@ -87,6 +96,7 @@ def run(
     draws: int = 100,
     warmup: int = 100,
     chains: int = 1,
+    nested: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> HeldOut:
@@ -98,6 +108,7 @@ def run(
         folds: parts the observed cells are divided into, at least 2.
         used: how many of the folds are hidden in turn, all by default; fewer save time, and one gives no error.
         draws: sweeps that are averaged, after `warmup` others, in each of `chains` chains.
+        nested: hide the used folds in pairs too, so that `nested_choice` can tell the error of choosing the rank.
 
     Raises:
         TypeError: the model has no full conditionals.
@@ -109,26 +120,77 @@ def run(
     whole_numbers(folds=(folds, 2), used=(used, 1), draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
     if used > folds:
         raise ValueError(f"used is {used} and there are {folds} folds; give at most {folds}")
+    if nested and (folds < 3 or used < 2):
+        raise ValueError(f"nested hides folds in pairs; folds is {folds} and used {used}: give at least 3 and 2")
     model.require_proper()
     began, X = time.perf_counter(), in_memory(X, "heldout")
     fold_of = assign_folds(X, folds, seed)
-    scores = []
-    with single_threaded(), bar(used * (warmup + draws), f"held-out cells, rank {model.rank}", progress) as ticker:
-        for fold in range(used):
-            hidden = fold_of == fold
-            if not bool(hidden.any()):
-                raise ValueError(f"fold {fold} of {folds} has no observed cell; take fewer folds")
-            stream = Stream.of(seed, chains, [fold])
-            fitted = mean_reconstruction(model, X.hide(~hidden), stream, draws, warmup, ticker.update)
-            squared = (X.values - fitted).double().square()
-            scores.append(float(X.over_noise(squared)[hidden].mean()))
+    empty = [fold for fold in range(used) if not bool((fold_of == fold).any())]
+    if empty:
+        raise ValueError(f"fold {empty[0]} of {folds} has no observed cell; take fewer folds")
+    groups = [(fold,) for fold in range(used)] + (list(combinations(range(used), 2)) if nested else [])
+    errors: dict[tuple[int, ...], list[float]] = {}  # hidden together -> the error of each
+    sweeps = len(groups) * (warmup + draws)
+    with single_threaded(), bar(sweeps, f"held-out cells, rank {model.rank}", progress) as ticker:
+        for group in groups:
+            cells = [fold_of == fold for fold in group]
+            stream = Stream.of(seed, chains, [_number(group, folds)])
+            fitted = mean_reconstruction(
+                model, X.hide(~torch.stack(cells).any(0)), stream, draws, warmup, ticker.update
+            )
+            squared = X.over_noise((X.values - fitted).double().square())
+            errors[group] = [float(squared[own].mean()) for own in cells]
     return HeldOut(
-        folds=tuple(scores),
+        folds=tuple(errors[fold,][0] for fold in range(used)),
+        inner=tuple(_beside(fold, errors) for fold in range(used)) if nested else (),
         rank=model.rank,
         priors=priors_of(model),
         seconds=time.perf_counter() - began,
         attrs={"folds": folds, "used": used, "draws": draws, "warmup": warmup, "chains": chains, "seed": seed},
     )
+
+
+class Nested(NamedTuple):
+    """The error of choosing the rank by held-out cells, on cells that had no part in the choice.
+
+    Args:
+        ranks: chosen in each fold.
+        folds: its mean squared error at that rank.
+    """
+
+    ranks: tuple[int, ...]
+    folds: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.folds)
+
+    @property
+    def error(self) -> float:
+        """Standard error over the folds."""
+        return _standard_error(self.folds)
+
+    def __str__(self) -> str:
+        times = ", ".join(
+            f"{rank} ({count} of {len(self.ranks)})" for rank, count in sorted(Counter(self.ranks).items())
+        )
+        return (
+            f"Nested: chosen inside each fold by the other folds, the rank is {times}; the squared error on cells that had "
+            f"no part in the choice is {self.value:.6g} ± {self.error:.2g}."
+        )
+
+
+def nested_choice(scores: Mapping[int, HeldOut]) -> Nested | None:
+    """In each fold the rank with the least inner error (the least of equal ones), and the fold's own error there.
+
+    Args:
+        scores: rank -> its score, all with the same seed, folds and data; None where they are not nested.
+    """
+    if not scores or not all(score.inner for score in scores.values()):
+        return None
+    number = len(next(iter(scores.values())).folds)
+    ranks = tuple(min(sorted(scores), key=lambda rank: scores[rank].inner[fold]) for fold in range(number))
+    return Nested(ranks, tuple(scores[rank].folds[fold] for fold, rank in enumerate(ranks)))
 
 
 def assign_folds(X: Dense, folds: int, seed: int) -> Tensor:
@@ -159,6 +221,18 @@ def mean_reconstruction(
                 total.addmm_(W, H)
         tick()
     return total / (draws * len(stream))
+
+
+def _number(group: tuple[int, ...], folds: int) -> int:
+    """The replicate whose random numbers a fit takes: the fold that is hidden, or one above them all for each pair."""
+    first, *second = group
+    return folds * (1 + first) + second[0] if second else first
+
+
+def _beside(fold: int, errors: Mapping[tuple[int, ...], list[float]]) -> float:
+    """Mean error of the other folds, each hidden together with this one."""
+    pairs = [(pair, own) for pair, own in errors.items() if fold in pair and len(pair) == 2]
+    return statistics.fmean(own[pair[0] == fold] for pair, own in pairs)
 
 
 def _standard_error(values: tuple[float, ...] | list[float]) -> float:

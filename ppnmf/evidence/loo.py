@@ -4,14 +4,16 @@ r"""Leave-one-out predictive density of the entries, by Pareto-smoothed importan
 
 Each term is a harmonic-like average of p(x_ij | draw) over the posterior of all of X; the weights 1 / p(x_ij | draw) can
 have so heavy a tail that the average is not to be trusted. The fit of a Pareto distribution to that tail says where: a
-k-hat above 0.7 is a warning, with the share of such entries. An entry of W or H that few entries of X inform is moved
-much by each of them, so this is common in factorisations; hold cells out instead (`heldout`) where it happens. The sum then errs
-to the high side: on a 4 × 3 matrix with k-hats near 0.75, by 0.14 nats with 160 000 draws.
+k-hat above min(0.7, 1 - 1 / log10 S), S the number of draws, is a warning, with the share of such entries. An entry of W or
+H that few entries of X inform is moved much by each of them, so this is common in factorisations; hold cells out instead
+(`heldout`) where it happens. The sum then errs to the high side: on a 4 × 3 matrix with k-hats near 0.75, by 0.14 nats
+with 160 000 draws.
 
 On a large X a sample of entries, the same for each rank, stands for all; the sum is scaled up, and its error holds that
 too. Draws are thinned, and never more than a block of entries is looked at together.
 
-References: Vehtari, Gelman, Gabry (2017), doi:10.1007/s11222-016-9696-4; Magnusson et al. (2019), arXiv:1902.06504.
+References: Vehtari, Gelman, Gabry (2017), doi:10.1007/s11222-016-9696-4; for the limit, Vehtari, Simpson, Gelman, Yao,
+Gabry (2024), arXiv:1507.02646; for samples of entries, Magnusson et al. (2019), arXiv:1902.06504.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from ppnmf.rng import Site, Stream
 
 __all__ = ["run"]
 
-GOOD = 0.7  # k-hat, above which an entry's term is not to be trusted
+GOOD = 0.7  # k-hat, above which an entry's term is not to be trusted even with very many draws
 AGREE = 1.01  # R-hat of the log joint
 LEAST = 25  # draws, for a tail of five
 AT_ONCE = 2**22  # log densities in memory
@@ -56,7 +58,8 @@ def run(
 ) -> Measure:
     """PSIS-LOO of the observed entries, in nats; more is better.
 
-    Ranks are compared entry by entry. attrs hold "share_bad", the share of entries with k-hat above 0.7, and "worst".
+    Ranks are compared entry by entry. attrs hold "share_bad", the share of entries whose k-hat is above the "limit", and
+    "worst", the greatest.
 
     Args:
         model: offers full conditionals, with proper priors.
@@ -76,7 +79,8 @@ def run(
     rows, columns = _sampled(X, cells, seed)
     terms, khat = _pointwise(post, X, rows, columns)
     scale = X.n_observed / len(terms)
-    bad, rhat = float((khat > GOOD).mean()), _rhat(post)
+    limit = min(GOOD, 1 - 1 / math.log10(draws * chains))
+    bad, rhat = float((khat > limit).mean()), _rhat(post)
     return Measure(
         value=scale * float(terms.sum()),
         error=scale * error_of_sum(terms),
@@ -87,8 +91,15 @@ def run(
         parts=tuple((scale * terms).tolist()),
         priors=priors_of(model),
         seconds=time.perf_counter() - began,
-        warnings=_doubts(bad, float(khat.max()), rhat),
-        attrs={"share_bad": bad, "worst": float(khat.max()), "rhat": rhat, "cells": len(terms), "seed": seed},
+        warnings=_doubts(bad, limit, float(khat.max()), rhat),
+        attrs={
+            "share_bad": bad,
+            "limit": limit,
+            "worst": float(khat.max()),
+            "rhat": rhat,
+            "cells": len(terms),
+            "seed": seed,
+        },
     )
 
 
@@ -142,10 +153,12 @@ def _rhat(post: Posterior) -> float:
     return float(array_stats.rhat(post.stats["lp"].double().cpu().numpy(), chain_axis=0, draw_axis=1))
 
 
-def _doubts(bad: float, worst: float, rhat: float) -> tuple[str, ...]:
+def _doubts(bad: float, limit: float, worst: float, rhat: float) -> tuple[str, ...]:
     doubts = []
     if bad > 0:
-        doubts.append(f"{bad:.2%} of the entries have k-hat above {GOOD} (worst {worst:.2f}): hold cells out instead")
+        doubts.append(
+            f"{bad:.2%} of the entries have k-hat above {limit:.2g} (worst {worst:.2f}): hold cells out instead"
+        )
     if rhat > AGREE:
         doubts.append(f"the chains do not agree: R-hat of lp is {rhat:.3f}; take more warmup and draws")
     return tuple(doubts)

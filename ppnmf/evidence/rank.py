@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence import METHODS
 from ppnmf.evidence.estimate import Evidence, describe
 from ppnmf.evidence.finished import Finished, identity
+from ppnmf.evidence.heldout import Nested, nested_choice
 from ppnmf.evidence.score import Score
 from ppnmf.inference import check
 from ppnmf.progress import bar
@@ -101,6 +103,11 @@ class RankTable:
             m for m, scores in self.scores.items() if scores and all(isinstance(s, Evidence) for s in scores.values())
         ]
 
+    @property
+    def nested(self) -> Nested | None:
+        """The error of choosing the rank by held-out cells; None unless asked for by heldout={"nested": True}."""
+        return nested_choice(self.scores.get("heldout", {}))
+
     def best_by(self, method: str) -> int:
         """The rank with the best value by a method; the least of equal ones."""
         by_rank = self.scores[method]
@@ -152,6 +159,7 @@ class RankTable:
             "verdicts": {method: self.verdict(method) for method in scored},
             "labels": {method: next(iter(self.scores[method].values())).label for method in scored},
             "probability": self.probability and {str(rank): p for rank, p in self.probability.items()},
+            "nested": self.nested and {**self.nested._asdict(), "value": self.nested.value, "error": self.nested.error},
             "sensitivity": {
                 method: {
                     f"{factor:g}": {str(rank): [score.value, _plain(score.error)] for rank, score in by_rank.items()}
@@ -192,6 +200,8 @@ class RankTable:
             if by_rank:
                 yield self.verdict(method)
                 yield from (f"  At the edge: {sentence}." for sentence in [self.edge(method)] if sentence)
+        if self.nested:
+            yield str(self.nested)
         if self.probability:
             yield f"Probabilities are by {self.with_evidence[0]}, under a uniform prior over these ranks."
         yield from self._priors()
@@ -276,7 +286,8 @@ def select_rank(
             "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is.
         sensitivity: for "chib" and "smc", look again at the best rank and its neighbours with twice and half the rates.
         n_jobs: ranks worked on at once, in processes, by joblib; by default one, or what `joblib.parallel_config` says,
-            which can also hand them to dask or ray. It pays when a rank takes longer than a process takes to start.
+            which can also hand them to dask or, with `ray.util.joblib.register_ray()` before, to ray. It pays when a
+            rank takes longer than a process takes to start.
         checkpoint: a JSON file that takes each score when it is finished; it is replaced whole or not at all.
         resume: such a file to go on from; it also takes the further scores, unless `checkpoint` names another. With the
             same `checkpoint`, begin if there is none. Ranks and methods may be others than before.
@@ -347,7 +358,7 @@ class _Work:
         )
         with bar(len(left), "ranks", self.progress) as ticker:
             try:
-                for task, result in Parallel(self.n_jobs, return_as=_best_return())(calls):
+                for task, result in _as_they_come(calls, self.n_jobs):
                     self.results[task] = result
                     if not isinstance(result, Exception):
                         self.finished.add(str(task), about[task], result)
@@ -370,9 +381,15 @@ def _run_of(method: str) -> Callable[..., Any]:
     return getattr(import_module(module), name or "run")
 
 
-def _best_return() -> str:
-    """Results as they come, where the backend that the user chose can."""
-    return "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
+def _as_they_come(calls: Iterable[Any], n_jobs: int | None) -> Iterator[Any]:
+    """Results when they are there, so that what is done is kept; lot by lot where the chosen backend knows only lists."""
+    if get_active_backend()[0].supports_return_generator:
+        yield from Parallel(n_jobs, return_as="generator_unordered")(calls)
+        return
+    waiting, lot = iter(calls), effective_n_jobs(n_jobs)
+    with Parallel(n_jobs) as workers:
+        while results := workers(islice(waiting, lot)):
+            yield from results
 
 
 def _attempt(

@@ -82,9 +82,9 @@ class Measure:
         return lead, math.hypot(self.error, other.error)
 
     def is_clearly_better_than(self, other: Measure) -> bool:
-        """Whether the lead is at least `clear` and two of its standard errors; never where there is no error."""
+        """Whether the lead is above `clear` and two of its standard errors; never for equals, nor where there is no error."""
         lead, error = self.lead_over(other)
-        return lead >= self.clear + 2 * error
+        return lead > self.clear + 2 * error
 
     def __str__(self) -> str:
         sentence = f"{self.label} {self.value:.6g} ± {self.error:.2g} at rank {self.rank} ({self.seconds:.1f} s)."

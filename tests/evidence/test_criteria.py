@@ -55,6 +55,7 @@ def test_a_lead_counts_beyond_the_threshold_and_two_errors():
     assert best.is_clearly_better_than(measure(4.9)) and not best.is_clearly_better_than(measure(5.1))
     assert measure(1.0, sign=-1).is_clearly_better_than(measure(2.0, sign=-1))
     assert not best.is_clearly_better_than(measure(-1e9, math.nan))
+    assert not measure(1.0).is_clearly_better_than(measure(1.0))  # two ranks with a consensus of 1 and no error
 
 
 def test_parts_are_compared_pair_by_pair():
@@ -246,7 +247,8 @@ def test_a_bad_k_hat_is_a_warning_with_the_share_of_entries():
     X[0, 0] = 60.0
     score = loo.run(ExponentialGaussian(2), as_matrix(X), draws=100, warmup=100, progress=False)
     assert score.attrs["share_bad"] >= 1 / 30 and score.attrs["worst"] > 0.7
-    assert f"{score.attrs['share_bad']:.2%} of the entries have k-hat above 0.7" in score.warnings[0]
+    assert score.attrs["limit"] == pytest.approx(1 - 1 / math.log10(400))
+    assert f"{score.attrs['share_bad']:.2%} of the entries have k-hat above 0.62" in score.warnings[0]
 
 
 def test_loo_of_a_sample_of_entries_stands_for_all_of_them_the_same_at_each_rank():
@@ -256,11 +258,15 @@ def test_loo_of_a_sample_of_entries_stands_for_all_of_them_the_same_at_each_rank
     rows, columns = loo._sampled(data, 40, seed=1)
     assert len(rows) == 40 and bool(mask[rows, columns].all()) and len(set((rows * 10 + columns).tolist())) == 40
     settings = {"draws": 40, "warmup": 40, "chains": 2, "seed": 1, "progress": False}
-    every, some = (loo.run(ExponentialGaussian(2), data, cells=cells, **settings) for cells in (10_000, 40))
-    chosen = dict(zip((mask.flatten().nonzero()[:, 0]).tolist(), every.parts, strict=True))
-    assert len(every.parts) == 115 == every.attrs["cells"]
-    picked = [chosen[int(r * 10 + c)] for r, c in zip(rows, columns, strict=True)]
-    assert some.value == pytest.approx(sum(picked) * 115 / 40, rel=0.02)  # the draws' efficiency is judged on others
+    places = {at: n for n, at in enumerate(mask.flatten().nonzero()[:, 0].tolist())}
+    for rank in (1, 2):
+        every, some = (loo.run(ExponentialGaussian(rank), data, cells=cells, **settings) for cells in (10_000, 40))
+        assert len(every.parts) == 115 == every.attrs["cells"]
+        picked = np.array([every.parts[places[int(r * 10 + c)]] for r, c in zip(rows, columns, strict=True)])
+        assert np.array(some.parts) * 40 / 115 == pytest.approx(
+            picked, abs=0.02
+        )  # the draws' efficiency is judged on others
+        assert some.value == pytest.approx(sum(some.parts)) and len(some.parts) == 40
 
 
 def test_log_densities_are_the_posterior_s_own():
@@ -315,6 +321,22 @@ def test_cophenetic_correlation_and_dispersion_of_a_small_matrix_made_by_hand():
     assert consensus.cophenetic_correlation(C) == pytest.approx(np.corrcoef(original, joined)[0, 1])
     assert consensus.dispersion(C) == pytest.approx((12 + 2 * 0.36 + 2 * 0.36) / 16)
     assert consensus.cophenetic_correlation(np.ones((4, 4))) == 1.0
+
+
+def test_clusters_are_those_of_the_consensus_matrix():
+    labels = np.array([[0, 0, 1, 1, 2], [1, 1, 0, 0, 2], [2, 2, 2, 0, 1]])  # the same two pairs, but for one row of one
+    shares = consensus.consensus_matrix(labels)
+    assert shares[0].tolist() == pytest.approx([1, 1, 1 / 3, 0, 0]) and shares[2, 3] == pytest.approx(2 / 3)
+    found = consensus.clusters(shares, 3)
+    assert (found[:, None] == found).astype(int).tolist() == [
+        [1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 0, 1, 1, 0],
+        [0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    chain = np.array([[1, 0.8, 0.1, 0.05], [0.8, 1, 0.7, 0.05], [0.1, 0.7, 1, 0.65], [0.05, 0.05, 0.65, 1]])
+    assert consensus.clusters(chain, 2).tolist() == [0, 0, 1, 1]  # single linkage would take the first three together
 
 
 def test_consensus_disagreement_shows_and_has_an_error():

@@ -5,13 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
+import signal
 import sys
+import time
 import warnings
+from contextlib import suppress
+from pathlib import Path
+from subprocess import PIPE, Popen
 from types import SimpleNamespace
 
 import pytest
 import torch
 from joblib import parallel_config
+from joblib.parallel import BACKENDS, ThreadingBackend
 
 import ppnmf
 from ppnmf.evidence import Evidence, rank
@@ -125,6 +132,72 @@ def test_ctrl_c_gives_the_ranks_that_are_done(scripted):
         scripted({1: KeyboardInterrupt()})()
 
 
+INTERRUPTED_SCRIPT = """
+import sys, torch, ppnmf
+if __name__ == "__main__":
+    X = torch.rand(30, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    long = {"draws": 10**6, "warmup": 1, "replicates": 2}
+    table = ppnmf.select_rank(ppnmf.models.ExponentialGaussian(1), X, [1, 2], method=["bic", "chib"], chib=long,
+                              n_jobs=2, progress=False, checkpoint=sys.argv[1])
+    print(table)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("whom", ["the session", pytest.param("the first process alone", marks=pytest.mark.slow)])
+def test_ctrl_c_with_several_processes_gives_the_ranks_that_are_done_and_leaves_none_running(tmp_path, whom):
+    script, finished = tmp_path / "script.py", tmp_path / "ranks.json"
+    script.write_text(INTERRUPTED_SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(ppnmf.__file__).parents[1])}
+    command = [sys.executable, script, finished]
+    with Popen(command, env=environment, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as process:
+        try:
+            wait_until(lambda: finished.exists() and len(json.loads(finished.read_text())["scores"]) == 2)
+            assert len(running(process.pid)) > 2
+            (os.killpg if whom == "the session" else os.kill)(process.pid, signal.SIGINT)
+            told, errors = process.communicate(timeout=60)
+            wait_until(lambda: not running(process.pid))
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors
+    assert "Interrupted: not all ranks were done." in told and "By bic" in told and "By chib" not in told
+
+
+def wait_until(true, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.05)
+
+
+def running(session):
+    """The processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, its = path.read_text().rpartition(")")[2].split()[:4]
+            found += [path.parent.name] if int(its) == session and state != "Z" else []
+    return found
+
+
+class Listing(ThreadingBackend):
+    """A backend that gives results only when all are there, as those of ray and multiprocessing do."""
+
+    supports_return_generator = False
+
+
+def test_backends_that_give_lists_keep_the_ranks_that_are_done_too(scripted, monkeypatch, tmp_path):
+    monkeypatch.setitem(BACKENDS, "listing", Listing)
+    make = scripted({1: -4.0, 2: -3.0, 3: -2.0, 4: KeyboardInterrupt(), 5: -1.0, 6: -0.5})
+    with parallel_config(backend="listing", n_jobs=1):
+        table = make(checkpoint=tmp_path / "ranks.json")
+    assert table.interrupted and table.ranks == [1, 2, 3] and table.best == 3
+    assert len(json.loads((tmp_path / "ranks.json").read_text())["scores"]) == 3
+    with parallel_config(backend="listing", n_jobs=2):
+        assert make().ranks == [5, 6]  # the lot of the interrupted one is lost, and what came after it
+
+
 def test_heldout_alone_has_no_probability_and_less_is_better():
     scores = {
         r: HeldOut(folds=(e, e + 0.1), rank=r, priors={}, seconds=0.0) for r, e in {1: 2.0, 2: 1.0, 3: 1.5}.items()
@@ -132,6 +205,20 @@ def test_heldout_alone_has_no_probability_and_less_is_better():
     table = rank.RankTable(scores={"heldout": scores}, failed={"heldout": {}}, shape=(4, 4), seed=0, seconds=0.0)
     assert table.best == 2 and table.decisive and table.probability is None
     assert "probability" not in table.rows[0] and table.to_dict()["probability"] is None
+    assert table.nested is None and table.to_dict()["nested"] is None
+
+
+def test_the_nested_error_stands_in_the_table():
+    X = drawn(14, 9, 1, noise=0.1)[0]
+    table = ppnmf.select_rank(
+        ExponentialGaussian(1), X, [1, 2, 3], method=["bic", "heldout"], heldout={"nested": True, "folds": 3},
+        draws=10, warmup=10, progress=False,
+    )  # fmt: skip
+    scores = table.scores["heldout"]
+    assert table.nested.folds == tuple(scores[rank].folds[fold] for fold, rank in enumerate(table.nested.ranks))
+    assert str(table.nested) in str(table)
+    told = json.loads(json.dumps(table.to_dict()))["nested"]
+    assert told["value"] == table.nested.value and told["ranks"] == list(table.nested.ranks)
 
 
 @pytest.mark.parametrize(
@@ -297,8 +384,9 @@ def test_scores_of_every_kind_come_back_from_the_file_as_they_were(tmp_path):
     for method in EVERY:
         assert str(again.scores[method][2]) == str(first.scores[method][2])
         assert again.scores[method][2].seconds == first.scores[method][2].seconds  # it was not worked out anew
-        assert again.scores[method][2].value == first.scores[method][2].value
+        assert type(again.scores[method][2]) is type(first.scores[method][2])
         assert again.scores[method][2].lead_over(first.scores[method][2])[0] == 0
+    assert same(values_of(first), values_of(again)) and first.nested == again.nested is not None
 
 
 # Wherever it is worked out
@@ -314,12 +402,18 @@ BRIEF = {
     "chains": 2,
     "steps": 20,
     "folds": 3,
+    "nested": True,
     "loo": {"draws": 20},
 }
 
 
 def values_of(table):
-    return {(m, r): (s.value, s.error) for m, by_rank in table.scores.items() for r, s in by_rank.items()}
+    """All that a score's numbers are."""
+    return {
+        (method, rank): (score.value, score.error, *getattr(score, "inner", ()))
+        for method, by_rank in table.scores.items()
+        for rank, score in by_rank.items()
+    }
 
 
 def test_every_criterion_gives_the_same_bits_for_any_number_of_threads():
