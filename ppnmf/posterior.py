@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from ppnmf import __version__
+from ppnmf.checks import whole_number
 from ppnmf.data.dense import IN_MEMORY, Dense, in_memory
 from ppnmf.data.saved import facts_and_arrays, restored
 from ppnmf.protocols import Matrix, Model, Params
-from ppnmf.rng import forked
+from ppnmf.rng import Site, Stream, forked
 
 if TYPE_CHECKING:
     import xarray
@@ -113,18 +114,44 @@ class Posterior:
             stats={name: pick(values) for name, values in self.stats.items()},
         )
 
-    def generate(self, n: int, seed: int = 0) -> Tensor:
-        """n new rows of X (n, D) from the fitted model: W from its prior, X from the likelihood, H and σ² as fitted.
+    def generate(self, n: int, seed: int = 0, latent: str = "prior") -> Tensor:
+        """n new rows of X (n, D).
 
         A Gaussian likelihood can give negative entries; they are left as they are.
 
+        Args:
+            latent: "prior": W from its prior, X from the likelihood, H and σ² as fitted. "aggregated": from the mean of
+                the rows' posteriors, that is a row of X and a draw are picked at random, and X is drawn from the
+                likelihood at that row's W (with its noise, where that is known) and that draw's H and σ².
+
         Raises:
-            TypeError: the model cannot draw new rows.
+            TypeError: "prior", and the model cannot draw new rows.
+            ValueError: n below 0, another `latent`.
         """
+        n = whole_number("n", n, 0)
+        if latent == "aggregated":
+            return self._resampled(n, seed)
+        if latent != "prior":
+            raise ValueError(f"latent is {latent!r}; it must be 'prior' or 'aggregated'")
         generate = getattr(self.model, "generate", None)
         if generate is None:
-            raise TypeError(f"generate needs a model that draws new rows; {self.model.name} does not")
+            raise TypeError(
+                f"generate needs a model that draws new rows from its prior; {self.model.name} does not: "
+                "take latent='aggregated'"
+            )
         return generate(n, seed=seed)
+
+    def _resampled(self, n: int, seed: int) -> Tensor:
+        W, H, sigma2 = (values.flatten(0, 1) for values in self._factors().values())
+        u = Stream.of(seed).uniforms(0, Site.RESAMPLING, range(n), 2, W.device)[0]
+        draw, row = (u * u.new_tensor(W.shape[:2])).long().unbind(1)
+        drawn = W.new_empty(n, H.shape[2])
+        with forked(seed, W.device):
+            for at in torch.arange(n, device=W.device).split(max(1, AT_ONCE // H[0].numel())):
+                s, i = draw[at], row[at]
+                own = self.model.likelihood({"W": W[s, i][:, None], "H": H[s], "sigma2": sigma2[s]})
+                drawn[at] = self._as_noisy(own, i).sample()[:, 0]
+        return drawn
 
     def predictive(self, seed: int = 0) -> Tensor:
         """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
@@ -139,12 +166,15 @@ class Posterior:
 
     def likelihood(self, params: Params) -> Distribution:
         """The model's distribution of X given the factors, (*C, N, D), with the known noise of X's entries."""
-        of_model: Any = self.model.likelihood(params)
-        noise = getattr(self.X, "noise", None)
-        if noise is None:
+        return self._as_noisy(self.model.likelihood(params))
+
+    def _as_noisy(self, of_model: Any, rows: Tensor | None = None) -> Distribution:
+        """The model's distribution with the known noise of X's entries, or of some rows' (B, 1, D)."""
+        if getattr(self.X, "noise", None) is None:
             return of_model
-        known = in_memory(self.X, "the likelihood").noise
-        return of_model if known is None else Normal(of_model.loc, of_model.scale * known.variance.sqrt())
+        noise: Any = in_memory(self.X, "the likelihood").noise
+        variance = noise.variance.expand(self.X.shape)
+        return Normal(of_model.loc, of_model.scale * (variance if rows is None else variance[rows, None]).sqrt())
 
     def to_arviz(
         self,

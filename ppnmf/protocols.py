@@ -7,7 +7,7 @@ A method asks for an ability (`Conjugate`, `Amortised`) and never for a class; a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 if TYPE_CHECKING:
     from ppnmf.distributions import RectifiedNormal
 
-__all__ = ["Amortised", "Conjugate", "Matrix", "Model", "Params", "Statistics"]
+__all__ = ["Amortised", "Conjugate", "Matrix", "Model", "Params", "Proposal", "Statistics"]
 
 Params = Mapping[str, Tensor]  # site name -> values; the chain axis C, where there is one, leads
 
@@ -85,13 +85,69 @@ class Conjugate(Model, Protocol):
 
 @runtime_checkable
 class Amortised(Model, Protocol):
-    """A model with an encoder: its guide maps a row of X to a distribution of that row of W."""
+    """A `torch.nn.Module` with an encoder: its guide maps a row of X to a distribution of that row of W.
 
-    def guide(self, X: Tensor, mask: Tensor | None = None) -> None: ...
+    Training asks for what stands here up to `project`, and for the parameters H (K, D) and sigma2 once there are
+    weights; the rest is what is done with a fitted model. X is a tensor, checked before, zero where missing; only
+    `encode` takes it in whatever form a user has it.
+    """
 
-    def encode(self, X: Tensor, mask: Tensor | None = None) -> Distribution: ...
+    @property
+    def is_initialised(self) -> bool:
+        """Whether it has weights."""
+        ...
 
-    def decode(self, W: Tensor) -> Tensor: ...
+    def initialise(self, X: Any, seed: int = 0) -> Self:
+        """Give it weights for data X, a `ppnmf.data.dense.Dense`, to start the training from."""
+        ...
+
+    def guide(self, X: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The guide as a Pyro program."""
+        ...
+
+    def coordinates(self, X: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the encoder reads of X (N, D), which training does not change: (N, C)."""
+        ...
+
+    def posterior(self, coordinates: Tensor) -> Distribution:
+        """The guide's distribution of W (N, K), with `icdf`."""
+        ...
+
+    def project(self) -> None:
+        """Bring the parameters back into their bounds, in place, after a step of an optimiser."""
+        ...
+
+    def encode(self, X: Any, mask: Any = None) -> Distribution:
+        """The guide's distribution of W (N, K), for new rows."""
+        ...
+
+    def decode(self, W: Tensor) -> Tensor:
+        """The mean of X (N, D) given W (N, K)."""
+        ...
+
+    def proposal(self, X: Tensor, mask: Tensor | None = None, widened: bool = True) -> Proposal:
+        """What to draw W (N, K) from for importance sampling: the guide, widened or as it is."""
+        ...
+
+    def log_joint(self, X: Tensor, W: Tensor, mask: Tensor | None = None) -> Tensor:
+        """log p(x_i, w_i) of each row with draws W (S, N, K), its parameters given: (S, N), float64."""
+        ...
+
+    def double(self) -> Self:
+        """Itself with parameters in float64, in place."""
+        ...
+
+
+class Proposal(Protocol):
+    """A distribution of W (N, K) that is drawn from by a function of uniforms."""
+
+    def at(self, u: Tensor) -> Tensor:
+        """Draws made of uniforms (S, N, K)."""
+        ...
+
+    def log_prob(self, W: Tensor) -> Tensor:
+        """Of each entry of W (S, N, K)."""
+        ...
 
 
 class Statistics(NamedTuple):

@@ -109,7 +109,7 @@ def test_missing_entries_are_refused_unless_told(table):
     [
         (["compare", "nowhere.csv", "--rank", 2], "there is no file nowhere.csv"),
         (["compare", "digit", "--rank", 2], "there is no data set 'digit'; did you mean 'digits'"),
-        (["compare", "faces", "--rank", 2], "set PPNMF_DATA to the folder"),
+        (["compare", "gdsc", "--rank", 2], "set PPNMF_DATA to the folder"),
         (["compare", "toy9x8", "--rank", 0], "rank is 0; it must be a whole number >= 1"),
         (["compare", "toy9x8", "--rank", 2, "--draws", 0], "draws is 0"),
         (["compare", "toy9x8", "--rank", 2, "--held-out", 1], "held_out is 1"),

@@ -99,8 +99,23 @@ def test_names_of_the_wrong_number_are_refused():
 
 
 def test_generate_needs_a_model_that_can():
-    with pytest.raises(TypeError, match="generate needs a model that draws new rows"):
+    with pytest.raises(TypeError, match="generate needs a model that draws new rows .* take latent='aggregated'"):
         fitted().generate(3)
+
+
+@pytest.mark.parametrize("along", [None, "columns", "rows"])
+def test_rows_of_any_posterior_are_drawn_from_its_mean_over_rows_and_draws(along, monkeypatch):
+    noise = {None: None, "columns": torch.arange(1, 7) ** 2 / 4, "rows": torch.arange(1, 9)[:, None] ** 2 / 4}[along]
+    post, n = fitted(noise=None if noise is None else noise.double()), 60_000
+    monkeypatch.setattr("ppnmf.posterior.AT_ONCE", 2 * 6 * 9999)  # in parts
+    rows = post.generate(n, seed=3, latent="aggregated")
+    means = (post.draws["W"] @ post.draws["H"]).flatten(0, 2)  # of each row in each draw
+    variance = post.draws["sigma2"][..., None, None] * (torch.ones(8, 6) if noise is None else noise.expand(8, 6))
+    wanted = means.var(0, correction=0) + variance.flatten(0, 2).mean(0)
+    assert ((rows.mean(0) - means.mean(0)).abs() < 5 * (wanted / n).sqrt()).all()
+    fourth = ((rows - rows.mean(0)) ** 4).mean(0)
+    assert ((rows.var(0) - wanted).abs() < 5 * ((fourth - wanted**2) / n).sqrt()).all()
+    assert torch.equal(rows, post.generate(n, seed=3, latent="aggregated"))
 
 
 def test_names_given_to_save_come_back(tmp_path):

@@ -1,20 +1,21 @@
 """Data sets by name. `digits` comes with scikit-learn; the others are read from the folder that PPNMF_DATA names.
 
-Fetching them is for later: `_archive` is the one place that finds a file.
+Where it does not hold them, leukaemia, genes, faces and prices are fetched from where they were published (pooch, the extra
+`data`), olivetti and mnist by scikit-learn: once, into the user's cache, and checked. The values are the same either way.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ppnmf.data import toy
+from ppnmf.data import originals, toy
 
 __all__ = ["Dataset", "load", "names"]
 
@@ -59,7 +60,7 @@ def load(name: str) -> Dataset:
 
     Raises:
         ValueError: there is none of that name.
-        FileNotFoundError: it is read from a file, and PPNMF_DATA does not lead to it.
+        FileNotFoundError: PPNMF_DATA does not lead to its file, and it cannot be fetched; the sentence says what to do.
 
     >>> load("digits").X.shape
     (1797, 64)
@@ -78,12 +79,19 @@ def load(name: str) -> Dataset:
     )
 
 
-def _archive(path: str) -> Any:
+def _arrays(path: str, original: Callable[[], Mapping[str, Any]] | None = None) -> Mapping[str, Any]:
+    """The arrays of an archive below PPNMF_DATA; where it has none, those of the public original."""
     folder = os.environ.get("PPNMF_DATA", "")
     if folder and (Path(folder) / path).is_file():
         return np.load(Path(folder) / path)
     where = f"the folder it names now ({folder}) has none" if folder else "it is not set"
-    raise FileNotFoundError(f"{path} is needed: set PPNMF_DATA to the folder that holds it; {where}")
+    sentence = f"{path} is needed: set PPNMF_DATA to the folder that holds it ({where})"
+    if original is None:
+        raise FileNotFoundError(sentence)
+    try:
+        return original()
+    except OSError as error:
+        raise FileNotFoundError(f"{sentence}, or {error}") from error
 
 
 def _digits() -> Dataset:
@@ -97,25 +105,25 @@ def _digits() -> Dataset:
 
 
 def _leukaemia() -> Dataset:
-    z = _archive("leukemia/all_aml.npz")
+    z = _arrays("leukemia/all_aml.npz", originals.genes)
     about = (
         "Leukaemia gene expression (Golub 1999, filtered by Brunet 2004): 5000 genes a row, 38 samples a column, levels 20 "
         "to 61225. `genes` is its transpose."
     )
-    return Dataset(z["V"].astype(float), None, about, rows=z["gene"], columns=z["sample"])
+    return Dataset(z["V"].astype(float), None, about, rows=z.get("gene"), columns=z["sample"])
 
 
 def _genes() -> Dataset:
-    z = _archive("leukemia/all_aml.npz")
+    z = _arrays("leukemia/all_aml.npz", originals.genes)
     about = (
         "Leukaemia gene expression (Golub 1999, filtered by Brunet 2004): 38 samples a row, 5000 genes a column, levels 20 "
         "to 61225; labels are subtypes. `leukaemia` is its transpose."
     )
-    return Dataset(np.ascontiguousarray(z["V"].T, float), z["subtype"], about, rows=z["sample"], columns=z["gene"])
+    return Dataset(np.ascontiguousarray(z["V"].T, float), z["subtype"], about, rows=z["sample"], columns=z.get("gene"))
 
 
 def _gdsc() -> Dataset:
-    z = _archive("drug_sensitivity/gdsc_ic50.npz")
+    z = _arrays("drug_sensitivity/gdsc_ic50.npz")
     kept = np.isfinite(z["R"]).sum(1) >= FEWEST_VALUES
     X = z["R"][kept]
     about = (
@@ -126,7 +134,7 @@ def _gdsc() -> Dataset:
 
 
 def _faces() -> Dataset:
-    X = np.ascontiguousarray(_archive("cbcl_faces/cbcl_faces.npz")["V"].T, float)
+    X = np.ascontiguousarray(_arrays("cbcl_faces/cbcl_faces.npz", originals.faces)["V"].T, float)
     about = (
         "MIT CBCL faces: 2429 pictures of 19 × 19 pixels, grey levels 0 to 255, one picture a row, its pixels column by column "
         "(show one as X[i].reshape(19, 19).T)."
@@ -135,36 +143,36 @@ def _faces() -> Dataset:
 
 
 def _prices() -> Dataset:
-    X = np.ascontiguousarray(_archive("finance/ftse_prices.npz")["V"].T, float)
+    X = np.ascontiguousarray(_arrays("finance/ftse_prices.npz", originals.prices)["V"].T, float)
     about = "Share prices of 94 companies, one a row, over 1305 trading days, divided by the largest price of all."
     return Dataset(X, None, about)
 
 
 def _mutations() -> Dataset:
-    z = _archive("mutations/breast21_sbs96.npz")
+    z = _arrays("mutations/breast21_sbs96.npz")
     about = "Counts of the 96 substitution classes, a column each, in 21 breast-cancer genomes, a row each (Nik-Zainal 2012)."
     return Dataset(np.ascontiguousarray(z["V"].T, float), None, about, rows=z["sample"], columns=z["channel"])
 
 
 def _cogaps() -> Dataset:
     about = "The drawn 25 × 20 matrix of three patterns that comes with CoGAPS (modsim)."
-    return Dataset(_archive("cogaps/modsim.npz")["V"].astype(float), None, about)
+    return Dataset(_arrays("cogaps/modsim.npz")["V"].astype(float), None, about)
 
 
 def _toy100x80() -> Dataset:
-    z = _archive("toy/bnmtf_toy.npz")
+    z = _arrays("toy/bnmtf_toy.npz")
     about = "Drawn (BNMTF): W, H ~ Exponential(1), rank 10, noise variance 1, 100 × 80; `mask` hides one tenth."
     return Dataset(z["R"].astype(float), None, about, mask=z["M"].astype(bool))
 
 
 def _olivetti() -> Dataset:
-    z = _archive("orl_faces/olivetti_64x64.npz")
+    z = _arrays("orl_faces/olivetti_64x64.npz", originals.olivetti)
     about = "Olivetti faces: 400 pictures of 64 × 64 pixels, grey levels 0 to 1, one picture a row; labels are the 40 people."
     return Dataset(z["X"] / float(z["scale"]), z["subject"], about, picture=(64, 64))
 
 
 def _mnist() -> Dataset:
-    z = _archive("mnist/mnist_t10k.npz")
+    z = _arrays("mnist/mnist_t10k.npz", originals.mnist)
     about = "MNIST test set: 10000 pictures of 28 × 28 pixels, grey levels 0 to 255, one picture a row; labels are the digits."
     return Dataset(z["X"].astype(float), z["label"], about, picture=(28, 28))
 

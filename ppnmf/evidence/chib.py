@@ -85,6 +85,7 @@ class Problem:
     X: Matrix
     stream: Stream
     tick: Callable[[int], Any]
+    thin: int = 1
 
     @cached_property
     def short(self) -> str:
@@ -140,7 +141,8 @@ def run(
     X: Matrix,
     *,
     draws: int = 1000,
-    warmup: int = 500,
+    thin: int = 4,
+    warmup: int = 1000,
     bridge: bool = True,
     replicates: int = 8,
     seed: int = 0,
@@ -154,7 +156,9 @@ def run(
     Args:
         model: offers full conditionals (`protocols.Conjugate`), with proper priors.
         X: data (N, D).
-        draws: sweeps per reduced run, 2 K + 1 of them; the error falls as its square root.
+        draws: of each reduced run, 2 K + 1 of them; the error falls as its square root.
+        thin: sweeps from one draw to the next. They cost less than what is worked out at a draw, and above the data's rank
+            a run must have the time to go from one way of sharing the data among the components to another.
         warmup: sweeps before the first run; a reduced run, which starts where the last one ended, has a quarter of it.
         bridge: take the bridge; else the plain average of Chib (1995), some nats too high above the data's rank.
         replicates: independent repeats, at least 2.
@@ -165,13 +169,13 @@ def run(
     """
     if not isinstance(model, Conjugate):
         raise TypeError(f"chib needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
-    whole_numbers(draws=(draws, 1), warmup=(warmup, 0), replicates=(replicates, 2))
+    whole_numbers(draws=(draws, 1), thin=(thin, 1), warmup=(warmup, 0), replicates=(replicates, 2))
     model.require_proper()
     began, burn = time.perf_counter(), warmup // 4
     K = model.rank
-    sweeps = warmup + draws + 2 * K * (burn + draws)
+    sweeps = warmup + draws * thin + (K + 1) * (burn + draws * thin) + (K - 1) * (burn + draws)
     with single_threaded(), bar(sweeps, f"chib, rank {K}", progress) as ticker:
-        problem = Problem(model, X, Stream.of(seed, replicates=replicates), ticker.update)
+        problem = Problem(model, X, Stream.of(seed, replicates=replicates), ticker.update, thin)
         explored = explore(problem, warmup, draws)
         state, stages = short_stages(problem, explored, burn, draws)
         of_long = long_ordinate(problem, state, explored.point, burn, draws)
@@ -191,6 +195,7 @@ def run(
         gap=sum(gaps),
         attrs={
             "draws": draws,
+            "thin": thin,
             "warmup": warmup,
             "burn": burn,
             "seed": seed,
@@ -285,15 +290,18 @@ def short_stages(problem: Problem, explored: Explored, burn: int, draws: int) ->
     K = problem.model.rank
     for k in range(K + 1):
         free, own, after = [m for m in range(k, K) if classes[m] == classes[k]] if k < K else [], [], []
+        likely = None
         for reached, kept, _ in sampled(problem, state, burn, draws, k):
             state = reached
             after.append(_held(problem, kept, point, k))
             if free:
-                own.append(densities(problem, kept, point, k, free).flatten(1))
+                logs = densities(problem, kept, point, k, free)
+                own.append(logs.flatten(1))
+                likely = picked(problem, likely, logs, kept, free, state.sweep)
         stages.append(Stage(before, torch.cat(after, 1), len(labels)))
-        if k < K:
+        if likely:
             before, labels = torch.cat(own, 1), free
-            state = State(pinned(problem, state.params, point, k, classes), state.sweep)
+            state = State(pinned(problem, likely, point, k, classes), state.sweep)
     return state, stages
 
 
@@ -329,8 +337,9 @@ def sampled(
     """
     model, X, stream, told = problem.model, problem.X, problem.stream, problem.told
     first = (held, 0) if problem.short == "W" else (0, held)
-    for lot in lots(burn + draws, problem.at_once):
-        kept = range(max(0, burn - lot.start), len(lot))
+    for lot in lots(burn + draws * problem.thin, problem.at_once * problem.thin):
+        due = burn + problem.thin - 1 - lot.start
+        kept = range(due if due >= 0 else due % problem.thin, len(lot), problem.thin)
         state, own, lp = gibbs.several(
             model, state, X, stream, len(lot), kept, told, moves=held < model.rank, first=first, noise=noise
         )
@@ -364,9 +373,48 @@ def long_ordinate(problem: Problem, state: State, point: Params, burn: int, draw
     return (total + last).sum(-1)
 
 
-def pinned(problem: Problem, params: Params, point: Params, k: int, classes: list[int]) -> dict[str, Tensor]:
-    """Components from k on in the order that is most like θ*'s, and then the short factor's k-th set to θ*'s."""
-    params = ordered_like(point, params, classes, first=k)
+class Likely(NamedTuple):
+    """A draw of each chain, and which of its components shall be pinned."""
+
+    keys: Tensor  # (C,)
+    params: Params
+    label: Tensor  # (C,)
+
+
+def picked(
+    problem: Problem, before: Likely | None, logs: Tensor, kept: Params, labels: list[int], sweep: int
+) -> Likely:
+    """One of a stage's draws and labels with probability proportional to the density r: a draw of the next stage.
+
+    What is greatest when each log density has a Gumbel variate added is such a pick, so the draws may come some at a
+    time. The chain that goes on from its last draw instead can be far from where r is, and not find there in its burn-in.
+
+    Args:
+        logs: log densities at this lot of draws, (C, n, labels).
+    """
+    C, n, L = logs.shape
+    u = problem.stream.uniforms(sweep, Site.RESAMPLING, range(n), L, logs.device)
+    best, at = (logs - (-u.log()).log()).flatten(1).max(1)
+    chain, draw = torch.arange(C, device=logs.device), at // L
+    now = Likely(
+        best, {site: v[chain, draw] for site, v in kept.items()}, torch.tensor(labels, device=at.device)[at % L]
+    )
+    if before is None:
+        return now
+    newer = now.keys > before.keys
+    mixed = {
+        site: torch.where(newer.view(-1, *[1] * (v.ndim - 1)), v, before.params[site]) for site, v in now.params.items()
+    }
+    keys, label = torch.where(newer, now.keys, before.keys), torch.where(newer, now.label, before.label)
+    return Likely(keys, mixed, label)
+
+
+def pinned(problem: Problem, likely: Likely, point: Params, k: int, classes: list[int]) -> dict[str, Tensor]:
+    """Each chain's chosen component in place k, set to θ*'s in the shorter factor; those after it as most like θ*'s."""
+    order = torch.arange(len(classes), device=likely.label.device).repeat(len(likely.label), 1)
+    order.scatter_(1, likely.label[:, None], k)
+    order[:, k] = likely.label
+    params = ordered_like(point, reordered(likely.params, order), classes, first=k + 1)
     F = _rows_leading(problem.short, params).clone()
     F[..., k] = _rows_leading(problem.short, point)[..., k]
     return params | {problem.short: F if problem.short == "W" else F.mT.contiguous()}
@@ -437,6 +485,8 @@ def ordered_like(reference: Params, params: Params, classes: list[int], first: i
 
     Nearest by Σ_k ‖W_k H_k - W_k^ref H_k^ref‖², as in `ppnmf.align`; here each chain has a reference of its own.
     """
+    if first == len(classes):
+        return dict(params)
     W, H = params["W"][..., first:], params["H"][:, first:]
     likeness = (reference["W"][..., first:].mT @ W) * (reference["H"][:, first:] @ H.mT)  # (C, reference's, own)
     gains = likeness.double().cpu()

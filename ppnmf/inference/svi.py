@@ -1,7 +1,8 @@
 """Stochastic variational inference of a model with an encoder: its parameters and the guide's raise the ELBO.
 
-The ELBO is a sum over rows. Where they are spread over processes (`ppnmf.data.sharded`), each works out the sum and the
-gradient of its own, these are added up, and all take the same step of Adam.
+The ELBO is a sum over rows, and so is its gradient: blocks of rows, whose borders depend on X's shape alone, go to
+threads, and what they tell is added in their order. Where rows are spread over processes (`ppnmf.data.sharded`), each
+adds up its own, these sums are added up, and all take the same step.
 """
 
 from __future__ import annotations
@@ -9,23 +10,24 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
-from pyro.infer import TraceMeanField_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense, in_memory, without_noise
 from ppnmf.data.sharded import Sharded, add_up, here, rows_here
-from ppnmf.models.pae_nmf import MOST_ROWS, PAENMF, analytic_elbo, weibull_moments
+from ppnmf.models.elbo import Guide, analytic_elbo, elbo_at
+from ppnmf.models.pae_nmf import MOST_ROWS, PAENMF, Recipe
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Amortised, Matrix
 from ppnmf.rng import Site, Stream, forked
-from ppnmf.threads import single_threaded
+from ppnmf.threads import ordered_map, ordered_results, single_threaded
 
 __all__ = ["OBJECTIVES", "elbo", "run"]
 
@@ -33,9 +35,19 @@ WINDOW = 50  # steps, at least and in whole epochs, whose mean ELBO is compared 
 DECAY = 0.3  # of the learning rate, when a window brings nothing
 LEAST_RATE = 0.01  # of the first learning rate: when a window brings nothing there, the training has converged
 MOST_POINTS = 1000  # of the ELBO curve that is kept
-AT_ONCE = 2**22  # entries of a block when the whole data are passed through
+AT_ONCE = 2**22  # entries of the draws that are looked at together
+BLOCK_ENTRIES = 2**18  # of X, in a block of rows: with what is made of it, it stays in a core's cache
+MOST_BLOCKS = 64  # each tells a gradient as large as the parameters
+POLISH_RATE = 0.02
+NEGLIGIBLE = 1e-8  # slope, in nats: Adam's ε
+POLISH_AT_ONCE = 10  # steps between which Ctrl-C is heard
 
-Objective = Callable[[PAENMF, Dense, Tensor | None, Tensor | None], Tensor]
+# where the uniforms ε lie behind the one W = λ (-log ε)^(1/k) that stands for its distribution; None: nothing stands for it
+OBJECTIVES: dict[str, tuple[float, float] | None] = {"analytic": None, "sampled": (0.0, 1.0), "median": (0.5, 0.5)}
+
+Rows = slice | Tensor
+Pair = tuple[Tensor, ...]
+Result = TypeVar("Result")
 
 
 class Training(NamedTuple):
@@ -53,8 +65,10 @@ def run(
     steps: int = 2000,
     batch_size: int | None = None,
     draws: int = 1000,
-    learning_rate: float = 0.01,
-    objective: str = "analytic",
+    learning_rate: float | None = None,
+    objective: str | None = None,
+    divergence: bool | None = None,
+    polish: int = 0,
     tol: float = 1e-7,
     seed: int = 0,
     progress: bool = True,
@@ -72,30 +86,37 @@ def run(
         steps: at most so many steps of Adam.
         batch_size: rows in a mini-batch, over all processes, or None: all rows in every step.
         draws: independent draws of W from the guide; one chain. H and sigma2 are parameters, and are broadcast.
-        learning_rate: of Adam, on parameters of order one.
-        objective: "analytic", the exact ELBO, or "sampled", the paper's: one draw of W a step, through Pyro.
+        learning_rate: of the steps, on parameters of order one. It, `objective` and `divergence` are the model's own
+            (`PAENMF.recipe`) where None is given.
+        objective: what stands for the mean log likelihood: "analytic", the exact one; "sampled", that at one draw of W
+            a step; or "median", that at the guide's median. With the last the bound is none.
+        divergence: subtract the divergence of the guide to the prior; without it the guide shrinks to points.
+        polish: steps, after the training, on a λ and a k of its own for every entry of W, H and σ² kept: what they gain is
+            the encoder's amortisation gap (`attrs["amortisation_gap"]`, nats), and the draws, `lp` and `elbo` are those
+            of this guide. `model.encode` is the encoder's as before.
         tol: least gain of the ELBO, in nats per observed entry, that such a window of steps must bring.
 
     Raises:
         TypeError: the model has no encoder.
         ValueError: an option that is out of its range.
     """
-    _check(model, X, steps, batch_size, draws, learning_rate, objective, tol)
+    _check(model, X, steps, batch_size, draws, polish, tol)
+    recipe = _recipe(model.recipe, learning_rate=learning_rate, objective=objective, divergence=divergence)
     start = time.perf_counter()
     model = copy.deepcopy(model).to(dtype=X.dtype, device=X.device)
     data, rank = _in_memory(X), X.rank if isinstance(X, Sharded) else 0
-    with single_threaded(), forked(seed, X.device, rank):  # the sampled objective draws through Pyro, for its own rows
+    with single_threaded(), forked(seed, X.device, rank):  # a sampled objective draws for its own rows
         if not model.is_initialised:
             model.initialise(data.excerpt(MOST_ROWS) if isinstance(data, Sharded) else data, seed)
-        training = _train(
-            model.train(), data, OBJECTIVES[objective], batch_size, steps, learning_rate, tol, seed, progress
-        )
+        training = _train(model.train(), data, recipe, batch_size, steps, tol, seed, progress)
         trained = time.perf_counter()
         model.eval().zero_grad()
-        final, W = elbo(model, data), _draw(model, data, draws, Stream.of(seed))
+        final = _final(model, data, polish, progress)
+        polished = time.perf_counter()
+        W = _draw(final.guide, data, draws, Stream.of(seed))
         lp = _log_joint(model, data, W)
     end = time.perf_counter()
-    H, sigma2 = model.H.detach(), model.sigma2.detach()
+    H, sigma2 = model.H.detach(), model.sigma2.detach().mean()
     return Posterior(
         draws={"W": W[None], "H": H.expand(1, draws, *H.shape), "sigma2": sigma2.expand(1, draws)},
         stats={"lp": lp[None]},
@@ -103,14 +124,16 @@ def run(
         X=X,
         method="svi",
         seed=seed,
-        timings={"train": trained - start, "draw": end - trained, "total": end - start},
+        timings={"train": trained - start, "polish": polished - trained, "draw": end - polished, "total": end - start},
         attrs={
-            "elbo": final,
+            "elbo": final.elbo,
             "elbo_curve": training.curve[:: -(-len(training.curve) // MOST_POINTS) or 1].tolist(),
             "steps": len(training.curve),
             "converged": training.converged,
-            "interrupted": training.interrupted,
-            "objective": objective,
+            "interrupted": training.interrupted or final.interrupted,
+            "objective": recipe.objective,
+            "divergence": recipe.divergence,
+            **({"polish": polish, "amortisation_gap": final.gap} if polish else {}),
         },
     )
 
@@ -118,59 +141,109 @@ def run(
 @torch.no_grad()
 def elbo(model: PAENMF, X: Dense | Sharded) -> float:
     """The analytic ELBO of all of X, in nats."""
-    own, total = here(X), 0.0
-    for rows in _row_blocks(own):
-        total += float(_analytic(model, own, rows, None)) * len(rows) / len(own.values)
-    return float(add_up(X, torch.tensor(total, dtype=torch.float64)))
+    own = here(X)
+    return _added(X, _by_block(lambda rows: _bound(model, _batch(model, own, rows)), own, model.rank))
 
 
-def _analytic(model: PAENMF, X: Dense, rows: Tensor | None, coordinates: Tensor | None) -> Tensor:
-    values, mask = X.values, X.mask
-    if rows is not None:
-        values, mask = values[rows], None if mask is None else mask[rows]
-        coordinates = None if coordinates is None else coordinates[rows]
-    if coordinates is None:
-        coordinates = model.coordinates(values, mask)
-    bound = analytic_elbo(values, model.posterior(coordinates), model.H, model.sigma2, mask).value
-    return bound * (len(X.values) / len(values))
+class Batch(NamedTuple):
+    """What a step looks at."""
+
+    values: Tensor  # (B, D)
+    mask: Tensor | None
+    coordinates: Tensor  # (B, C)
+    uniforms: Tensor | None = None  # (B, K): W stands at these of the guide's upper quantiles; None: at its moments
 
 
-def _sampled(model: PAENMF, X: Dense, rows: Tensor | None, coordinates: Tensor | None) -> Tensor:
-    return -TraceMeanField_ELBO().differentiable_loss(model, model.guide, X.values, X.mask, rows=rows)
+def _batch(
+    model: PAENMF, X: Dense, rows: Rows, coordinates: Tensor | None = None, uniforms: Tensor | None = None
+) -> Batch:
+    """Some rows of X; `coordinates` (N, C) are all of X's, where they are known."""
+    values, mask = X.values[rows], None if X.mask is None else X.mask[rows]
+    return Batch(values, mask, model.coordinates(values, mask) if coordinates is None else coordinates[rows], uniforms)
 
 
-OBJECTIVES: dict[str, Objective] = {"analytic": _analytic, "sampled": _sampled}
+def _bound(model: PAENMF, batch: Batch, divergence: bool = True, guide: Guide | None = None) -> Tensor:
+    """The objective summed over a batch: the ELBO, or what stands for it; of the encoder's guide if none is given."""
+    values, mask, coordinates, u = batch
+    guide = model.encoding.guide(*model.outputs(coordinates)) if guide is None else guide
+    if u is None:
+        parts = analytic_elbo(values, guide, model.H, model.relative_sigma2, mask, model.unit)
+    else:
+        W = guide.scale * (-u.log()) ** guide.concentration.reciprocal()
+        parts = elbo_at(W, values, guide, model.H, model.relative_sigma2, mask, model.unit)
+    return parts.value if divergence else parts.log_likelihood
+
+
+class Problem(NamedTuple):
+    """What stays as it is from step to step."""
+
+    model: PAENMF
+    parameters: tuple[nn.Parameter, ...]  # the model's
+    X: Dense
+    coordinates: Tensor  # (N, C), all of X's
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, model: PAENMF, X: Dense, recipe: Recipe) -> Self:
+        return cls(model, tuple(model.parameters()), X, model.coordinates(X.values, X.mask), recipe)
+
+
+def _gradient(problem: Problem, batch: Tensor | None, scale: float) -> list[Tensor]:
+    """The objective of a batch of rows (None: all) times N / their number, and `scale` times its gradient."""
+    model, parameters, X, coordinates, recipe = problem
+    n = len(X.values) if batch is None else len(batch)
+    blocks, uniforms = _blocks(n, X), _uniforms(recipe, n, model.rank, X)
+
+    def of(block: slice) -> list[Tensor]:
+        u = None if uniforms is None else uniforms[block]
+        rows = block if batch is None else batch[block]
+        found = _bound(model, _batch(model, X, rows, coordinates, u), recipe.divergence) * (len(X.values) / n)
+        return [found.detach(), *torch.autograd.grad(scale * found, parameters)]
+
+    first, *others = ordered_results(of, blocks, _operations(blocks, X, model.rank))
+    for other in others:
+        for total, part in zip(first, other, strict=True):
+            total.add_(part)
+    return first
+
+
+def _uniforms(recipe: Recipe, n: int, rank: int, X: Dense) -> Tensor | None:
+    """Those (n, K) behind the one W of a step, never 0 or 1; None where the objective is exact."""
+    between = OBJECTIVES[recipe.objective] if recipe.uniforms is None else recipe.uniforms
+    if between is None:
+        return None
+    u = torch.rand(n, rank, dtype=X.dtype, device=X.device).mul_(between[1] - between[0]).add_(between[0])
+    kind = torch.finfo(X.dtype)
+    return u.clamp_(kind.tiny, 1 - kind.eps)
 
 
 def _train(
     model: PAENMF,
     X: Dense | Sharded,
-    objective: Objective,
+    recipe: Recipe,
     batch_size: int | None,
     steps: int,
-    learning_rate: float,
     tol: float,
     seed: int,
     progress: bool,
 ) -> Training:
-    """Adam with the schedule that `run` describes; the model is changed in place."""
+    """Steps with the schedule that `run` describes; the model is changed in place."""
     own, N = here(X), X.shape[0]
     epoch = -(-N // min(N, batch_size or N))  # mini-batches
     window = epoch * -(-WINDOW // epoch)  # whole epochs: what one batch differs from another must not look like a gain
     batches = _batches(rows_here(X), epoch, Stream.of(seed, replicates=(1,)), X.device)
-    adam = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99))
+    optimiser = _optimiser(model, recipe)
     curve, best, decay = torch.zeros(steps, dtype=torch.float64, device=X.device), -math.inf, 1.0
     step, converged, interrupted = 0, False, False
     try:
-        coordinates = model.coordinates(own.values, own.mask)
+        problem = Problem.of(model, own, recipe)
         with bar(steps, "svi", progress) as shown:
             while step < steps and not converged:
-                adam.param_groups[0]["lr"] = learning_rate * decay * 0.5 * (1 + math.cos(math.pi * step / steps))
-                value = objective(model, own, next(batches), coordinates)
-                adam.zero_grad()
-                (-value / X.n_observed).backward()
-                curve[step] = _summed(X, model, value.detach())
-                adam.step()
+                rate = recipe.learning_rate * decay * 0.5 * (1 + math.cos(math.pi * step / steps))
+                optimiser.param_groups[0]["lr"] = rate
+                found, *slopes = _gradient(problem, next(batches), -1 / X.n_observed)
+                curve[step] = _summed(X, problem.parameters, found, slopes)
+                optimiser.step()
                 model.project()
                 step += 1
                 if step % window == 0:
@@ -186,16 +259,37 @@ def _train(
     return Training(curve[:step].cpu(), converged, interrupted)
 
 
-def _summed(X: Dense | Sharded, model: PAENMF, value: Tensor) -> Tensor:
-    """The objective over the rows of all processes, as are the model's gradients, in place, from here on."""
-    if not isinstance(X, Sharded):
-        return value
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
-    total = add_up(X, torch.cat([value[None], *(gradient.flatten() for gradient in gradients)]))
-    value, *parts = total.split([1, *(gradient.numel() for gradient in gradients)])
-    for parameter, part in zip(model.parameters(), parts, strict=True):
-        parameter.grad = part.view_as(parameter)
-    return value[0]
+def _optimiser(model: PAENMF, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.normalised:
+        return Normalised(model.parameters(), recipe.learning_rate)
+    return torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+class Normalised(torch.optim.Optimizer):
+    """Steps along each parameter's gradient divided by its norm; one that is not finite is left out."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    direction = parameter.grad / parameter.grad.norm().clamp(min=torch.finfo(parameter.dtype).tiny)
+                    finite = direction.isfinite().all()
+                    parameter.sub_(torch.where(finite, direction, 0.0) * group["lr"])
+
+
+def _summed(X: Dense | Sharded, parameters: Sequence[nn.Parameter], value: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    """The objective over the rows of all processes; its gradient becomes the parameters'."""
+    if isinstance(X, Sharded):
+        total = add_up(X, torch.cat([value[None], *(slope.flatten() for slope in slopes)]))
+        first, *parts = total.split([1, *(slope.numel() for slope in slopes)])
+        value, slopes = first[0], [part.view_as(slope) for part, slope in zip(parts, slopes, strict=True)]
+    for parameter, slope in zip(parameters, slopes, strict=True):
+        parameter.grad = slope.contiguous()  # torch's fused Adam reads a gradient as if it lay as its parameter does
+    return value
 
 
 def _batches(rows: range, number: int, stream: Stream, device: torch.device) -> Iterator[Tensor | None]:
@@ -213,57 +307,121 @@ def _batches(rows: range, number: int, stream: Stream, device: torch.device) -> 
         epoch += 1
 
 
+class Free(NamedTuple):
+    """Some rows whose guide has parameters of its own, on Adam's way up: a value, of which steps make another."""
+
+    model: PAENMF
+    batch: Batch
+    raw: Pair  # what the guide's λ and k are made of
+    first: Pair  # Adam's running mean of the gradient, and of its square
+    second: Pair
+    kept: Pair  # the raw ones with the best bound
+    best: Tensor  # (), that bound
+
+    @classmethod
+    def of(cls, model: PAENMF, batch: Batch) -> Self:
+        """As the encoder has them."""
+        scale, concentration = raw = model.outputs(batch.coordinates)
+        zeros = torch.zeros_like(scale), torch.zeros_like(concentration)
+        return cls(model, batch, raw, zeros, zeros, raw, _bound(model, batch))
+
+    def bound(self, raw: Pair) -> Tensor:
+        return _bound(self.model, self.batch, guide=self.model.encoding.guide(*raw))
+
+    def after(self, steps: range, of: int) -> Self:
+        """After these steps of Adam, whose rate follows a cosine to zero at step `of`."""
+        raw, first, second = self.raw, self.first, self.second
+        for step in steps:
+            free = tuple(part.detach().requires_grad_() for part in raw)
+            slopes = torch.autograd.grad(self.bound(free), free)
+            first = tuple(0.9 * m + 0.1 * g for m, g in zip(first, slopes, strict=True))
+            second = tuple(0.99 * v + 0.01 * g * g for v, g in zip(second, slopes, strict=True))
+            rate = POLISH_RATE * 0.5 * (1 + math.cos(math.pi * step / of)) / (1 - 0.9 ** (step + 1))
+            scaled = [((v / (1 - 0.99 ** (step + 1))).sqrt() + NEGLIGIBLE).reciprocal() for v in second]
+            raw = tuple(r + rate * m * s for r, m, s in zip(raw, first, scaled, strict=True))
+        with torch.no_grad():
+            bound = self.bound(raw)
+            better = bound > self.best
+            kept = tuple(torch.where(better, new, old) for new, old in zip(raw, self.kept, strict=True))
+            best = torch.where(better, bound, self.best)
+        return self._replace(raw=raw, first=first, second=second, kept=kept, best=best)
+
+
+class Final(NamedTuple):
+    """The guide of the rows that the model was trained on."""
+
+    guide: Guide
+    elbo: float
+    gap: float  # what the polish has raised the ELBO by
+    interrupted: bool
+
+
+def _final(model: PAENMF, X: Dense | Sharded, polish: int, progress: bool) -> Final:
+    """The encoder's guide or, after that many steps on parameters of its own for every entry, the polished one."""
+    own = here(X)
+    starts = _by_block(lambda rows: Free.of(model, _batch(model, own, rows)), own, model.rank)
+    first = reached = _added(X, [free.best for free in starts])
+    frees, interrupted = starts, False
+    try:
+        with bar(polish, "polish", progress) as shown:
+            for done in range(0, polish, POLISH_AT_ONCE):
+                steps = range(done, min(done + POLISH_AT_ONCE, polish))
+                frees = ordered_map(
+                    partial(Free.after, steps=steps, of=polish), frees, _operations(frees, own, model.rank)
+                )
+                reached = _added(X, [free.best for free in frees])
+                shown.update(len(steps))
+                shown.set_postfix_str(f"ELBO {reached:.6g}")
+    except KeyboardInterrupt:
+        interrupted = True
+    guide = model.encoding.guide(*(torch.cat([free.kept[i] for free in frees]) for i in (0, 1)))
+    return Final(guide, reached, reached - first, interrupted)
+
+
 @torch.no_grad()
-def _draw(model: PAENMF, X: Dense | Sharded, draws: int, stream: Stream) -> Tensor:
+def _draw(guide: Guide, X: Dense | Sharded, draws: int, stream: Stream) -> Tensor:
     """Independent draws of W from the guide (draws, N, K), by its inverse distribution function; never zero."""
     rows, tiny = rows_here(X), torch.finfo(X.dtype).tiny
-    W = torch.empty(draws, len(rows), model.rank, dtype=X.dtype, device=X.device)
-    guide = _guide(model, here(X))
+    W = torch.empty(draws, *guide.scale.shape, dtype=X.dtype, device=X.device)
     scale, power = guide.scale.double(), guide.concentration.double().reciprocal()
     for s in range(draws):
-        exponential = -stream.uniforms(s, Site.GUIDE, rows, model.rank, X.device)[0].log()
+        exponential = -stream.uniforms(s, Site.GUIDE, rows, W.shape[2], X.device)[0].log()
         W[s] = (scale * exponential**power).clamp(min=tiny)
     return W
 
 
-@torch.no_grad()
-def _guide(model: PAENMF, X: Dense) -> torch.distributions.Weibull:
-    return model.posterior(model.coordinates(X.values, X.mask))
-
-
-@torch.no_grad()
 def _log_joint(model: PAENMF, X: Dense | Sharded, W: Tensor) -> Tensor:
-    """log p(X, W | H, σ²) of each of the draws W (S, N, K), shape (S,), float64.
-
-    The squared error is expanded around the guide's mean, where nothing cancels: it costs N K² a draw instead of N K D.
-    """
+    """log p(X, W | H, σ²) of each of the draws W (S, N, K), shape (S,), float64."""
     own = here(X)
-    exact = Dense(own.values.double(), own.mask)
-    H, sigma2 = model.H.double()[None], model.sigma2.double()
-    mean = weibull_moments(_guide(model, own))[0].double()
-    error, shared = W.new_zeros(len(W), dtype=torch.float64), exact.prepare(H)
-    for block in exact.blocks:
-        centre = mean[block.start : block.stop]
-        P, Q = (part[0] for part in exact.row_statistics(block, shared))  # (B, K); (K, K), or (B, K, K) with a mask
-        slope = P - _product(centre, Q)
-        changes = [
-            part[:, block.start : block.stop].double() - centre for part in W.split(max(1, AT_ONCE // W[0].numel()))
-        ]
-        error += torch.cat([(change * (_product(change, Q) - 2 * slope)).sum((1, 2)) for change in changes])
-        error += exact.residual_sum_of_squares(block, centre[None], H)
-    error, size = add_up(X, torch.stack([error, torch.stack([draw.double().sum() for draw in W])]))
-    log_likelihood = -0.5 * (X.n_observed * (math.log(2 * math.pi) + sigma2.log()) + error / sigma2)
-    return log_likelihood - size  # log p(w) = -w: Weibull(1, 1)
+
+    def of(rows: slice) -> Tensor:
+        values, mask, draws = own.values[rows], None if own.mask is None else own.mask[rows], W[:, rows]
+        some = draws.split(max(1, AT_ONCE // draws[0].numel()))
+        return torch.cat([model.log_joint(values, part, mask).sum(1) for part in some])
+
+    return add_up(X, torch.stack(_by_block(of, own, model.rank)).sum(0))
 
 
-def _product(rows: Tensor, Q: Tensor) -> Tensor:
-    """Rows (..., B, K) times the one Q (K, K), or each its own Q (B, K, K)."""
-    return rows @ Q if Q.ndim == 2 else (rows[..., None, :] @ Q)[..., 0, :]
+def _by_block(function: Callable[[slice], Result], X: Dense, rank: int) -> list[Result]:
+    """The function of each block of X's rows, without gradients."""
+    blocks = _blocks(len(X.values), X)
+    return ordered_map(torch.no_grad()(function), blocks, _operations(blocks, X, rank))
 
 
-def _row_blocks(X: Dense) -> list[Tensor]:
-    N, D = X.shape
-    return list(torch.arange(N, device=X.device).split(max(1, AT_ONCE // D)))
+def _added(X: Dense | Sharded, parts: Sequence[Tensor]) -> float:
+    """The sum of the blocks' numbers, over all processes."""
+    return float(add_up(X, torch.stack([part.double() for part in parts]).sum()))
+
+
+def _operations(blocks: Sequence[Any], X: Dense, rank: int) -> float:
+    """Floating-point operations of a step on one of the blocks, about."""
+    return 14.0 * X.values.numel() * rank / len(blocks)
+
+
+def _blocks(n: int, X: Dense) -> list[slice]:
+    """Blocks of n of X's rows; their borders do not depend on threads."""
+    size = n if X.device.type == "cuda" else max(1, BLOCK_ENTRIES // X.shape[1], -(-n // MOST_BLOCKS))
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _in_memory(X: Matrix) -> Dense | Sharded:
@@ -272,16 +430,17 @@ def _in_memory(X: Matrix) -> Dense | Sharded:
     return replace(X, local=own) if isinstance(X, Sharded) else own
 
 
-def _check(
-    model: PAENMF,
-    X: Matrix,
-    steps: int,
-    batch_size: int | None,
-    draws: int,
-    learning_rate: float,
-    objective: str,
-    tol: float,
-) -> None:
+def _recipe(own: Recipe, **told: Any) -> Recipe:
+    """The model's recipe with what the caller has said otherwise."""
+    recipe = own._replace(**{name: choice for name, choice in told.items() if choice is not None})
+    if not 0 < recipe.learning_rate < math.inf:
+        raise ValueError(f"learning_rate is {recipe.learning_rate!r}; it must be a positive number")
+    if recipe.objective not in OBJECTIVES:
+        raise ValueError(f"objective is {recipe.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
+    return recipe
+
+
+def _check(model: PAENMF, X: Matrix, steps: int, batch_size: int | None, draws: int, polish: int, tol: float) -> None:
     if not isinstance(model, Amortised):
         raise TypeError(
             f"svi needs a guide and an encoder; {getattr(model, 'name', type(model).__name__)} offers neither"
@@ -290,10 +449,7 @@ def _check(
         raise ValueError(
             f"X has {X.shape[1]} columns and the model has weights for {model.H.shape[1]}; start from a new model"
         )
-    whole_numbers(steps=(steps, 0), draws=(draws, 1), batch_size=(1 if batch_size is None else batch_size, 1))
-    if not 0 < learning_rate < math.inf or not 0 <= tol < math.inf:
-        raise ValueError(
-            f"learning_rate is {learning_rate!r} and tol {tol!r}; one must be positive, the other not negative"
-        )
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective is {objective!r}; it must be one of {', '.join(OBJECTIVES)}")
+    whole_numbers(steps=(steps, 0), draws=(draws, 1), polish=(polish, 0))
+    whole_numbers(batch_size=(1 if batch_size is None else batch_size, 1))
+    if not 0 <= tol < math.inf:
+        raise ValueError(f"tol is {tol!r}; it must be a number that is not negative")

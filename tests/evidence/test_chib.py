@@ -29,7 +29,7 @@ quiet = pytest.mark.filterwarnings("ignore:log_evidence by")  # short runs need 
 
 
 def estimate(model, X, **options):
-    return ppnmf.log_evidence(model, X, **({"draws": 300, "warmup": 200, "progress": False} | options))
+    return ppnmf.log_evidence(model, X, **({"draws": 300, "thin": 1, "warmup": 200, "progress": False} | options))
 
 
 def given_all_else(at, component):
@@ -250,15 +250,29 @@ def test_the_point_is_the_mean_of_draws_in_one_order(monkeypatch):
     assert float(residual.square().mean()) < 0.2 and float((X - X.mean(0)).square().mean()) > 1
 
 
-def test_the_component_most_like_the_pinned_one_takes_its_place():
-    model, X = apart()
-    _, W, H = drawn(20, 5, 2, seed=8)
-    problem = chib.Problem(model, as_matrix(X), Stream.of(0), lambda n: None)
+def test_the_picked_component_takes_the_pinned_place_and_the_others_the_most_alike():
+    X, W, H = drawn(20, 5, 3, seed=8)
+    problem = chib.Problem(ExponentialGaussian(3), as_matrix(X), Stream.of(0), lambda n: None)
     point = {"W": W[None], "H": H[None], "sigma2": torch.ones(1)}
-    exchanged = {"W": W[None].flip(-1), "H": 1.1 * H[None].flip(-2), "sigma2": torch.ones(1)}
-    params = chib.pinned(problem, exchanged, point, 0, problem.classes)
+    shuffled = {"W": W[None][..., [2, 1, 0]], "H": 1.1 * H[None][:, [2, 1, 0]], "sigma2": torch.ones(1)}
+    likely = chib.Likely(torch.zeros(1), shuffled, torch.tensor([2]))
+    params = chib.pinned(problem, likely, point, 0, problem.classes)
     assert torch.equal(params["W"], point["W"]) and torch.equal(params["H"][:, 0], point["H"][:, 0])
-    assert torch.equal(params["H"][:, 1], 1.1 * point["H"][:, 1])
+    assert torch.equal(params["H"][:, 1:], 1.1 * point["H"][:, 1:])
+
+
+def test_draws_are_picked_in_proportion_to_their_density_whatever_lots_they_come_in():
+    chains, weights = 20_000, torch.tensor([[0.1, 0.4], [0.0, 0.3], [0.2, 0.0]], dtype=torch.float64)  # (draws, labels)
+    problem = chib.Problem(ExponentialGaussian(2), as_matrix(torch.ones(3, 2)), Stream.of(0, chains), lambda n: None)
+    logs = weights.log().expand(chains, -1, -1)
+    kept = {"sigma2": torch.arange(3.0).expand(chains, -1)}
+    whole = chib.picked(problem, None, logs, kept, [0, 1], 1)
+    first = chib.picked(problem, None, logs[:, :1], {"sigma2": kept["sigma2"][:, :1]}, [0, 1], 2)
+    lots = chib.picked(problem, first, logs[:, 1:], {"sigma2": kept["sigma2"][:, 1:]}, [0, 1], 3)
+    for likely in (whole, lots):
+        counts = torch.bincount(2 * likely.params["sigma2"].long() + likely.label, minlength=6)
+        slack = 4 * (chains * weights * (1 - weights)).sqrt()
+        assert bool(((counts.reshape(3, 2) - chains * weights).abs() <= slack).all())
 
 
 def test_components_are_put_in_order_within_their_classes_only():

@@ -6,11 +6,14 @@ import random
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, special, stats
 
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference import svi
-from ppnmf.models.pae_nmf import PAENMF
+from ppnmf.models.elbo import analytic_elbo
+from ppnmf.models.pae_nmf import PAENMF, Recipe
+from ppnmf.posterior import Posterior
+from ppnmf.rng import Stream, forked
 
 K = 3
 
@@ -83,12 +86,33 @@ def test_the_sampled_objective_reaches_what_the_analytic_one_reaches():
     assert exact.attrs["elbo"] - sampled.attrs["elbo"] < 0.1 * (exact.attrs["elbo"] - before)
 
 
+def test_the_sampled_gradient_has_the_analytic_one_as_its_mean():
+    X = as_matrix(problem()[:12])
+    model = fitted(X.values, steps=20).model
+    analytic, sampled = (svi.Problem.of(model, X, Recipe(name)) for name in ("analytic", "sampled"))
+    exact = torch.cat([part.flatten() for part in svi._gradient(analytic, None, 1.0)])
+    with forked(0):
+        many = torch.stack(
+            [torch.cat([part.flatten() for part in svi._gradient(sampled, None, 1.0)]) for _ in range(1500)]
+        )
+    error = many.std(0) / math.sqrt(len(many))
+    assert float(error[0] / exact[0].abs()) < 0.05
+    z = (many.mean(0) - exact) / error.clamp(min=1e-9)
+    assert float(z.abs().max()) < 5.2  # some 100 numbers: one false alarm in ten thousand
+
+
 def test_mini_batches_have_the_right_expectation():
     model = fitted(steps=20).model
     X = as_matrix(problem())
-    parts = [svi.OBJECTIVES["analytic"](model, X, rows, None) for rows in torch.arange(60).split(15)]
-    assert float(torch.stack(parts).mean().detach()) == pytest.approx(svi.elbo(model, X), rel=1e-12)
-    epoch = svi._batches(range(61), 5, svi.Stream.of(0), "cpu")
+    told = svi.Problem.of(model, X, model.recipe)
+    whole, parts = (
+        svi._gradient(told, None, 1.0),
+        [svi._gradient(told, rows, 1.0) for rows in torch.arange(60).split(15)],
+    )
+    for mean, one in zip(zip(*parts, strict=True), whole, strict=True):
+        assert torch.allclose(torch.stack(mean).mean(0), one, rtol=1e-9, atol=1e-9)
+    assert float(whole[0]) == pytest.approx(svi.elbo(model, X), rel=1e-12)
+    epoch = svi._batches(range(61), 5, Stream.of(0), "cpu")
     sizes = [next(epoch) for _ in range(5)]
     assert sorted(torch.cat(sizes).tolist()) == list(range(61))
     assert {len(rows) for rows in sizes} == {12, 13}
@@ -139,8 +163,19 @@ def test_missing_entries_are_predicted_and_never_read():
     assert float(error) < 0.25 * float(hidden.var())
 
 
-@pytest.mark.parametrize("options", [{}, {"objective": "sampled"}, {"batch_size": 16}])
-def test_the_same_seed_gives_the_same_draws_for_any_threads_and_leaves_the_global_state(options):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"objective": "sampled"},
+        {"batch_size": 16},
+        {"batch_size": 37, "polish": 15},
+        {"model": PAENMF.paper(K, released=True)},
+    ],
+)
+def test_the_same_seed_gives_the_same_draws_for_any_threads_and_leaves_the_global_state(options, monkeypatch):
+    monkeypatch.setattr(svi, "BLOCK_ENTRIES", 12 * 7)  # several blocks ...
+    monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)  # ... each worth a thread
     threads = torch.get_num_threads()
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     try:
@@ -177,9 +212,10 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, at):
     def interrupted(*arguments):
         if next(calls) == at:
             raise KeyboardInterrupt
-        return svi._analytic(*arguments)
+        return gradient(*arguments)
 
-    monkeypatch.setitem(svi.OBJECTIVES, "analytic", interrupted)
+    gradient = svi._gradient
+    monkeypatch.setattr(svi, "_gradient", interrupted)
     post = fitted()
     assert post.attrs["interrupted"]
     assert post.attrs["steps"] == len(post.attrs["elbo_curve"]) == at
@@ -187,13 +223,235 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, at):
     assert (post.draws["H"] >= 0).all()
 
 
+@pytest.mark.parametrize("objective", ["analytic", "sampled"])
+@pytest.mark.parametrize("rows", [None, torch.arange(0, 60, 2)])
+def test_blocks_of_rows_add_up_to_the_whole(objective, rows, monkeypatch):
+    X, model = as_matrix(problem()), fitted(steps=5).model
+    told = svi.Problem.of(model, X, Recipe(objective))
+    with forked(0):
+        whole = svi._gradient(told, rows, 1.0)
+    monkeypatch.setattr(svi, "BLOCK_ENTRIES", 12 * 7)
+    with forked(0):
+        parts = svi._gradient(told, rows, 1.0)
+    assert len(svi._blocks(60, X)) == 9
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10 * float(one.abs().max()))
+
+
+# Noise of each column
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_noise_per_column_is_learned_and_enters_lp(masked):
+    generator = np.random.default_rng(4)
+    N, D = 400, 16
+    deviation = np.where(np.arange(D) % 2, 0.1, 0.5)
+    noise = deviation * generator.normal(size=(N, D))
+    X = np.abs(generator.exponential(size=(N, K)) @ generator.exponential(size=(K, D)) + noise)
+    mask = generator.random((N, D)) > 0.1 if masked else None
+    post = fitted(X, PAENMF(K, sigma2="per column"), mask=mask, steps=600, draws=3)
+    equal = fitted(X, PAENMF(K), mask=mask, steps=600, draws=3)
+    assert post.attrs["elbo"] > equal.attrs["elbo"] + 100
+    found = post.model.sigma2.detach().sqrt().numpy()
+    assert found.shape == (D,)
+    if not masked:  # where entries are missing, a linear encoder's misses count as noise
+        assert np.median(np.abs(np.log(found / deviation))) < 0.2
+    assert torch.allclose(post.draws["sigma2"], post.model.sigma2.detach().mean())
+    for s in range(3):
+        W, H = post.draws["W"][0, s], post.model.H.detach()
+        entries = torch.distributions.Normal(W @ H, post.model.sigma2.detach().sqrt()).log_prob(post.X.values)
+        exact = (entries if mask is None else entries[post.X.mask]).sum() - W.sum()
+        assert float(post.stats["lp"][0, s]) == pytest.approx(float(exact), rel=1e-10)
+
+
+# The polish
+
+
+def test_the_polish_finds_each_rows_best_weibulls(tmp_path):
+    X = problem()[:25]
+    plain, post = (fitted(X, PAENMF(K, sigma2=0.04), steps=150, draws=400, polish=polish) for polish in (0, 400))
+    gap = post.attrs["amortisation_gap"]
+    assert gap > 0.1
+    assert post.attrs["elbo"] == pytest.approx(plain.attrs["elbo"] + gap, rel=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), post.model.parameters(), strict=True))
+    assert "amortisation_gap" not in plain.attrs
+    model, best = post.model, 0.0
+    H, sigma2 = model.H.detach(), model.sigma2.detach()
+
+    def bound(free, row):  # of one row, by the encoding's own link
+        raw = torch.from_numpy(free.reshape(2, 1, K)).requires_grad_()
+        value = -analytic_elbo(row, model.encoding.guide(*raw), H, sigma2).value
+        return float(value.detach()), torch.autograd.grad(value, raw)[0].numpy().ravel()
+
+    for row in post.X.values:
+        first = torch.cat(model.outputs(model.coordinates(row[None]))).detach().numpy().ravel()
+        best -= optimize.minimize(bound, first, (row[None],), jac=True, method="L-BFGS-B").fun
+    assert post.attrs["elbo"] == pytest.approx(best, abs=0.05 * gap)
+    guide = svi._final(model, post.X, 400, False).guide
+    uniform = torch.distributions.Weibull(guide.scale, guide.concentration).cdf(post.draws["W"][0])
+    p_values = [stats.kstest(uniform[:, i, k].numpy(), "uniform").pvalue for i in range(5) for k in range(K)]
+    assert min(p_values) * len(p_values) > 1e-4
+    again = Posterior.load(post.save(tmp_path / "fit.nc"))
+    assert again.attrs == post.attrs and torch.equal(again.draws["W"], post.draws["W"])
+
+
+def test_the_polish_of_masked_rows_never_lowers_the_bound_and_ends_by_ctrl_c(monkeypatch):
+    X, mask = problem(), np.random.default_rng(2).random((60, 12)) > 0.2
+    post = fitted(np.where(mask, X, np.nan), mask=mask, steps=100, polish=100)
+    assert post.attrs["amortisation_gap"] >= 0
+    after = svi.Free.after
+    calls = iter(range(100))
+
+    def interrupted(*arguments, **options):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return after(*arguments, **options)
+
+    monkeypatch.setattr(svi.Free, "after", interrupted)
+    cut = fitted(np.where(mask, X, np.nan), mask=mask, steps=100, polish=100)
+    assert cut.attrs["interrupted"] and 0 < cut.attrs["amortisation_gap"] < post.attrs["amortisation_gap"]
+
+
+# The published setting
+
+
+def transcribed(X, H, scale, concentration, epsilon, divergence):
+    """The paper's objective in its letters' order: v is a row of X here, W_f is Hᵀ."""
+    k, l = np.maximum(X @ concentration.T, 1e-3), np.maximum(X @ scale.T, 1e-3)
+    h = l * (-np.log(epsilon)) ** (1 / k)
+    kl = np.log(k / l**k) + (k - 1) * (np.log(l) - np.euler_gamma / k) + l * special.gamma(1 + 1 / k) - 1
+    return ((X - h @ H) ** 2).sum() + divergence * kl.sum()
+
+
+@pytest.mark.parametrize("training", ["random", "median"])
+@pytest.mark.parametrize("divergence", [True, False])
+def test_the_published_training_is_the_papers_formulas(training, divergence, monkeypatch):
+    X, generator, rate, steps = problem(N=7, D=5), np.random.default_rng(1), 0.02, 4
+    X = X / X.max()
+    drawn = {"random": generator.uniform(size=(7, 2)), "median": np.full((7, 2), 0.5)}[training]
+    if training == "random":
+        monkeypatch.setattr(svi, "_uniforms", lambda *_: torch.from_numpy(drawn))
+    model = PAENMF.paper(2, training, divergence)
+    first = PAENMF.paper(2).initialise(as_matrix(X))
+    own = [part.detach().numpy().copy() for part in first.parameters()]  # H, weights of λ, weights of k
+    losses = []
+    for step in range(steps):
+        losses.append(transcribed(X, *own, drawn, divergence))
+        slopes = []
+        for part in own:
+            slope = np.empty_like(part)
+            for at in np.ndindex(part.shape):
+                there, values = part[at], []
+                for sign in (1, -1):
+                    part[at] = there + sign * 1e-6
+                    values.append(transcribed(X, *own, drawn, divergence))
+                part[at], slope[at] = there, (values[0] - values[1]) / 2e-6
+            slopes.append(slope)
+        for part, slope in zip(own, slopes, strict=True):
+            part -= rate * 0.5 * (1 + np.cos(np.pi * step / steps)) * slope / np.linalg.norm(slope)
+        np.maximum(own[0], 0, out=own[0])
+    post = fitted(X, model, steps=steps, learning_rate=rate)
+    constant = 0.5 * X.size * np.log(np.pi)
+    assert np.allclose(-np.array(post.attrs["elbo_curve"]) - constant, losses, rtol=1e-6)
+    for ours, theirs in zip(post.model.parameters(), own, strict=True):
+        assert np.allclose(ours.detach().numpy(), theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_published_uniforms_are_whole_released_or_the_median():
+    X = as_matrix(np.ones((2000, 1)))
+    for model, low, high in (
+        (PAENMF.paper(2), 0.0, 1.0),
+        (PAENMF.paper(2, released=True), 0.35, 0.65),
+        (PAENMF.paper(2, "median"), 0.5, 0.5),
+        (PAENMF.paper(2, "median", released=True), 0.5, 0.5),
+    ):
+        with forked(0):
+            u = svi._uniforms(model.recipe, 2000, 2, X)
+        assert low <= float(u.min()) <= low + 0.01 and high - 0.01 <= float(u.max()) <= high
+    assert svi._uniforms(PAENMF(2).recipe, 2000, 2, X) is None
+
+
+def test_a_step_that_is_not_finite_is_left_out():
+    good, bad = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    good.grad, bad.grad = torch.tensor([3.0, -4.0]), torch.tensor([1.0, torch.inf])
+    svi.Normalised([good, bad], lr=0.5).step()
+    assert torch.allclose(good, torch.tensor([0.7, 1.4])) and torch.equal(bad, torch.ones(2))
+
+
+def test_without_the_divergence_guides_shrink_to_points_and_with_it_random_training_narrows_them():
+    X = problem(N=100)
+    X /= X.max(1, keepdims=True)
+    k = {
+        (training, divergence): float(
+            fitted(X, PAENMF.paper(K, training, divergence), steps=600, learning_rate=0.02)
+            .model.encode(X)
+            .concentration.median()
+        )
+        for training in ("random", "median")
+        for divergence in (True, False)
+    }
+    assert k["random", False] > 3 * k["random", True] and k["random", True] > 1.1 * k["median", True]
+    ours = [fitted(X, divergence=divergence).model.encode(X).concentration.median() for divergence in (True, False)]
+    assert ours[1] > 2 * ours[0]
+
+
+# Against ordinary NMF, and the floor below it
+
+
+@pytest.mark.parametrize("data,rank", [("drawn", K), ("genes", 4), ("prices", 5)])
+def test_without_the_divergence_the_error_lies_between_the_floor_and_a_quarter_above_ordinary_nmf(
+    data, rank, real_data
+):
+    from sklearn.decomposition import NMF
+
+    X = problem(N=300) if data == "drawn" else scaled(data, real_data)
+    post = fitted(X, PAENMF(rank, sigma2=0.5), steps=300, draws=2, divergence=False)
+    mean = post.model.decode(post.model.encode(X).mean)
+    error = float((torch.from_numpy(X) - mean).square().sum())
+    floor = float(np.square(np.linalg.svd(X, compute_uv=False)[rank:]).sum())
+    nmf = NMF(rank, init="nndsvda", max_iter=1000, tol=1e-3).fit(X).reconstruction_err_ ** 2
+    assert floor < error < 1.25 * nmf
+
+
+def scaled(name, real_data):
+    """As the authors scale them: each row by its greatest value."""
+    path = {"genes": "leukemia/all_aml.npz", "prices": "finance/ftse_prices.npz"}[name]
+    V = real_data(path)["V"].T.astype(float)
+    return V / V.max(1, keepdims=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name,rank,target,polished", [("genes", 4, 190.3, 190.22), ("prices", 5, 1075, 1052)])
+def test_the_papers_objective_comes_below_the_target(name, rank, target, polished, real_data):
+    X = scaled(name, real_data)
+    post = fitted(X, PAENMF(rank, sigma2=0.5), steps=2000, polish=200)
+    reached = -post.attrs["elbo"] - 0.5 * X.size * math.log(math.pi)
+    assert reached <= polished and reached + post.attrs["amortisation_gap"] <= target
+
+
+@pytest.mark.parametrize("fits", [24, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_data_of_random_scales_train_without_nan(fits):
+    generator = np.random.default_rng(8)
+    for fit in range(fits):
+        N, D, rank = generator.integers(1, 9, size=3)
+        X = 10.0 ** generator.uniform(-6, 6) * generator.exponential(size=(N, D)) * (generator.random((N, D)) < 0.8)
+        X[0, 0] += 1e-7
+        kind = (np.float32, np.float64)[fit % 2]
+        model = PAENMF(int(rank), sigma2=(None, "per column", 0.5)[fit % 3], encoder=("linear", (4,))[fit // 2 % 2])
+        post = fitted(X.astype(kind), model, steps=10, draws=2, seed=fit, learning_rate=0.1, polish=2)
+        assert math.isfinite(post.attrs["elbo"]), fit
+        assert all(values.isfinite().all() for values in (*post.draws.values(), *post.stats.values())), fit
+
+
 def test_bad_options_get_their_sentence():
     for options, words in (
         ({"steps": -1}, "steps is -1"),
         ({"draws": 0}, "draws is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"objective": "exact"}, "analytic, sampled"),
+        ({"objective": "exact"}, "analytic, sampled, median"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"polish": -1}, "polish is -1"),
+        ({"tol": -1.0}, "tol is -1.0"),
     ):
         with pytest.raises(ValueError, match=words):
             fitted(**options)

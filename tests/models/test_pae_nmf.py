@@ -14,7 +14,9 @@ from torch.distributions import Weibull, kl_divergence
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix
-from ppnmf.models.pae_nmf import LEAST, MOST, PAENMF, analytic_elbo, weibull_moments
+from ppnmf.models.elbo import analytic_elbo, weibull_moments
+from ppnmf.models.encoding import LEAST, MOST
+from ppnmf.models.pae_nmf import PAENMF
 
 N, D, K = 12, 7, 3
 
@@ -68,7 +70,7 @@ def test_the_variance_keeps_its_accuracy_in_single_precision():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("sigma2", [None, 0.3])
+@pytest.mark.parametrize("sigma2", [None, 0.3, "per column"])
 def test_the_analytic_elbo_is_the_mean_of_trace_mean_field_elbo(masked, sigma2):
     X, mask = problem()
     mask = mask if masked else None
@@ -110,12 +112,12 @@ def test_the_divergence_is_that_to_an_exponential_by_quadrature():
     assert float(ours) == pytest.approx(exact, rel=1e-8)
 
 
-@pytest.mark.parametrize("encoder", ["linear", (5,), (6, 4)])
+@pytest.mark.parametrize("options", [{}, {"encoder": (5,)}, {"encoder": (6, 4)}, {"sigma2": "per column"}])
 @pytest.mark.parametrize("masked", [False, True])
-def test_gradients_are_those_of_finite_differences(encoder, masked):
+def test_gradients_are_those_of_finite_differences(options, masked):
     X, mask = problem()
     mask = mask if masked else None
-    model = started(X, mask, encoder=encoder)
+    model = started(X, mask, **options)
     exact = gradients(plain_elbo(model, X, mask).value, model)
     parameters = list(model.parameters())
     flat, step, numeric = torch.nn.utils.parameters_to_vector(parameters).detach(), 1e-5, []
@@ -129,6 +131,44 @@ def test_gradients_are_those_of_finite_differences(encoder, masked):
         numeric.append((values[0] - values[1]) / (2 * step))
     numeric = torch.stack(numeric)
     assert torch.allclose(exact, numeric, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("per_column", [False, True])
+def test_the_bound_and_its_gradient_are_those_of_the_plain_formula(masked, per_column):
+    X, mask = problem()
+    u = torch.from_numpy(np.random.default_rng(5).random((4, N, K)))
+    scale, concentration = (0.01 + 3 * u[0]).requires_grad_(), (LEAST * (MOST / LEAST) ** u[1]).requires_grad_()
+    H = u[2, :D].mT.clone().requires_grad_()
+    sigma2 = (0.2 + u[3, :D, 0]).requires_grad_() if per_column else torch.tensor(0.7).double().requires_grad_()
+    guide = Weibull(scale, concentration)
+    seen = mask.double() if masked else torch.ones(N, D).double()
+    first, second = torch.lgamma(1 + 1 / concentration).exp(), torch.lgamma(1 + 2 / concentration).exp()
+    errors = seen * ((X - scale * first @ H).square() + (scale.square() * (second - first.square())) @ H.square())
+    likelihood = -0.5 * (errors / sigma2 + seen * (2 * math.pi * sigma2).log()).sum()
+    plain = likelihood - kl_divergence(guide, Weibull(torch.ones(()).double(), torch.ones(()).double())).sum()
+    ours = analytic_elbo(X, guide, H, sigma2, mask if masked else None)
+    scaled = analytic_elbo(X, guide, H, sigma2 / 9, mask if masked else None, unit=3.0)
+    assert float(scaled.value.detach()) == pytest.approx(float(ours.value.detach()), rel=1e-12)
+    assert float(ours.value.detach()) == pytest.approx(float(plain.detach()), rel=1e-10)
+    inputs = (scale, concentration, H, sigma2)
+    for one, other in zip(torch.autograd.grad(3 * ours.value, inputs), torch.autograd.grad(plain, inputs), strict=True):
+        assert torch.allclose(one / 3, other, rtol=1e-8, atol=1e-8 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("dtype,wild", [(torch.float64, 12), (torch.float32, 6)])
+def test_a_thousand_random_guides_and_scalings_give_finite_bounds_and_gradients(dtype, wild):
+    generator = np.random.default_rng(6)
+    for _ in range(1000):
+        unit = 10.0 ** generator.uniform(-6, 6)
+        X, H = unit * generator.exponential(size=(4, 5)), unit * generator.exponential(size=(K, 5))
+        sigma2 = unit**2 * 10.0 ** generator.uniform(-wild, 1)
+        k = LEAST * (MOST / LEAST) ** generator.uniform(0, 1, size=(4, K))
+        scale = 10.0 ** generator.uniform(-8, 2, size=(4, K))
+        values = [torch.tensor(value, dtype=dtype).requires_grad_() for value in (scale, k, H, sigma2)]
+        value = analytic_elbo(torch.tensor(X, dtype=dtype), Weibull(*values[:2]), *values[2:]).value
+        assert value.isfinite()
+        assert all(bool(slope.isfinite().all()) for slope in torch.autograd.grad(value, values))
 
 
 def test_what_lies_under_the_mask_leaks_nowhere():
@@ -293,7 +333,10 @@ def test_whole_numbers_are_cast():
     assert model.decode(np.ones((2, K), dtype=int)).shape == (2, D)
 
 
-@pytest.mark.parametrize("options", [{}, {"sigma2": 0.5, "encoder": (8, 4)}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"sigma2": 0.5, "encoder": (8, 4)}, {"sigma2": "per column"}, {"published": ("median", False, True)}],
+)
 def test_configuration_and_state_rebuild_the_model(options):
     X, _ = problem()
     model = started(X.float(), **options)
@@ -310,7 +353,10 @@ def test_bad_input_gets_its_sentence():
         ({"rank": 0}, "rank is 0"),
         ({"rank": 2.0}, "rank is 2.0"),
         ({"rank": 2, "sigma2": 0.0}, "sigma2 is 0.0"),
+        ({"rank": 2, "sigma2": "per row"}, "sigma2 is 'per row'.*'per column'"),
         ({"rank": 2, "encoder": "deep"}, "encoder is 'deep'"),
+        ({"rank": 2, "published": ("mean", True, False)}, "training is 'mean'.*'random', 'median'"),
+        ({"rank": 2, "published": ("random", True, False), "encoder": (8,)}, "the published one is 'linear'"),
         ({"rank": 2, "encoder": (0,)}, "widths"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -348,3 +394,34 @@ def test_training_on_takes_data_of_another_type():
     first = ppnmf.fit(PAENMF(2), X, method="svi", steps=5, draws=2)
     second = ppnmf.fit(first.model, X.double(), method="svi", steps=5, draws=2)
     assert second.draws["W"].dtype == torch.float64 and first.model.H.dtype == torch.float32
+
+
+def test_the_published_encoder_is_linear_without_bias_and_has_floors():
+    X, mask = problem()
+    model = started(X, published=("random", True, False))
+    assert model.to_scale.bias is None and model.to_concentration.bias is None
+    with torch.no_grad():
+        model.to_scale.weight[0] = -1.0
+    guide, weights = model.encode(X), (model.to_scale.weight, model.to_concentration.weight)
+    for ours, weight in zip((guide.scale, guide.concentration), weights, strict=True):
+        assert np.allclose(ours.numpy(), np.maximum(X.numpy() @ weight.detach().numpy().T, 1e-3), rtol=1e-12)
+    assert (guide.scale[:, 0] == 1e-3).all()
+    assert torch.equal(
+        model.encode(torch.where(mask, X, torch.nan), mask).scale, model.encode(_filled(X, mask, model)).scale
+    )
+
+
+def _filled(X, mask, model):
+    return torch.where(mask, X, model.centre)
+
+
+def test_the_published_start_is_ordinary_nmf_with_noise_and_the_authors_weights():
+    X, _ = problem()
+    ours, model = PAENMF(K).initialise(as_matrix(X)), PAENMF.paper(K).initialise(as_matrix(X))
+    noise = (model.H - ours.H).detach() / ours.H.detach().mean()
+    assert (noise > 0).all() and (noise < 0.1).all() and float(noise.std()) > 0.02
+    for layer in (model.to_scale, model.to_concentration):
+        of_mean = layer.weight.detach() * D * X.mean()
+        assert (of_mean > 0.3).all() and (of_mean < 0.7).all() and float(of_mean.std()) > 0.08
+    assert not torch.equal(model.to_scale.weight, model.to_concentration.weight)
+    assert model.config() == {"rank": K, "sigma2": 0.5, "encoder": "linear", "published": ("random", True, False)}
