@@ -359,7 +359,7 @@ def test_log_evidence_warns_when_the_chains_do_not_agree():
             RANK_TWO,
             {"particles": 5},
             TypeError,
-            "chib has no option particles; it has draws, warmup, bridge, replicates",
+            "chib has no option particles; it has draws, thin, warmup, bridge, replicates",
         ),
         (RANK_TWO, {"mask": np.ones((2, 2), dtype=bool)}, ValueError, "mask has shape"),
     ],
@@ -390,6 +390,14 @@ def test_chib_agrees_with_annealing_where_chains_keep_their_labels():
 
 
 @quiet
+@pytest.mark.slow
+@quiet
+def test_chib_tells_the_rank_of_the_published_toy(real_data):
+    X = real_data("toy/bnmtf_toy.npz")["R"]
+    table = ppnmf.select_rank(ExponentialGaussian(1), X, range(9, 12), n_jobs=2, progress=False)
+    assert table.best == 10 and table.decisive
+
+
 @pytest.mark.slow
 def test_errors_are_honest():
     """Over forty seeds, |z| exceeds Student's 99.7 % quantile at most twice."""
