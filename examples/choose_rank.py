@@ -7,7 +7,8 @@ classes: two diseases, one of them of two kinds of cell. For each, all criteria 
     python examples/choose_rank.py --out figures --jobs 2       # minutes; --quick takes seconds
     python examples/choose_rank.py leukaemia                    # one of drawn, mutations, leukaemia
 
-The real data are read from the folder that PPNMF_DATA names; where it is not set, only the drawn matrix is looked at.
+The real data are read from the folder that PPNMF_DATA names; where it is not set, only the drawn matrix is looked at by
+default.
 """
 
 import argparse
@@ -169,18 +170,19 @@ def main() -> None:
     for name in options.studies or here:
         began, study = time.perf_counter(), STUDIES[name](options.quick)
         print(f"{name.upper()}: {study.about}\n", flush=True)
-        settings = LONG | study.options | (SHORT if options.quick else {})
+        layers = (LONG, study.options, SHORT if options.quick else {})
+        settings = {name: {k: v for layer in layers for k, v in layer.get(name, {}).items()} for name in study.criteria}
         table = ppnmf.select_rank(
             study.model,
             study.X,
             study.ranks,
             method=study.criteria,
             n_jobs=options.jobs,
-            **{method: own for method, own in settings.items() if method in study.criteria},
+            **settings,
         )
         print(table, "\n")
         print("The best rank, and those not told from it:")
-        for method in table.methods:
+        for method in filter(table.scores.get, table.methods):
             print(f"  {method:<10} {table.best_by(method)}", *(f"or {rank}" for rank in table.rivals(method)))
         study.also(options.quick, options.out)
         if options.out:

@@ -48,6 +48,7 @@ class Site(IntEnum):
     FOLDS = 9
     ENTRIES = 10
     RESAMPLING = 11
+    SWAP = 12
 
 
 @dataclass(frozen=True)

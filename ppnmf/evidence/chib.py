@@ -12,7 +12,9 @@ the draws of a Gibbs run in which the blocks before it stay at θ* (a reduced ru
 
 The posterior does not change when components with equal priors change places, so at stage k of 2 the density is averaged
 also over which of the free components plays the k-th. It is then right whether the chain mixes the labels or stays
-with one order, and no log K! is added. Without it, a chain that stays is low by log K!.
+with one order, and no log K! is added. Without it, a chain that stays is low by log K!. Components whose priors differ
+are not exchangeable, and the chain itself must go through the orders in which they share the data: there it also proposes to
+exchange two of them, which leaves the likelihood as it is.
 
 θ* is the mean of the draws put in one order, strongest component first; it is never rescaled, for the priors have a
 scale.
@@ -44,6 +46,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +76,7 @@ AT_ONCE = 2**20  # densities that are evaluated together
 ITERATIONS = 200  # of the bridge; it takes a dozen
 FAR = 40.0  # nats
 WIDE, WIDE_SUM = 3.0, 10.0  # nats between the ends of the bracket, of a stage and in all, that are a warning
+EXCHANGE = 8  # sweeps from one proposal to exchange components whose priors differ to the next
 FEW = 50  # draws that an average must at least be worth
 AGREE = 1.01  # R-hat of the log joint over the replicates above which they do not agree
 
@@ -219,7 +223,7 @@ def explore(problem: Problem, warmup: int, draws: int) -> Explored:
         for n in range(lp.shape[1]):
             seen += 1
             params = {site: values[:, n] for site, values in kept.items()}
-            aligned = ordered_like(mean, params, classes) if seen > 1 else params
+            aligned = ordered_like(mean, params, [0] * len(classes)) if seen > 1 else params
             mean = {site: value + (aligned[site] - value) / seen for site, value in mean.items()}
             noise.append(model.conditional("sigma2", params, X))
         lps.append(lp)
@@ -337,7 +341,9 @@ def sampled(
     """
     model, X, stream, told = problem.model, problem.X, problem.stream, problem.told
     first = (held, 0) if problem.short == "W" else (0, held)
-    for lot in lots(burn + draws * problem.thin, problem.at_once * problem.thin):
+    alike = len(set(problem.classes)) == 1
+    for lot in lots(burn + draws * problem.thin, problem.at_once * problem.thin if alike else EXCHANGE):
+        state = state if alike else exchanged(problem, state, held)
         due = burn + problem.thin - 1 - lot.start
         kept = range(due if due >= 0 else due % problem.thin, len(lot), problem.thin)
         state, own, lp = gibbs.several(
@@ -346,6 +352,20 @@ def sampled(
         problem.tick(len(lot))
         if len(kept):
             yield state, own, lp
+
+
+def exchanged(problem: Problem, state: State, held: int) -> State:
+    """Metropolis steps that exchange two free components: the likelihood stays, so the priors alone decide."""
+    model, params, K = problem.model, dict(state.params), problem.model.rank
+    u = problem.stream.uniforms(state.sweep, Site.SWAP, range(K), K, params["W"].device)  # (C, K, K)
+    for k, l in combinations(range(held, K), 2):
+        order = torch.arange(K)
+        order[k], order[l] = l, k
+        other = reordered(params, order.expand(len(u), K))
+        accepted = u[:, k, l].log() < model.log_prior(other) - model.log_prior(params)
+        for site in ("W", "H"):
+            params[site] = torch.where(accepted[:, None, None], other[site], params[site])
+    return State(params, state.sweep)
 
 
 def lots(sweeps: int, at_once: int) -> list[range]:
@@ -384,10 +404,12 @@ class Likely(NamedTuple):
 def picked(
     problem: Problem, before: Likely | None, logs: Tensor, kept: Params, labels: list[int], sweep: int
 ) -> Likely:
-    """One of a stage's draws and labels with probability proportional to the density r: a draw of the next stage.
+    """One of a stage's draws and labels, with probability proportional to the density r.
 
-    What is greatest when each log density has a Gumbel variate added is such a pick, so the draws may come some at a
-    time. The chain that goes on from its last draw instead can be far from where r is, and not find there in its burn-in.
+    With many draws it is a draw of the next stage, but for the length of the component's other column, which the first
+    sweep draws anew. What is greatest when each log density has a Gumbel variate added is such a pick, so the draws may
+    come some at a time. The chain that goes on from its last draw instead can be far from where r is, and not find there
+    in its burn-in.
 
     Args:
         logs: log densities at this lot of draws, (C, n, labels).

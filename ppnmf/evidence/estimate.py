@@ -84,9 +84,9 @@ class Evidence:
         return self.log_evidence - other.log_evidence, math.hypot(self.mcse, other.mcse)
 
     def is_clearly_better_than(self, other: Evidence) -> bool:
-        """Whether the lead is at least twice its standard error and a tenth of the wider gap together."""
+        """Whether the lead is above twice its standard error and a tenth of the wider gap together."""
         lead, error = self.lead_over(other)
-        return lead >= 2 * (error + max(self.gap, other.gap) / 10)
+        return lead > 2 * (error + max(self.gap, other.gap) / 10)
 
     def __str__(self) -> str:
         low, high = self.interval()

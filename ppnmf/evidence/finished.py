@@ -18,7 +18,7 @@ from ppnmf.protocols import Matrix, Model
 
 __all__ = ["Finished", "identity"]
 
-FORMAT = 1
+FORMAT = 2
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Evidence, HeldOut, Measure)}
 
 

@@ -118,6 +118,8 @@ def run(
         raise TypeError(f"heldout needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
     used = folds if used is None else used
     whole_numbers(folds=(folds, 2), used=(used, 1), draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
+    if not isinstance(nested, bool):
+        raise TypeError(f"nested is {nested!r}; it must be True or False")
     if used > folds:
         raise ValueError(f"used is {used} and there are {folds} folds; give at most {folds}")
     if nested and (folds < 3 or used < 2):

@@ -120,7 +120,8 @@ class RankTable:
 
     def edge(self, method: str | None = None) -> str | None:
         """A sentence where the best rank lies at an end of the range, beyond which a better one may lie."""
-        ranks, best = self.ranks, self.best_by(method or self.methods[0])
+        method = method or self.methods[0]
+        ranks, best = sorted(self.scores[method]), self.best_by(method)
         if best == ranks[-1]:
             return f"rank {best} is the greatest tried: try greater ones"
         if best == ranks[0] > 1:
@@ -275,8 +276,7 @@ def select_rank(
     """Score a range of ranks by one criterion or several.
 
     A rank that fails is reported in the table and does not stop the others; Ctrl-C gives a table of those done. The
-    numbers do not depend on how many ranks are worked on at once, or where, or on the libraries' threads; those of masked
-    fits (heldout) may differ in their last bit.
+    numbers do not depend on how many ranks are worked on at once, or where, or on the libraries' threads.
 
     Args:
         model: a model, whose rank is replaced (it keeps scalar rates), or a function from rank to model.
@@ -306,6 +306,9 @@ def select_rank(
     models, failures = _models(model, wanted)
     if models:
         check(models[max(models)], data)
+    if sensitivity and {"chib", "smc"} & set(names):
+        for one in models.values():
+            _with_rates(one, 1.0)
     work = _Work(
         data, whole_number("seed", seed, 0), chosen, Finished(checkpoint, resume, data, seed), n_jobs, progress
     )
@@ -471,6 +474,8 @@ def _table(names: list[str], work: _Work, X: Matrix) -> RankTable:
 
 def _models(model: Model | Callable[[int], Model], ranks: list[int]) -> tuple[dict[int, Model], dict[int, Exception]]:
     """The model of each rank, and the errors of those that cannot be made."""
+    if not isinstance(model, Model) and not callable(model):
+        raise TypeError(f"model is {model!r}; it must be a model, or a function from a rank to one")
     models: dict[int, Model] = {}
     failures: dict[int, Exception] = {}
     for rank in ranks:
@@ -491,6 +496,9 @@ def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, d
     if unknown or not names:
         raise ValueError(f"method is {', '.join(map(repr, unknown)) or 'empty'}; there are {', '.join(CRITERIA)}")
     shared = {option: value for option, value in options.items() if option not in CRITERIA}
+    wrong = [name for name, value in options.items() if name in CRITERIA and not isinstance(value, Mapping)]
+    if wrong:
+        raise TypeError(f"{wrong[0]} is {options[wrong[0]]!r}; its options come as a dict, such as {{'draws': 200}}")
     alone = {name: dict(value) for name, value in options.items() if name in CRITERIA}
     idle = [name for name in alone if name not in names]
     if idle:
@@ -508,6 +516,8 @@ def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, d
 
 
 def _whole_numbers(ranks: Iterable[int]) -> list[int]:
+    if not isinstance(ranks, Iterable):
+        raise TypeError(f"ranks is {ranks!r}; give several whole numbers, such as range(1, 11)")
     wanted = sorted({whole_number("a rank", rank, 1) for rank in ranks})
     if not wanted:
         raise ValueError("ranks is empty; give whole numbers >= 1, such as range(1, 11)")

@@ -43,6 +43,7 @@ NEGLIGIBLE = (
 )
 NEWTON = 8  # steps towards the mode, at most; the w at hand is a draw, so it is not far
 NEAR = 0.5  # standard deviations: a step after which the compiled rule takes no other
+MOST = 10_000  # nodes on a side; some dozens are taken
 SMALLEST = 1e-260  # precision that stands for none
 LOT = 64  # draws a task
 
@@ -67,7 +68,10 @@ class Component(NamedTuple):
 
 
 def log_density(at: Tensor, component: Component) -> Tensor:
-    """log p(h | u) at the points h = `at` (B, R), shape (B, L), float64."""
+    """log p(h | u) at the points h = `at` (B, R), shape (B, L), float64.
+
+    The w at hand must be a draw: the search for the mode in c begins there.
+    """
     if kernels_for(at.device) is not cpu:
         return _reference(at, component)
     out = torch.empty(component.other_linear.shape, dtype=torch.float64)
@@ -144,7 +148,7 @@ def _above(h, own):  # type: ignore[no-untyped-def]
     peak, total = n * centre + b * mode - 0.5 * a * mode * mode, 1.0
     for side in (-1.0, 1.0):
         x = centre
-        while True:
+        for _ in range(MOST):
             x += side * STEP * deviation
             c = math.exp(x)
             fall = n * x + b * c - 0.5 * a * c * c - peak
@@ -178,7 +182,7 @@ def _below(own, masses, enough):  # type: ignore[no-untyped-def]
     total = 1.0
     for side in (-1.0, 1.0):
         x, before = centre, greatest
-        while True:
+        for _ in range(MOST):
             x += side * STEP * width
             here = _log_joint(x, own, masses)
             if here > greatest:

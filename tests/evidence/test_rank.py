@@ -261,6 +261,8 @@ def test_a_method_that_fails_at_every_rank_leaves_the_table_readable():
     [
         ({"method": "aic", "chib": {"draws": 5}}, "there are options for chib, which is not among the methods: aic"),
         ({"method": "aic", "aic": {"drawn": 5}}, "there is no option drawn: aic has corrected, invariance, restarts"),
+        ({"method": "aic", "aic": 3}, "aic is 3; its options come as a dict"),
+        ({"method": "aic", "ranks": 3}, "ranks is 3; give several whole numbers"),
     ],
 )
 def test_options_for_one_method_are_checked_too(options, sentence):
