@@ -1,7 +1,8 @@
 """Data sets by name. `digits` comes with scikit-learn; the others are read from the folder that PPNMF_DATA names.
 
 Where it does not hold them, leukaemia, genes, faces and prices are fetched from where they were published (pooch, the extra
-`data`), olivetti and mnist by scikit-learn: once, into the user's cache, and checked. The values are the same either way.
+`data`), olivetti and mnist by scikit-learn: once, into the user's cache, and checked. The values are the same either way; the
+names of the genes are in the folder's file alone.
 """
 
 from __future__ import annotations
@@ -65,14 +66,14 @@ def load(name: str) -> Dataset:
     >>> load("digits").X.shape
     (1797, 64)
     """
-    if name in _LOADERS:
+    if isinstance(name, str) and name in _LOADERS:
         return _LOADERS[name]()
-    drawn = toy.named(name)
+    drawn = toy.named(name) if isinstance(name, str) else None
     if drawn is not None:
         N, D = drawn.X.shape
         about = f"Drawn: W, H ~ Exponential(1), true rank {drawn.W.shape[1]}, noise variance 1; {N} × {D}."
         return Dataset(drawn.X.numpy(), None, about)
-    close = difflib.get_close_matches(name, _LOADERS, n=1)
+    close = difflib.get_close_matches(str(name), _LOADERS, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"there is no data set {name!r}{meant}; there are {', '.join(_LOADERS)}, and drawn ones such as toy60x40"

@@ -91,12 +91,12 @@ def _reaching(place: str) -> Iterator[None]:
     """What goes wrong there, in a sentence."""
     try:
         yield
-    except ValueError as error:  # of a sha256
-        raise OSError(f"fetch it again: what came from {place} is not the file that was expected") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if type(error) is ValueError:  # of a sha256; OpenML's own error is a kind of ValueError
+            raise OSError(f"fetch it again: what came from {place} is not the file that was expected") from error
         raise OSError(f"connect to the network: {place} could not be fetched ({_reason(error)})") from error
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     response = getattr(error, "response", None)
     return type(error).__name__ if response is None else f"status {response.status_code}"

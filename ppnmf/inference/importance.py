@@ -12,7 +12,8 @@ low with errors that said 3. So, unless told otherwise, each loading is drawn wi
 wider, and r has that mixture's density below. The bound is then a bound as before, nearer to log p(x).
 
 The effective number of weights is (Σ r)² / Σ r². Where it is small, a row's loadings being many or strongly correlated,
-which a guide that is independent over components does not follow, the value lies too low and the error is no error.
+which a guide that is independent over components does not follow, the value lies too low and the error is no error. So it
+is where entries are missing: the encoder reads their columns' means, and its guide is then off the row's posterior.
 
 References: Burda, Grosse, Salakhutdinov (2016), arXiv:1509.00519. Mixtures: Hesterberg (1995), doi:10.2307/1269620.
 """
@@ -88,6 +89,8 @@ def weigh(model: Amortised, X: Dense, *, draws: int = 1000, widened: bool = True
 
     with single_threaded():
         parts = ordered_map(of_block, blocks, 200.0 * size * draws * model.rank)
+    if not parts:
+        return Weighed(*torch.empty(3, 0, dtype=torch.float64, device=X.device))
     return Weighed(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

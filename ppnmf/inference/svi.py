@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -58,6 +59,7 @@ class Training(NamedTuple):
     interrupted: bool
 
 
+@torch.enable_grad()
 def run(
     model: PAENMF,
     X: Matrix,
@@ -98,10 +100,15 @@ def run(
 
     Raises:
         TypeError: the model has no encoder.
-        ValueError: an option that is out of its range.
+        ValueError: an option that is out of its range; a polish after a training that is not of the ELBO.
     """
     _check(model, X, steps, batch_size, draws, polish, tol)
     recipe = _recipe(model.recipe, learning_rate=learning_rate, objective=objective, divergence=divergence)
+    if polish and (recipe.objective == "median" or not recipe.divergence):
+        raise ValueError(
+            "polish raises the ELBO, and this training does not: train with objective='analytic' and divergence=True, or "
+            "leave polish out"
+        )
     start = time.perf_counter()
     model = copy.deepcopy(model).to(dtype=X.dtype, device=X.device)
     data, rank = _in_memory(X), X.rank if isinstance(X, Sharded) else 0
@@ -165,12 +172,15 @@ def _batch(
 def _bound(model: PAENMF, batch: Batch, divergence: bool = True, guide: Guide | None = None) -> Tensor:
     """The objective summed over a batch: the ELBO, or what stands for it; of the encoder's guide if none is given."""
     values, mask, coordinates, u = batch
-    guide = model.encoding.guide(*model.outputs(coordinates)) if guide is None else guide
+    if guide is None:
+        guide, H = model.encoding.guide(*model.outputs(coordinates)), model.H
+    else:
+        H = model.H.detach()  # nobody asks for its slope
     if u is None:
-        parts = analytic_elbo(values, guide, model.H, model.relative_sigma2, mask, model.unit)
+        parts = analytic_elbo(values, guide, H, model.relative_sigma2, mask, model.unit)
     else:
         W = guide.scale * (-u.log()) ** guide.concentration.reciprocal()
-        parts = elbo_at(W, values, guide, model.H, model.relative_sigma2, mask, model.unit)
+        parts = elbo_at(W, values, guide, H, model.relative_sigma2, mask, model.unit)
     return parts.value if divergence else parts.log_likelihood
 
 
@@ -209,7 +219,9 @@ def _gradient(problem: Problem, batch: Tensor | None, scale: float) -> list[Tens
 
 def _uniforms(recipe: Recipe, n: int, rank: int, X: Dense) -> Tensor | None:
     """Those (n, K) behind the one W of a step, never 0 or 1; None where the objective is exact."""
-    between = OBJECTIVES[recipe.objective] if recipe.uniforms is None else recipe.uniforms
+    between = OBJECTIVES[recipe.objective]
+    if recipe.objective == "sampled" and recipe.uniforms is not None:
+        between = recipe.uniforms
     if between is None:
         return None
     u = torch.rand(n, rank, dtype=X.dtype, device=X.device).mul_(between[1] - between[0]).add_(between[0])
@@ -433,11 +445,17 @@ def _in_memory(X: Matrix) -> Dense | Sharded:
 def _recipe(own: Recipe, **told: Any) -> Recipe:
     """The model's recipe with what the caller has said otherwise."""
     recipe = own._replace(**{name: choice for name, choice in told.items() if choice is not None})
-    if not 0 < recipe.learning_rate < math.inf:
+    if not (_is_number(recipe.learning_rate) and 0 < recipe.learning_rate < math.inf):
         raise ValueError(f"learning_rate is {recipe.learning_rate!r}; it must be a positive number")
-    if recipe.objective not in OBJECTIVES:
+    if recipe.objective not in tuple(OBJECTIVES):
         raise ValueError(f"objective is {recipe.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
+    if not isinstance(recipe.divergence, bool):
+        raise ValueError(f"divergence is {recipe.divergence!r}; it must be True or False")
     return recipe
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check(model: PAENMF, X: Matrix, steps: int, batch_size: int | None, draws: int, polish: int, tol: float) -> None:
@@ -451,5 +469,5 @@ def _check(model: PAENMF, X: Matrix, steps: int, batch_size: int | None, draws: 
         )
     whole_numbers(steps=(steps, 0), draws=(draws, 1), polish=(polish, 0))
     whole_numbers(batch_size=(1 if batch_size is None else batch_size, 1))
-    if not 0 <= tol < math.inf:
+    if not (_is_number(tol) and 0 <= tol < math.inf):
         raise ValueError(f"tol is {tol!r}; it must be a number that is not negative")

@@ -88,7 +88,7 @@ def elbo_at(
 def _log_likelihood(errors: Tensor, X: Tensor, sigma2: Tensor, mask: Tensor | None, unit: Tensor | float) -> Tensor:
     """The Gaussian's, from the squared errors of each column (D,)."""
     observed: Tensor | int = len(X) if mask is None else mask.sum(0)
-    log_variance = math.log(2 * math.pi) + 2 * torch.as_tensor(unit).log() + sigma2.log()
+    log_variance = math.log(2 * math.pi) + 2 * torch.as_tensor(unit, dtype=sigma2.dtype).log() + sigma2.log()
     return -0.5 * (errors / unit / unit / sigma2 + observed * log_variance).sum()
 
 
@@ -137,7 +137,9 @@ class _Expected(torch.autograd.Function):
         weighted, squares = H * by_errors, (H.square() * by_errors).mT  # (K, D); (D, K)
         by_mean = torch.mm(residual, weighted.mT).mul_(-2).add_(by_divergence)
         by_variance = squares.sum(0) if mask is None else mask.to(H.dtype) @ squares
-        by_H = 2 * by_errors * ((exposed[:, None] if mask is None else exposed.mT) * H - mean.mT @ residual)
+        by_H = None
+        if ctx.needs_input_grad[2]:
+            by_H = 2 * by_errors * ((exposed[:, None] if mask is None else exposed.mT) * H - mean.mT @ residual)
 
         by_log_scale = by_mean.mul_(mean).addcmul_(by_variance, variance, value=2)
         first, second = torch.digamma(1 + inverse), torch.digamma(1 + 2 * inverse)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import pyro
@@ -18,7 +19,7 @@ from torch.distributions import Weibull
 
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
 from ppnmf.checks import whole_number
-from ppnmf.data.matrix import Dense, as_mask, as_tensor
+from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
 from ppnmf.models import weibull
 from ppnmf.models.encoding import Encoding, Floored, Smooth, Start
 from ppnmf.nndsvd import nndsvd
@@ -28,6 +29,7 @@ from ppnmf.rng import Site, Stream
 __all__ = ["PAENMF", "Published", "Recipe"]
 
 LEAST_NOISE = 1e-10  # of the mean square of X: keeps a learned σ² positive where X is explained exactly
+LEAST_START = 1e-4  # likewise, of the σ² that is begun with: Adam does not come back from a tiny one
 MOST_ROWS = 10_000  # rows that the start is found on
 SWEEPS = 100  # of ordinary NMF, for the start
 PER_COLUMN = "per column"
@@ -102,7 +104,7 @@ class PAENMF(nn.Module):
         self.rank = whole_number("rank", rank, 1)
         self.per_column, self.fixed_sigma2 = _noise(sigma2)
         self.widths = _widths(encoder)
-        self.published = None if published is None else _published(Published(*published), self.widths)
+        self.published = None if published is None else _published(published, self.widths)
         self.recipe = Recipe() if self.published is None else self.published.recipe
         self.encoding: Encoding = Smooth() if self.published is None else Floored()
 
@@ -345,7 +347,7 @@ class PAENMF(nn.Module):
     # The start
 
     @torch.no_grad()
-    def initialise(self, X: Dense, seed: int = 0) -> Self:
+    def initialise(self, X: Any, seed: int = 0) -> Self:
         """Build the layers for X (N, D) and start them: H from ordinary NMF, the encoder by regressing that NMF's W.
 
         The components are scaled so that W has mean one, its prior's. The start is found on at most 10 000 rows, spread
@@ -353,7 +355,10 @@ class PAENMF(nn.Module):
 
         A joint mode of W and H, as ICM finds, is no start: with H free, the prior of W draws W to zero and H to infinity.
         (Leukaemia, rank 4: training ends at 745 nats from there and at 190 from here, ½ N D log π left out.)
+
+        Raises ValueError where X is neither a `Dense` nor anything that `as_matrix` takes.
         """
+        X = X if isinstance(X, Dense) else in_memory(without_noise(as_matrix(X), self.name), self.name)
         N = len(X.values)
         kept = torch.arange(N, device=X.device)[:: -(-N // MOST_ROWS)]
         values, mask = _observed(X.values, X.mask, kept)
@@ -364,20 +369,22 @@ class PAENMF(nn.Module):
         basis = self.encoding.basis((filled - centre) / unit, stream)
         self._build(centre, None if basis is None else basis / unit)
         self.unit.fill_(unit)
-        noise = self._first_noise(errors, len(values) if mask is None else mask.sum(0))
+        squares = (values / unit).square().sum(0)
+        noise = self._first_noise(errors, squares, len(values) if mask is None else mask.sum(0))
         _random_weights(self.body, stream)
         told = Start(W, H, noise, self.body(self.coordinates(filled)))
         self.relative_H.copy_(self.encoding.start(self.to_scale, self.to_concentration, told, stream))
         return self
 
-    def _first_noise(self, errors: Tensor, observed: Tensor | int) -> Tensor:
-        """The noise variance to begin with, relative to unit², from the squared errors of each column (D,)."""
+    def _first_noise(self, errors: Tensor, squares: Tensor, observed: Tensor | int) -> Tensor:
+        """The noise variance to begin with, relative to unit², from each column's sums of squared errors and of X² (D,)."""
         if self.fixed_sigma2 is not None:
             return self.relative_sigma2
         seen = torch.as_tensor(observed, device=errors.device).expand(errors.shape)
-        noise = LEAST_NOISE + errors.sum() / seen.sum()
+        noise = LEAST_NOISE + torch.maximum(errors.sum(), LEAST_START * squares.sum()) / seen.sum()
         if self.per_column:
-            noise = torch.where(seen > 0, LEAST_NOISE + errors / seen.clamp(min=1), noise)
+            own = LEAST_NOISE + torch.maximum(errors, LEAST_START * squares) / seen.clamp(min=1)
+            noise = torch.where(seen > 0, own, noise)
         self.log_noise.copy_(noise.log())
         return noise
 
@@ -419,16 +426,22 @@ class PAENMF(nn.Module):
 
 def _noise(sigma2: float | str | None) -> tuple[bool, float | None]:
     """Is there a noise variance a column? And the one that is given, or None: it is learned."""
-    if sigma2 is None or sigma2 == PER_COLUMN:
+    if sigma2 is None or (isinstance(sigma2, str) and sigma2 == PER_COLUMN):
         return sigma2 is not None, None
-    if isinstance(sigma2, str) or not 0 < float(sigma2) < math.inf:
+    if not isinstance(sigma2, Real) or isinstance(sigma2, bool) or not 0 < sigma2 < math.inf:
         raise ValueError(f"sigma2 is {sigma2!r}; give a positive number, None to learn it, or {PER_COLUMN!r}")
     return False, float(sigma2)
 
 
-def _published(choices: Published, widths: tuple[int, ...]) -> Published:
-    if choices.training not in TRAINING:
+def _published(told: Sequence[Any], widths: tuple[int, ...]) -> Published:
+    if not isinstance(told, list | tuple) or len(told) > len(Published._fields):
+        raise ValueError(f"published is {told!r}; give ({', '.join(Published._fields)}), as `PAENMF.paper` does")
+    choices = Published(*told)
+    if choices.training not in tuple(TRAINING):
         raise ValueError(f"training is {choices.training!r}; the paper's are {', '.join(map(repr, TRAINING))}")
+    for name in ("divergence", "released"):
+        if not isinstance(getattr(choices, name), bool):
+            raise ValueError(f"{name} is {getattr(choices, name)!r}; it must be True or False")
     if widths:
         raise ValueError(f"encoder is {widths!r}; the published one is 'linear'")
     return choices
@@ -436,9 +449,9 @@ def _published(choices: Published, widths: tuple[int, ...]) -> Published:
 
 def _widths(encoder: str | Sequence[int]) -> tuple[int, ...]:
     """The hidden layers' widths; none for "linear"."""
-    if encoder == "linear":
+    if isinstance(encoder, str) and encoder == "linear":
         return ()
-    widths = () if isinstance(encoder, str) else tuple(encoder)
+    widths = tuple(encoder) if isinstance(encoder, Iterable) and not isinstance(encoder, str) else ()
     if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
         raise ValueError(
             f"encoder is {encoder!r}; it must be 'linear' or the widths of hidden layers, such as (64, 32)"

@@ -13,6 +13,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import sklearn.datasets
+from sklearn.datasets._openml import OpenMLError
 
 from ppnmf.data import datasets, originals
 
@@ -92,6 +93,8 @@ def test_missing_data_say_what_to_do(folder, monkeypatch):
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="did you mean 'leukaemia'.*digits"):
         datasets.load("leukemia")
+    with pytest.raises(ValueError, match="no data set 3; there are digits"):
+        datasets.load(3)
 
 
 def test_drawn_names_give_drawn_data():
@@ -274,6 +277,16 @@ def test_openmls_last_ten_thousand_digits_are_the_archive(real_data, monkeypatch
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda name, **options: (X, label))
     fetched = datasets.load("mnist")
     assert np.array_equal(fetched.X, kept.X) and np.array_equal(fetched.labels, kept.labels)
+
+
+def test_what_openml_refuses_is_no_wrong_file(monkeypatch):
+    def refused(*args, **options):
+        raise OpenMLError("Dataset mnist_784 with version 1 not found.")
+
+    monkeypatch.delenv("PPNMF_DATA", raising=False)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", refused)
+    with pytest.raises(FileNotFoundError, match=r"mnist_784 could not be fetched \(OpenMLError\)$"):
+        datasets.load("mnist")
 
 
 @pytest.mark.parametrize(("name", "fetcher"), [("olivetti", "fetch_olivetti_faces"), ("mnist", "fetch_openml")])

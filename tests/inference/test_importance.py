@@ -202,6 +202,7 @@ def test_the_models_own_function_warns_and_checks():
         values, errors = model.log_likelihood(X, draws=100)
     assert values.shape == errors.shape == (N,) and values.dtype == torch.float64
     assert torch.equal(values, weigh(model, as_matrix(X), draws=100).values)
+    assert [part.shape for part in model.log_likelihood(X[:0])] == [(0,), (0,)]
     with pytest.raises(ValueError, match="draws is 1;"):
         model.log_likelihood(X, draws=1)
     with pytest.raises(ValueError, match="negative entries"):

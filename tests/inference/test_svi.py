@@ -195,6 +195,19 @@ def test_the_same_seed_gives_the_same_draws_for_any_threads_and_leaves_the_globa
     assert not torch.equal(one.draws["W"], other.draws["W"])
 
 
+def test_callers_without_gradients_get_the_same_fit():
+    with torch.no_grad():
+        inside = fitted(steps=20, polish=10)
+        assert not torch.is_grad_enabled()
+    assert inside.attrs["elbo_curve"] == fitted(steps=20, polish=10).attrs["elbo_curve"]
+
+
+def test_data_that_are_explained_exactly_are_fitted_as_well_as_by_a_known_small_noise():
+    X = np.random.default_rng(0).exponential(size=(30, 1))
+    learned, known = (fitted(X, PAENMF(1, sigma2=sigma2), steps=2000) for sigma2 in (None, 0.02))
+    assert learned.attrs["elbo"] > known.attrs["elbo"] - 1
+
+
 def test_the_model_given_is_not_changed_and_a_fitted_one_goes_on():
     model = PAENMF(K)
     first = fitted(model=model, steps=60)
@@ -371,6 +384,14 @@ def test_published_uniforms_are_whole_released_or_the_median():
     assert svi._uniforms(PAENMF(2).recipe, 2000, 2, X) is None
 
 
+def test_the_objective_asked_for_overrides_the_released_one():
+    posts = {asked: fitted(model=PAENMF.paper(K, released=True), objective=asked, steps=20) for asked in svi.OBJECTIVES}
+    plain = {asked: fitted(model=PAENMF.paper(K), objective=asked, steps=20) for asked in svi.OBJECTIVES}
+    for asked in ("analytic", "median"):
+        assert posts[asked].attrs["elbo_curve"] == plain[asked].attrs["elbo_curve"]
+    assert posts["sampled"].attrs["elbo_curve"] != plain["sampled"].attrs["elbo_curve"]  # ε from [0.35, 0.65]
+
+
 def test_a_step_that_is_not_finite_is_left_out():
     good, bad = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     good.grad, bad.grad = torch.tensor([3.0, -4.0]), torch.tensor([1.0, torch.inf])
@@ -452,6 +473,12 @@ def test_bad_options_get_their_sentence():
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"polish": -1}, "polish is -1"),
         ({"tol": -1.0}, "tol is -1.0"),
+        ({"tol": "a"}, "tol is 'a'"),
+        ({"learning_rate": "a"}, "learning_rate is 'a'"),
+        ({"divergence": "no"}, "divergence is 'no'"),
+        ({"polish": 1, "divergence": False}, "polish raises the ELBO, and this training does not"),
+        ({"polish": 1, "objective": "median"}, "leave polish out"),
+        ({"polish": 1, "model": PAENMF.paper(K, "median")}, "leave polish out"),
     ):
         with pytest.raises(ValueError, match=words):
             fitted(**options)

@@ -303,6 +303,20 @@ def test_the_start_is_repeatable_and_leaves_the_global_generators():
     assert random.getstate() == before[2]
 
 
+@pytest.mark.parametrize("sigma2", [None, "per column"])
+def test_the_noise_starts_at_no_less_than_a_ten_thousandth_of_the_mean_square(sigma2):
+    X = np.random.default_rng(0).exponential(size=(30, 1)) * 2.0 ** np.arange(-2, 3)
+    found = PAENMF(1, sigma2).initialise(X).sigma2.detach()
+    squares = torch.from_numpy(np.square(X).mean(0))
+    assert torch.allclose(found, 1e-4 * (squares.mean() if sigma2 is None else squares), rtol=1e-3, atol=0)
+
+
+def test_an_array_starts_it_as_its_matrix_does():
+    X, _ = problem()
+    one, other = PAENMF(K).initialise(X.numpy()), PAENMF(K).initialise(as_matrix(X))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("X", [torch.zeros(6, 4), torch.eye(4, 5), torch.ones(3, 9), torch.ones(1, 1)])
 @pytest.mark.parametrize("rank", [1, 6])
 def test_degenerate_data_give_a_finite_start(X, rank):
@@ -358,6 +372,11 @@ def test_bad_input_gets_its_sentence():
         ({"rank": 2, "published": ("mean", True, False)}, "training is 'mean'.*'random', 'median'"),
         ({"rank": 2, "published": ("random", True, False), "encoder": (8,)}, "the published one is 'linear'"),
         ({"rank": 2, "encoder": (0,)}, "widths"),
+        ({"rank": 2, "encoder": 64}, "encoder is 64; .*widths"),
+        ({"rank": 2, "sigma2": [1, 2]}, r"sigma2 is \[1, 2\]"),
+        ({"rank": 2, "sigma2": True}, "sigma2 is True"),
+        ({"rank": 2, "published": "random"}, r"published is 'random'; give \(training, divergence, released\)"),
+        ({"rank": 2, "published": ("random", "no")}, "divergence is 'no'"),
     ):
         with pytest.raises(ValueError, match=words):
             PAENMF(**options)

@@ -349,5 +349,13 @@ def test_calibration_depends_on_the_seed_alone():
     assert all(torch.equal(one.ranks[name], two.ranks[name]) for name in one.ranks)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(0 < float(ranks.min()) and float(ranks.max()) < 1 for ranks in one.ranks.values())
+    seen = np.arange(D) > 2
+    same = [amortised.sbc(model, 20, draws=9, mask=mask) for mask in (seen, torch.from_numpy(np.tile(seen, (20, 1))))]
+    assert all(torch.equal(same[0].ranks[name], same[1].ranks[name]) for name in one.ranks)
     with pytest.raises(ValueError, match="draws is 0"):
         amortised.sbc(model, draws=0)
+    for mask in (seen[1:], seen.astype(int)):
+        with pytest.raises(ValueError, match="mask .*booleans"):
+            amortised.sbc(model, 20, mask=mask)
+    with pytest.raises(TypeError, match="sbc needs a guide and an encoder; exponential_gaussian offers neither"):
+        amortised.sbc(ppnmf.models.ExponentialGaussian(3))
