@@ -20,6 +20,7 @@ from torch.distributions import Weibull
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
 from ppnmf.checks import whole_number
 from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
+from ppnmf.data.sharded import Excerpt
 from ppnmf.models import weibull
 from ppnmf.models.encoding import Encoding, Floored, Smooth, Start
 from ppnmf.nndsvd import nndsvd
@@ -356,9 +357,10 @@ class PAENMF(nn.Module):
         A joint mode of W and H, as ICM finds, is no start: with H free, the prior of W draws W to zero and H to infinity.
         (Leukaemia, rank 4: training ends at 745 nats from there and at 190 from here, ½ N D log π left out.)
 
-        Raises ValueError where X is neither a `Dense` nor anything that `as_matrix` takes.
+        Raises ValueError where X is neither a `Dense`, nor an excerpt of rows over processes, nor what `as_matrix` takes.
         """
-        X = X if isinstance(X, Dense) else in_memory(without_noise(as_matrix(X), self.name), self.name)
+        if not isinstance(X, Dense | Excerpt):
+            X = in_memory(without_noise(as_matrix(X), self.name), self.name)
         N = len(X.values)
         kept = torch.arange(N, device=X.device)[:: -(-N // MOST_ROWS)]
         values, mask = _observed(X.values, X.mask, kept)
