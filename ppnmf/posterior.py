@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from ppnmf import __version__
+from ppnmf import arviz, saving
 from ppnmf.checks import whole_number
-from ppnmf.data.dense import IN_MEMORY, Dense, in_memory
-from ppnmf.data.saved import facts_and_arrays, restored
+from ppnmf.data.dense import in_memory
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.rng import Site, Stream, forked
 
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Posterior"]
 
-DIMS = {"W": ["row", "component"], "H": ["component", "column"], "sigma2": [], "X": ["row", "column"]}
 AT_ONCE = 2**22  # entries of W @ H that are formed at a time when averaging over draws
 
 
@@ -193,40 +188,13 @@ class Posterior:
             posterior_predictive: add replicates of X, as many numbers.
             rows: names of X's rows; columns: of its columns; by default `names`, or else whole numbers.
         """
-        import arviz_base
-
-        groups: dict[str, dict[str, np.ndarray]] = {
-            "posterior": {name: _numpy(values) for name, values in self.draws.items()},
-            "sample_stats": {name: _numpy(values) for name, values in self.stats.items()},
-        }
-        if self.X.shape[0] * self.X.shape[1] <= IN_MEMORY or isinstance(self.X, Dense):
-            X = in_memory(self.X, "to_arviz")
-            mask = torch.ones(X.shape, dtype=torch.bool) if X.mask is None else X.mask
-            values = np.where(_numpy(mask), _numpy(X.values), np.nan)
-            groups |= {"observed_data": {"X": values}, "constant_data": {"mask": _numpy(mask)}}
-            if X.noise is not None:
-                groups["constant_data"]["noise"] = _numpy(X.noise.variance.expand(X.shape))
-        if log_likelihood:
-            groups["log_likelihood"] = {"X": _numpy(self.log_likelihood())}
-        if posterior_predictive:
-            groups["posterior_predictive"] = {"X": _numpy(self.predictive(self.seed))}
-        N, D = self.X.shape
-        rows = self.names.get("rows") if rows is None else rows
-        columns = self.names.get("columns") if columns is None else columns
-        coords: dict[str, Any] = {"row": _names(rows, N, "rows"), "column": _names(columns, D, "columns")}
-        coords["component"] = np.arange(self.model.rank)
-        library = {"inference_library": "ppnmf", "inference_library_version": __version__}
-        with warnings.catch_warnings():  # several modes are more chains than draws
-            warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw")
-            return arviz_base.from_dict(
-                groups,
-                dims={**DIMS, "mask": DIMS["X"], "noise": DIMS["X"]},
-                coords=coords,
-                attrs={
-                    "/": library,
-                    "posterior": {**library, "sampling_time": self.timings.get("total", float("nan"))},
-                },
-            )
+        return arviz.datatree(
+            self,
+            log_likelihood=log_likelihood,
+            posterior_predictive=posterior_predictive,
+            rows=rows,
+            columns=columns,
+        )
 
     def save(self, path: str | Path, **names: Sequence[str] | None) -> Path:
         """Write everything to a NetCDF file that ArviZ opens too; `Posterior.load` gives back the same.
@@ -237,65 +205,12 @@ class Posterior:
         Args:
             names: `rows` and `columns`, as in `to_arviz`; `load` gives them back as the posterior's names.
         """
-        tree = self.to_arviz(**names)  # type: ignore[arg-type]
-        told = {axis: list(map(str, given)) for axis, given in names.items() if given is not None}
-        facts = {
-            "model": self.model.name,
-            "method": self.method,
-            "seed": self.seed,
-            "timings": self.timings,
-            "attrs": self.attrs,
-            "names": self.names | told,
-        }
-        config, arrays = {}, {}
-        for name, value in self.model.config().items():
-            if isinstance(value, Tensor):
-                arrays[f"config.{name}"] = value
-            else:
-                config[name] = value
-        if isinstance(self.model, torch.nn.Module):
-            arrays |= {f"state.{name}": value for name, value in self.model.state_dict().items()}
-        about_X, parts_of_X = facts_and_arrays(self.X)
-        if about_X["kind"] != "dense":
-            for group in ("observed_data", "constant_data"):
-                if group in tree.children:
-                    del tree[group]
-        tree.attrs["ppnmf"] = json.dumps({**facts, "config": config, "X": about_X})
-        tree["ppnmf_model"] = _dataset(arrays)
-        tree["ppnmf_data"] = _dataset(parts_of_X)
-        path = Path(path)
-        tree.to_netcdf(path, engine="h5netcdf")
-        return path
+        return saving.write(self, path, names)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Raises ValueError when the file is not one of ours."""
-        import xarray as xr
-
-        from ppnmf.models import REGISTRY
-
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            if "ppnmf" not in tree.attrs:
-                raise ValueError(f"{path} holds no ppnmf posterior; files written by Posterior.save do")
-            facts = json.loads(tree.attrs["ppnmf"])
-            sites = {str(k): _tensor(v) for k, v in tree["posterior"].data_vars.items()}
-            stats = {str(k): _tensor(v) for k, v in tree["sample_stats"].data_vars.items()}
-            arrays = {str(k): _tensor(v) for k, v in tree["ppnmf_model"].data_vars.items()}
-            parts = (
-                {str(k): _tensor(v) for k, v in tree["ppnmf_data"].data_vars.items()} if "ppnmf_data" in tree else {}
-            )
-            about_X = facts.get("X", {"kind": "dense"})
-            if about_X["kind"] == "dense":
-                parts |= {"values": _tensor(tree["observed_data"]["X"]), "mask": _tensor(tree["constant_data"]["mask"])}
-        config = facts["config"] | {k[len("config.") :]: v for k, v in arrays.items() if k.startswith("config.")}
-        config = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-        state = {k[len("state.") :]: v for k, v in arrays.items() if k.startswith("state.")}
-        model = REGISTRY[facts["model"]](**config)
-        if isinstance(model, torch.nn.Module):
-            model.load_state_dict(state)
-        X = restored(about_X, parts)
-        rest = {name: facts[name] for name in ("method", "seed", "timings", "attrs", "names")}
-        return cls(draws=sites, stats=stats, model=model, X=X, **rest)
+        return cls(**saving.read(path))
 
     def _kept(self, site: str) -> Tensor:
         if site not in self.draws:
@@ -304,25 +219,3 @@ class Posterior:
 
     def _factors(self) -> dict[str, Tensor]:
         return {site: self._kept(site) for site in ("W", "H", "sigma2")}
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy()
-
-
-def _tensor(values: Any) -> Tensor:
-    return torch.from_numpy(np.array(values.values))
-
-
-def _names(names: Sequence[str] | None, size: int, what: str) -> Any:
-    if names is None:
-        return np.arange(size)
-    if len(names) != size:
-        raise ValueError(f"{len(names)} names of {what} are given for {size} {what}; their numbers must be equal")
-    return np.asarray(names, dtype=str)
-
-
-def _dataset(arrays: dict[str, Tensor]) -> xarray.Dataset:
-    import xarray as xr
-
-    return xr.Dataset({name: ([f"{name}_{axis}" for axis in range(a.ndim)], _numpy(a)) for name, a in arrays.items()})

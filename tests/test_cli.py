@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import ppnmf
 from ppnmf import cli
+from ppnmf.cli import rank
 from ppnmf.data import toy
 
 SHORT = ["--draws", "20", "--warmup", "10", "--chains", "2", "--quick"]
@@ -176,9 +177,9 @@ def test_rank_goes_on_from_a_file_and_takes_the_criteria():
 
 
 def test_ranks_are_read_with_both_ends():
-    assert cli._whole_numbers("1:4") == [1, 2, 3, 4]
-    assert cli._whole_numbers("2:8:3") == [2, 5, 8]
-    assert cli._whole_numbers("7,3") == [7, 3]
+    assert rank._whole_numbers("1:4") == [1, 2, 3, 4]
+    assert rank._whole_numbers("2:8:3") == [2, 5, 8]
+    assert rank._whole_numbers("7,3") == [7, 3]
 
 
 def test_the_zoo_is_listed_and_a_recipe_is_run():

@@ -11,7 +11,7 @@ ROOT = Path(ppnmf.__file__).parent
 LAYERS = [
     {"checks", "distributions", "protocols", "rng", "nndsvd", "threads", "progress"},
     {"data", "kernels", "models"},
-    {"posterior"},
+    {"posterior", "saving", "arviz"},
     {"inference"},
     {"diagnostics", "evidence"},
     {"plots", "report", "estimator", "cli", "zoo"},

@@ -1,0 +1,80 @@
+"""Posteriors as ArviZ DataTrees."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf import __version__
+from ppnmf.data.dense import IN_MEMORY, Dense, in_memory
+
+if TYPE_CHECKING:
+    import xarray
+
+    from ppnmf.posterior import Posterior
+
+__all__ = ["as_numpy", "datatree"]
+
+DIMS = {"W": ["row", "component"], "H": ["component", "column"], "sigma2": [], "X": ["row", "column"]}
+
+
+def datatree(
+    post: Posterior,
+    *,
+    log_likelihood: bool = False,
+    posterior_predictive: bool = False,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> xarray.DataTree:
+    """What `Posterior.to_arviz` gives; the arguments are explained there."""
+    import arviz_base
+
+    groups: dict[str, dict[str, np.ndarray]] = {
+        "posterior": {name: as_numpy(values) for name, values in post.draws.items()},
+        "sample_stats": {name: as_numpy(values) for name, values in post.stats.items()},
+    }
+    if post.X.shape[0] * post.X.shape[1] <= IN_MEMORY or isinstance(post.X, Dense):
+        X = in_memory(post.X, "to_arviz")
+        mask = torch.ones(X.shape, dtype=torch.bool) if X.mask is None else X.mask
+        values = np.where(as_numpy(mask), as_numpy(X.values), np.nan)
+        groups |= {"observed_data": {"X": values}, "constant_data": {"mask": as_numpy(mask)}}
+        if X.noise is not None:
+            groups["constant_data"]["noise"] = as_numpy(X.noise.variance.expand(X.shape))
+    if log_likelihood:
+        groups["log_likelihood"] = {"X": as_numpy(post.log_likelihood())}
+    if posterior_predictive:
+        groups["posterior_predictive"] = {"X": as_numpy(post.predictive(post.seed))}
+    N, D = post.X.shape
+    rows = post.names.get("rows") if rows is None else rows
+    columns = post.names.get("columns") if columns is None else columns
+    coords: dict[str, Any] = {"row": _names(rows, N, "rows"), "column": _names(columns, D, "columns")}
+    coords["component"] = np.arange(post.model.rank)
+    library = {"inference_library": "ppnmf", "inference_library_version": __version__}
+    with warnings.catch_warnings():  # several modes are more chains than draws
+        warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw")
+        return arviz_base.from_dict(
+            groups,
+            dims={**DIMS, "mask": DIMS["X"], "noise": DIMS["X"]},
+            coords=coords,
+            attrs={
+                "/": library,
+                "posterior": {**library, "sampling_time": post.timings.get("total", float("nan"))},
+            },
+        )
+
+
+def as_numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _names(names: Sequence[str] | None, size: int, what: str) -> Any:
+    if names is None:
+        return np.arange(size)
+    if len(names) != size:
+        raise ValueError(f"{len(names)} names of {what} are given for {size} {what}; their numbers must be equal")
+    return np.asarray(names, dtype=str)

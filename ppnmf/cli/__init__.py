@@ -1,0 +1,33 @@
+"""The command line. Bad input gets one sentence and exit code 2; Ctrl-C leaves what was done and gives 130."""
+
+from __future__ import annotations
+
+import typer
+
+from ppnmf.cli import compare, diagnose, fit, rank, zoo
+from ppnmf.cli.guard import guarded
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Probabilistic non-negative matrix factorisation: fit, compare, choose the rank, and say whether to believe it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+COMMANDS = {
+    "compare": compare.compare,
+    "fit": fit.fit,
+    "rank": rank.choose_rank,
+    "diagnose": diagnose.diagnose,
+    "run": zoo.run,
+    "zoo": zoo.list_zoo,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(guarded(command))
+
+
+def main() -> None:
+    """The entry point of the `ppnmf` command."""
+    app()

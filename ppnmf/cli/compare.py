@@ -1,0 +1,86 @@
+"""`ppnmf compare`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppnmf.cli.guard import note
+from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.options import (
+    AllowNegative,
+    Chains,
+    Data,
+    Device,
+    Draws,
+    Missing,
+    NoProgress,
+    Quick,
+    Rank,
+    Seed,
+    Warmup,
+    device_named,
+    folder_to_write,
+    options_given,
+)
+
+
+def compare(
+    data: Data,
+    rank: Rank,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures, posteriors and run.json.")] = None,
+    seed: Seed = 0,
+    held_out: Annotated[float, typer.Option(help="Share of the cells that no method sees.")] = 0.1,
+    draws: Draws = None,
+    warmup: Warmup = None,
+    chains: Chains = None,
+    allow_negative: AllowNegative = False,
+    missing: Missing = "error",
+    quick: Quick = False,
+    device: Device = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Fit DATA by three methods, and compare them.
+
+    Gibbs, the mode by ICM, and PAE-NMF see the same cells of DATA, and are scored on those that none of them saw.
+    """
+    began = time.perf_counter()
+    source = read(data, allow_negative, missing)
+    folder = folder_to_write(out or Path(f"ppnmf-{source.name}-rank{rank}"))
+    say_heading(source)
+    from ppnmf import report
+
+    options = {
+        "gibbs": {"draws": 300, "warmup": 300} | options_given(quick, draws=draws, warmup=warmup, chains=chains),
+        "icm": {"restarts": 4} | options_given(quick, restarts=None),
+        "pae": {"draws": 200} | options_given(quick, steps=None),
+    }
+    experiment = report.compare_methods(
+        source.X,
+        rank,
+        mask=source.mask,
+        held_out=held_out,
+        options=options,
+        seed=seed,
+        device=device_named(device),
+        progress=not no_progress,
+    )
+    typer.echo(f"\n{experiment.table}\n")
+    files = report.write(
+        experiment,
+        folder,
+        data={"name": source.name, "about": source.about},
+        rows=source.rows,
+        columns=source.columns,
+        picture=source.picture,
+        order=source.order,
+        written=note,
+    )
+    typer.echo(
+        f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {', '.join(path.name for path in files)}"
+    )
+    if experiment.interrupted:
+        raise KeyboardInterrupt

@@ -1,0 +1,86 @@
+"""`ppnmf fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppnmf.cli.diagnose import say_diagnosis
+from ppnmf.cli.guard import note
+from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.options import (
+    AllowNegative,
+    Chains,
+    Data,
+    Device,
+    Draws,
+    Missing,
+    NoProgress,
+    Rank,
+    Seed,
+    Warmup,
+    device_named,
+    options_given,
+)
+
+
+def fit(
+    data: Data,
+    rank: Rank,
+    method: Annotated[str, typer.Option(help="gibbs, icm, nuts (exponential-Gaussian), or svi (PAE-NMF).")] = "gibbs",
+    out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("fit.nc"),
+    seed: Seed = 0,
+    draws: Draws = None,
+    warmup: Warmup = None,
+    chains: Chains = None,
+    thin: Annotated[int | None, typer.Option(help="Keep every so many-th sweep.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Starts of icm.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of svi, at most.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder in which gibbs and icm keep what they need to go on after a crash.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(help="Sweeps between checkpoints; a minute's worth by default.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from the checkpoint in this folder; with the same --checkpoint, begin if it has none."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Zarr store that takes the draws of gibbs as they come, not the memory.")
+    ] = None,
+    allow_negative: AllowNegative = False,
+    missing: Missing = "error",
+    device: Device = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Fit DATA by one method, and save the posterior."""
+    source = read(data, allow_negative, missing, dense=False)
+    import ppnmf
+    from ppnmf.models import PAENMF, ExponentialGaussian
+
+    if out.suffix != ".nc":
+        raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out is {out}, and there is no folder {out.parent}")
+    model = PAENMF(rank) if method == "svi" else ExponentialGaussian.scaled_to(source.X, rank, source.mask)
+    options = options_given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
+    options |= options_given(checkpoint=checkpoint, every=every, resume=resume, store=store)
+    say_heading(source)
+    post = ppnmf.fit(
+        model,
+        source.X,
+        method=method,
+        mask=source.mask,
+        seed=seed,
+        device=device_named(device),
+        progress=not no_progress,
+        **options,
+    )
+    note(post.save(out, rows=source.rows, columns=source.columns))
+    say_diagnosis(post)
+    typer.echo(f"Saved to {out}.")
+    if post.attrs.get("interrupted"):
+        raise KeyboardInterrupt

@@ -1,0 +1,50 @@
+"""Options that several commands have, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+QUICK = {"draws": 50, "warmup": 50, "chains": 2, "restarts": 2, "steps": 200}  # for a first look
+Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (digits, toy60x40, ...) or a file.")]
+Rank = Annotated[int, typer.Option("--rank", "-k", help="Number of components.")]
+Seed = Annotated[int, typer.Option(help="Of every random number.")]
+AllowNegative = Annotated[bool, typer.Option("--allow-negative", help="Take a file with negative entries.")]
+Missing = Annotated[
+    str, typer.Option(help="'nan': empty cells and NaN are missing values; 'error': they are a mistake.")
+]
+Device = Annotated[str | None, typer.Option(help="Where to work, such as cuda; the CPU by default.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no bars.")]
+Draws = Annotated[int | None, typer.Option(help="Draws kept in each chain.")]
+Warmup = Annotated[int | None, typer.Option(help="Sweeps before them.")]
+Chains = Annotated[int | None, typer.Option(help="Chains.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Short runs, for a first look.")]
+
+
+def device_named(name: str | None) -> str | None:
+    import torch
+
+    if name is None:
+        return None
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(f"--device is {name!r}; give cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, and there is no CUDA device here: leave it out")
+    return name
+
+
+def options_given(quick: bool = False, **options: Any) -> dict[str, Any]:
+    """The options that were given, over those of --quick."""
+    short = {name: QUICK[name] for name in options if name in QUICK} if quick else {}
+    return short | {name: value for name, value in options.items() if value is not None}
+
+
+def folder_to_write(path: Path) -> Path:
+    """The folder to write to, checked before the work that would be lost."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out is {path}, which is not a folder")
+    return path

@@ -1,0 +1,150 @@
+"""`ppnmf rank`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ppnmf.cli.guard import note, saved
+from ppnmf.cli.inputs import Input, read, say_heading
+from ppnmf.cli.options import (
+    AllowNegative,
+    Data,
+    Device,
+    Draws,
+    Missing,
+    NoProgress,
+    Quick,
+    Seed,
+    Warmup,
+    device_named,
+    folder_to_write,
+    options_given,
+)
+
+QUICK_CRITERIA: dict[str, dict[str, Any]] = {
+    "chib": {"draws": 50, "warmup": 50, "replicates": 3},
+    "smc": {"particles": 100, "replicates": 3},
+    "heldout": {"draws": 25, "warmup": 25, "used": 2},
+    "elbo": {"steps": 300, "restarts": 1},
+    "loo": {"draws": 100, "warmup": 100, "cells": 2000},
+    "consensus": {"restarts": 10},
+}
+
+
+def choose_rank(
+    data: Data,
+    ranks: Annotated[
+        str, typer.Option(help="From:to, both tried (1:10), with a step (2:20:2), or a list (2,5,10).")
+    ] = "1:10",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="One or several with commas, of which the first decides: chib, smc, heldout, aic, bic, mdl, elbo, loo, consensus."
+        ),
+    ] = "chib",
+    out: Annotated[Path | None, typer.Option(help="Folder for the table, the picture and run.json.")] = None,
+    seed: Seed = 0,
+    draws: Draws = None,
+    warmup: Warmup = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Independent runs of chib and smc, from which the error comes.")
+    ] = None,
+    particles: Annotated[int | None, typer.Option(help="Of smc.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Parts of the cells, hidden in turn by heldout.")] = None,
+    nested: Annotated[
+        bool, typer.Option("--nested", help="Choose the rank inside each fold of heldout too: what the choice errs by.")
+    ] = False,
+    restarts: Annotated[int | None, typer.Option(help="Starts of aic, bic, mdl, elbo and consensus.")] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="What twice and half the rates would do to chib and smc.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Ranks worked on at once, in processes.")] = 1,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="JSON file that takes each rank's score when it is done.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on from such a file; with the same --checkpoint, begin if there is none.")
+    ] = None,
+    allow_negative: AllowNegative = False,
+    missing: Missing = "error",
+    quick: Quick = False,
+    device: Device = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Choose the number of components of DATA.
+
+    By the log evidence (chib, smc), which tells how probable the data are at each rank, by the error on held-out cells, or
+    by other criteria; side by side in one table, and with --out in a picture.
+    """
+    source = read(data, allow_negative, missing)
+    folder = None if out is None else folder_to_write(out)
+    say_heading(source)
+    import torch
+
+    import ppnmf
+    from ppnmf.models import ExponentialGaussian
+
+    X = torch.from_numpy(source.X).to(device_named(device))
+    methods = method.split(",")
+    chosen = options_given(
+        draws=draws, warmup=warmup, replicates=replicates, particles=particles, folds=folds, restarts=restarts,
+        nested=nested or None,
+    )  # fmt: skip
+    short = {name: QUICK_CRITERIA[name] for name in methods if quick and name in QUICK_CRITERIA}
+    options: dict[str, Any] = chosen | {
+        name: {option: value for option, value in own.items() if option not in chosen} for name, own in short.items()
+    }
+    table = ppnmf.select_rank(
+        lambda rank: ExponentialGaussian.scaled_to(X, rank, source.mask),
+        X,
+        _whole_numbers(ranks),
+        method=methods,
+        seed=seed,
+        mask=source.mask,
+        sensitivity=sensitivity,
+        n_jobs=jobs,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=not no_progress,
+        **options,
+    )
+    typer.echo(f"\n{table}\n")
+    if folder is not None:
+        _write_rank(table, folder, source, {"ranks": ranks, "method": method, "seed": seed, **options})
+    if table.interrupted:
+        raise KeyboardInterrupt
+
+
+def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) -> None:
+    from ppnmf import plots, report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.txt").write_text(f"{table}\n", encoding="utf-8")
+    facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
+    note(folder / "table.txt")
+    note(
+        report.write_json(
+            folder / "run.json", {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}
+        )
+    )
+    note(plots.save(plots.rank(table), folder / "rank.png"))
+    typer.echo(f"{len(saved)} files in {folder}: {', '.join(path.name for path in saved)}")
+
+
+def _whole_numbers(text: str) -> list[int]:
+    """The ranks of "1:6" (both ends), "2:20:2" or "2,5,10"."""
+    try:
+        if ":" not in text:
+            return [int(part) for part in text.split(",")]
+        first, last, *step = (int(part) for part in text.split(":"))
+        found = list(range(first, last + 1, *step))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"--ranks is {text!r}; give from:to (both tried), from:to:step, or a list such as 2,5,10"
+        ) from error
+    if not found:
+        raise ValueError(f"--ranks is {text!r}, which holds no rank; give the smaller number first")
+    return found
