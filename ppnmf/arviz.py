@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ppnmf.posterior import Posterior
 
-__all__ = ["as_numpy", "datatree"]
+__all__ = ["DIMS", "as_numpy", "datatree"]
 
 DIMS = {"W": ["row", "component"], "H": ["component", "column"], "sigma2": [], "X": ["row", "column"]}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from ppnmf.cli import compare, diagnose, fit, rank, zoo
@@ -16,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "fit": fit.fit,
     "rank": rank.choose_rank,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.posterior import DIMS
+from ppnmf.arviz import DIMS
 
 __all__ = ["Memory", "Zarr"]
 
