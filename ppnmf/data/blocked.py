@@ -6,7 +6,7 @@ import hashlib
 import math
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.data.dense import Dense, in_memory
+from ppnmf.data.labelled import NO_NAMES, Names
 from ppnmf.data.noise import Noise
 from ppnmf.data.survey import Survey, Surveyed
 from ppnmf.protocols import Statistics
@@ -172,6 +173,7 @@ class Blocked(Surveyed):
         nan_missing: NaN entries are missing.
         noise: known relative noise variances, or None; those of single entries are in memory.
         where: the device to work on.
+        names: of the rows and columns.
     """
 
     source: Source
@@ -180,6 +182,7 @@ class Blocked(Surveyed):
     nan_missing: bool = False
     noise: Noise | None = None
     where: torch.device = torch.device("cpu")  # noqa: RUF009
+    names: Names = field(default=NO_NAMES, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.data.grams import Listed, grams, listed, packed_products, unpacked
+from ppnmf.data.labelled import NO_NAMES, Names, names_of
 from ppnmf.data.noise import Noise
 from ppnmf.kernels import kernels_for
 from ppnmf.protocols import Matrix, Statistics
@@ -34,11 +35,13 @@ class Dense:
         values: shape (N, D), zero where an entry is missing; make one with `as_matrix`.
         mask: boolean (N, D), True where observed, or None when everything is.
         noise: known relative noise variances, or None when all are one.
+        names: of the rows and columns; a part of the rows goes without.
     """
 
     values: Tensor
     mask: Tensor | None = None
     noise: Noise | None = None
+    names: Names = field(default=NO_NAMES, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -122,7 +125,7 @@ class Dense:
     def hide(self, kept: Tensor) -> Dense:
         """The same data with only the entries that are True in `kept` (N, D) observed."""
         mask = kept if self.mask is None else self.mask & kept
-        return Dense(torch.where(mask, self.values, torch.zeros_like(self.values)), mask, self.noise)
+        return Dense(torch.where(mask, self.values, torch.zeros_like(self.values)), mask, self.noise, self.names)
 
     def part(self, rows: range) -> Dense:
         """Some of the rows."""
@@ -247,7 +250,7 @@ def in_memory(X: Any, who: str) -> Dense:
             f"{who} needs X in memory as a dense matrix, and this {type(X).__name__} of {N} × {D} is not made dense, for that "
             f"would take more than {IN_MEMORY} entries: pass it as a dense array if there is room, or use gibbs or icm"
         )
-    return X.part(range(N))
+    return replace(X.part(range(N)), names=names_of(X))
 
 
 def without_noise(X: Matrix, who: str) -> Matrix:

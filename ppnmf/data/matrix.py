@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ppnmf.checks import borrowed
 from ppnmf.data.blocked import Blocked, Source, source_of, survey, warn_of_nothing_observed
+from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.dense import Dense, in_memory, without_noise
+from ppnmf.data.labelled import NO_NAMES, beside, noise_beside
 from ppnmf.data.noise import as_noise
 from ppnmf.data.sparse import Rows, Sparse, Stored
 from ppnmf.protocols import Matrix
@@ -35,8 +37,11 @@ def as_matrix(
     SciPy or torch sparse                         `Sparse`: what is not stored is an observed zero; nothing N × D is made
     the same with missing="unstored"              `Stored`: only what is stored is observed, zeros too (ratings)
     np.memmap, Zarr array, the path of either     `Blocked`: read from disk a block of rows at a time
+    pandas, polars, xarray, AnnData ...           what its values are; the names stay (`ppnmf.data.containers.opened`)
     a `Matrix`                                    itself
     ============================================  ==========================================================================
+
+    A mask or noise in such a container is matched with X by the names of rows and columns, whatever their order.
 
     Args:
         X: (N, D). Floating input keeps its dtype (half precision becomes float32) and, where it can, its memory; whole
@@ -47,17 +52,22 @@ def as_matrix(
         missing: "error"; "nan": NaN entries count as missing; "unstored": so do entries that a sparse X does not store.
         device: where to work; X's own device by default.
         noise: known relative noise variances v, X_ij ~ Normal((WH)_ij, σ² v_ij): (D,) one a column, (N, 1) one a row,
-            (N, D) one an entry. None: all are one.
+            (N, D) one an entry; a pandas Series goes by its index. None: all are one.
 
     Raises:
         ValueError: X is not a non-empty finite matrix, or the mask or the noise do not fit. NaN entries are an error
-            unless the mask hides them or `missing="nan"`. A row or column with nothing observed is a warning.
+            unless the mask hides them or `missing="nan"`. A row or column with nothing observed is a warning. A mask or
+            noise has other names than X.
         FileNotFoundError: X is a path and there is no such file.
     """
     if missing not in MISSING:
         raise ValueError(f"missing is {missing!r}; it must be {', '.join(map(repr, MISSING[:-1]))} or {MISSING[-1]!r}")
+    given = opened("X", X)
+    seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
+    known = None if noise is None else noise_beside(opened("noise", noise), given)
     with single_threaded():  # so that no sum depends on how many threads there are
-        return _made(X, mask, missing, device, noise)
+        data = _made(given.values, seen, missing, device, known)
+    return data if data is X or given.names == NO_NAMES else replace(data, names=given.names)
 
 
 def _made(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:

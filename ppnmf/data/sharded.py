@@ -50,6 +50,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ppnmf.data.labelled import NO_NAMES, Names, listed
 from ppnmf.data.matrix import as_matrix
 from ppnmf.protocols import Conjugate, Params, Statistics
 
@@ -215,6 +216,11 @@ class Sharded:
         return self.local.device
 
     @property
+    def names(self) -> Names:
+        """Of this rank's rows, and of the columns, which are those of every rank."""
+        return self.local.names
+
+    @property
     def blocks(self) -> list[range]:
         return self.local.blocks
 
@@ -238,7 +244,12 @@ class Sharded:
         received = self.ranks.gathered(padded)
         rows, known = (torch.cat([part[i, :n] for part, n in zip(received, sizes, strict=True)]) for i in (0, 1))
         return Excerpt(
-            rows, None if bool(known.all()) else known > 0, self.n_observed, self.sum_of_squares, self._means
+            rows,
+            None if bool(known.all()) else known > 0,
+            self.n_observed,
+            self.sum_of_squares,
+            self._means,
+            Names(None, self.names.columns),
         )
 
     @property
@@ -281,6 +292,7 @@ class Excerpt:
     n_observed: int
     sum_of_squares: float
     means: Tensor  # (D,), of the columns
+    names: Names = NO_NAMES
 
     @property
     def device(self) -> torch.device:
@@ -311,7 +323,7 @@ def shard(
 
     Raises:
         ValueError: on every rank, when one of them cannot take its rows, or D, the dtype, the kind of device or the
-            kind of matrix (with or without a Gram matrix a row) differ between ranks.
+            kind of matrix (with or without a Gram matrix a row), or the columns' names differ between ranks.
         RuntimeError: there are several processes and no process group.
     """
     ranks = Ranks(group)
@@ -328,6 +340,7 @@ def shard(
         if len({theirs[name] for theirs in every}) > 1:
             listed = ", ".join(f"{theirs[name]} at rank {rank}" for rank, theirs in enumerate(every))
             raise ValueError(f"the ranks' rows of X differ in their {name}: {listed}; they must be parts of one matrix")
+    _refuse_other_names([theirs["names"] for theirs in every])
     whole = _joined(local, ranks, every)
     _warn_of_nothing_observed(whole)
     return whole
@@ -342,6 +355,7 @@ def _facts(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> tuple[An
         return local, {
             "rows": local.shape[0],
             "columns": local.shape[1],
+            "names": local.names.columns,
             "dtype": str(local.dtype),
             "device": local.device.type,
             "n_observed": local.n_observed,
@@ -356,6 +370,19 @@ def _facts(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> tuple[An
         }
     except Exception as error:
         return None, {"error": f"{error}", "exception": error}
+
+
+def _refuse_other_names(columns: list[tuple[str, ...] | None]) -> None:
+    """Raise ValueError where the ranks' columns have different names, or the same ones in another order."""
+    for rank, names in enumerate(columns):
+        if names != columns[0]:
+            pairs = zip(columns[0] or (), names or (), strict=False)
+            differ = next((f"{first!r} at rank 0 and {other!r}" for first, other in pairs if first != other), None)
+            told = differ or f"{listed(columns[0] or ()) or 'no names'} at rank 0 and {listed(names or ()) or 'none'}"
+            raise ValueError(
+                f"the ranks' columns of X differ in their names: {told} at rank {rank}; give all ranks the same columns in "
+                "the same order"
+            )
 
 
 def _joined(local: Any, ranks: Ranks, every: list[dict[str, Any]]) -> Sharded:

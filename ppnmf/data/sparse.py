@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from ppnmf.data.csr import squared_residuals, times, transposed_times
 from ppnmf.data.dense import BLOCK_ENTRIES, FEW_BLOCKS, Dense, in_memory
 from ppnmf.data.grams import Listed, grams, packed_products, unpacked
+from ppnmf.data.labelled import NO_NAMES, Names
 from ppnmf.data.noise import Noise
 from ppnmf.data.survey import Survey, Surveyed
 from ppnmf.protocols import Statistics
@@ -106,11 +107,13 @@ class Sparse(Surveyed):
         stored: the rows.
         size: (N, D).
         noise: known relative noise variances of rows or columns, or None.
+        names: of the rows and columns.
     """
 
     stored: Rows
     size: tuple[int, int]
     noise: Noise | None = None
+    names: Names = field(default=NO_NAMES, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -213,11 +216,13 @@ class Stored(Surveyed):
         stored: the rows.
         size: (N, D).
         relative: known relative noise variances of the stored entries, or None.
+        names: of the rows and columns.
     """
 
     stored: Rows
     size: tuple[int, int]
     relative: Tensor | None = None
+    names: Names = field(default=NO_NAMES, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:

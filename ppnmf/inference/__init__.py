@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from ppnmf.checks import known_options, whole_number
+from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
 from ppnmf.inference.spread import run_spread, said_once
@@ -46,7 +48,8 @@ def fit(
 
     Args:
         model: from `ppnmf.models`; it is never changed, `Posterior.model` is the fitted copy.
-        X: data (N, D): array, tensor, sparse matrix, memory map, Zarr array, a path, ... (`ppnmf.as_matrix`).
+        X: data (N, D): array, tensor, sparse matrix, memory map, Zarr array, a path, a pandas, polars or xarray container, an
+            AnnData ... (`ppnmf.as_matrix`). Names of its rows and columns become the posterior's.
         method: "gibbs", "icm", "svi", "nuts" or "smc".
         mask: boolean (N, D), True where observed.
         missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
@@ -77,8 +80,10 @@ def fit(
         without_noise(data, method)
         data = data if isinstance(data, Sharded) else in_memory(data, method)
     if isinstance(data, Sharded):
-        return run_spread(method, run, model, data, progress, **options)
-    return run(model, data, progress=progress, **options)
+        post = run_spread(method, run, model, data, progress, **options)
+    else:
+        post = run(model, data, progress=progress, **options)
+    return replace(post, names=names_of(data).to_dict())
 
 
 def method_named(method: str) -> Callable[..., Posterior]:

@@ -218,7 +218,8 @@ def _feed(digest: Any, value: Any) -> None:
             _feed(digest, value[name])
     elif dataclasses.is_dataclass(value):
         digest.update(type(value).__name__.encode())
-        _feed(digest, {field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        compared = [field.name for field in dataclasses.fields(value) if field.compare]  # names of rows are no data
+        _feed(digest, {name: getattr(value, name) for name in compared})
     elif isinstance(value, tuple | list):
         _feed(digest, dict(enumerate(value)))
     elif hasattr(value, "dtype") and hasattr(value, "shape"):

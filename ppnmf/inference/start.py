@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import borrowed
+from ppnmf.data.containers import opened
+from ppnmf.data.labelled import Labelled, names_of, order, taken
 from ppnmf.data.sharded import rows_here
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference.sweep import misfit
@@ -43,7 +45,7 @@ def start(
     numbers = list(range(len(stream))) if chains is None else list(chains)
     with single_threaded():
         if isinstance(init, Posterior):
-            last = {site: init._kept(site)[:, -1] for site in ("W", "H", "sigma2")}
+            last = {site: _last(site, init) for site in ("W", "H", "sigma2")}
             params = _given(model, X, numbers, last)
         elif isinstance(init, Mapping):
             params = _given(model, X, numbers, init)
@@ -103,7 +105,8 @@ def _given(model: Conjugate, X: Matrix, chains: list[int], values: Mapping[str, 
         raise ValueError(f"init has {sorted(values)}; it needs W and H, and may have sigma2")
     params = {}
     for site, value in values.items():
-        given = torch.as_tensor(borrowed(f"init's {site}", value), dtype=X.dtype, device=X.device)
+        found = _in_order(site, opened(f"init's {site}", value), X)
+        given = torch.as_tensor(borrowed(f"init's {site}", found), dtype=X.dtype, device=X.device)
         wanted = shapes[site]
         if given.shape == wanted:
             given = given[None]
@@ -116,6 +119,24 @@ def _given(model: Conjugate, X: Matrix, chains: list[int], values: Mapping[str, 
             raise ValueError(f"init's {site} has entries that are negative, zero where it must not be, or not finite")
         params[site] = given[torch.tensor(chains) % len(given)]
     return params
+
+
+def _last(site: str, post: Posterior) -> Labelled:
+    """The last draw of every chain, W's rows and H's columns by the posterior's names."""
+    rows, columns = (post.names.get(what) if site == own else None for own, what in (("W", "rows"), ("H", "columns")))
+    return Labelled.of(post._kept(site)[:, -1], rows, columns)
+
+
+def _in_order(site: str, given: Labelled, X: Matrix) -> Any:
+    """W with its rows, H with its columns, in the order of X's, where both have names."""
+    if site not in ("W", "H"):
+        return given.values
+    axis = 0 if site == "W" else 1
+    ours, theirs = given.names[axis], names_of(X)[axis]
+    if ours is None or theirs is None:
+        return given.values
+    places = order(ours, theirs, f"init's {site} is not named as X is", "give each of X's names once, in any order")
+    return given.values if places is None else taken(given.values, axis - 2, places)
 
 
 STARTS = {"scaled": _scaled, "prior": _prior, "nndsvd": _nndsvd}

@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 import ppnmf
 from ppnmf.data import sharded
+from ppnmf.data.labelled import Labelled
 from ppnmf.data.sharded import shard
 from ppnmf.models import PAENMF, ExponentialGaussian
 
@@ -153,6 +154,7 @@ def refusals(rank: int, mine: torch.Tensor) -> dict[str, str]:
     nan[0, 0] = torch.nan
     return {
         "columns": refusal(mine[:, : COLUMNS - rank]),
+        "names": refusal(Labelled.of(mine, None, [f"gene {j + rank}" for j in range(COLUMNS)])),
         "dtype": refusal(mine if rank else mine.float()),
         "one rank's rows": refusal(nan if rank else mine),
         "nuts": refusal(mine, method="nuts"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -142,6 +143,9 @@ def test_what_cannot_be_shared_is_refused_on_every_rank(told):
     assert said["columns"].startswith(
         "ValueError: the ranks' rows of X differ in their columns: 6 at rank 0, 5 at rank 1"
     )
+    assert (
+        "X differ in their names: 'gene 0' at rank 0 and 'gene 1' at rank 1; give all ranks the same" in said["names"]
+    )
     assert "differ in their dtype: torch.float32 at rank 0, torch.float64 at rank 1" in said["dtype"]
     assert said["one rank's rows"].startswith("ValueError: rank 1 cannot take its rows of X: X has 1 NaN")
     assert said["nuts"].startswith("TypeError: nuts needs all rows of X in one process")
@@ -167,6 +171,14 @@ def test_a_shard_of_one_process_is_the_matrix_itself():
     for site in ("W", "H", "sigma2"):
         torch.testing.assert_close(alone.draws[site], whole.draws[site], rtol=1e-9, atol=1e-9)
     assert isinstance(alone.X, type(whole.X)) and float(alone.squared_error()) > 0
+
+
+def test_a_shard_has_the_names_of_its_rows_and_columns():
+    X = pd.DataFrame(ranks.data().numpy()).add_prefix("gene ")
+    X.index = [f"cell {i}" for i in range(len(X))]
+    post = ppnmf.fit(ranks.PLAIN, shard(X), draws=1, warmup=0, chains=1, progress=False)
+    assert post.names == {"rows": list(X.index), "columns": list(X.columns)}
+    assert shard(X).excerpt(5).names.columns == tuple(X.columns)
 
 
 def test_several_processes_without_a_group_are_told_to_make_one(monkeypatch):
