@@ -52,6 +52,7 @@ def compare(
     folder = folder_to_write(out or Path(f"ppnmf-{source.name}-rank{rank}"))
     say_heading(source)
     from ppnmf import report
+    from ppnmf.data.labelled import Labelled
 
     options = {
         "gibbs": {"draws": 300, "warmup": 300} | options_given(quick, draws=draws, warmup=warmup, chains=chains),
@@ -59,7 +60,7 @@ def compare(
         "pae": {"draws": 200} | options_given(quick, steps=None),
     }
     experiment = report.compare_methods(
-        source.X,
+        Labelled.of(source.X, source.rows, source.columns),
         rank,
         mask=source.mask,
         held_out=held_out,

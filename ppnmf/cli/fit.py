@@ -59,6 +59,7 @@ def fit(
     """Fit DATA by one method, and save the posterior."""
     source = read(data, allow_negative, missing, dense=False)
     import ppnmf
+    from ppnmf.data.labelled import Labelled
     from ppnmf.models import PAENMF, ExponentialGaussian
 
     if out.suffix != ".nc":
@@ -71,7 +72,7 @@ def fit(
     say_heading(source)
     post = ppnmf.fit(
         model,
-        source.X,
+        Labelled.of(source.X, source.rows, source.columns),
         method=method,
         mask=source.mask,
         seed=seed,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ppnmf.checks import whole_numbers
+from ppnmf.data.labelled import listed, names_of
 from ppnmf.data.matrix import Dense, in_memory, without_noise
 from ppnmf.data.sharded import Sharded, add_up, here, rows_here
 from ppnmf.models.elbo import Guide, analytic_elbo, elbo_at
@@ -115,6 +116,8 @@ def run(
     with single_threaded(), forked(seed, X.device, rank):  # a sampled objective draws for its own rows
         if not model.is_initialised:
             model.initialise(data.excerpt(MOST_ROWS) if isinstance(data, Sharded) else data, seed)
+        elif model.columns is None:
+            model.columns = names_of(data).columns
         training = _train(model.train(), data, recipe, batch_size, steps, tol, seed, progress)
         trained = time.perf_counter()
         model.eval().zero_grad()
@@ -466,6 +469,12 @@ def _check(model: PAENMF, X: Matrix, steps: int, batch_size: int | None, draws: 
     if model.is_initialised and model.H.shape[1] != X.shape[1]:
         raise ValueError(
             f"X has {X.shape[1]} columns and the model has weights for {model.H.shape[1]}; start from a new model"
+        )
+    names = names_of(X).columns
+    if model.is_initialised and model.columns and names and model.columns != names:
+        raise ValueError(
+            f"X's columns ({listed(names)}) are not those that the model was fitted to, in their order "
+            f"({listed(model.columns)}): pass X with these columns, or start from a new model"
         )
     whole_numbers(steps=(steps, 0), draws=(draws, 1), polish=(polish, 0))
     whole_numbers(batch_size=(1 if batch_size is None else batch_size, 1))

@@ -5,6 +5,7 @@ Squires, Prügel-Bennett, Niranjan (2019). Their V, W_f, h are our Xᵀ, Hᵀ, W
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,8 @@ from torch.distributions import Weibull
 
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
 from ppnmf.checks import whole_number
+from ppnmf.data.containers import BOOLEANS, opened
+from ppnmf.data.labelled import Labelled, beside, listed, names_of, order, taken
 from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
 from ppnmf.data.sharded import Excerpt
 from ppnmf.models import weibull
@@ -187,13 +190,17 @@ class PAENMF(nn.Module):
         `.sample()` are right for any of them. X is cast to the weights' dtype. Where `mask` is False the encoder sees
         the column's mean in the training data.
 
+        The columns of a DataFrame or another labelled container are found by their names (`columns`), in any order; of
+        an array, and of columns without names, they are taken by position.
+
+        Warns: X's columns have names and those of the training data had none.
+
         Raises:
             RuntimeError: the module has no weights yet.
-            ValueError: X is no matrix, has another number of columns, or an observed entry that is negative or not
-                finite; the mask does not fit.
+            ValueError: X is no matrix, has another number of columns, or other names of columns, more or fewer than
+                the training data, or an observed entry that is negative or not finite; the mask does not fit.
         """
-        rows = self._rows(X, mask)
-        return self.posterior(self.coordinates(rows.values, rows.mask))
+        return self._guide_of(self._rows(opened("X", X), mask))
 
     @torch.no_grad()
     def decode(self, W: Any) -> Tensor:
@@ -206,10 +213,10 @@ class PAENMF(nn.Module):
     def interpolate(self, start: Any, end: Any, steps: int = 10) -> Tensor:
         """Rows (steps, D) on the way from one row (D,) to another, by equal steps between the means of their loadings.
 
-        The first and the last are reconstructions of the two. Raises ValueError as `encode` does, and for fewer than
-        two steps.
+        The first and the last are reconstructions of the two. The columns of a Series or of a DataFrame of one row are
+        found by their names, as in `encode`. Raises ValueError as `encode` does, and for fewer than two steps.
         """
-        first, last = (self.encode(self._cast(as_tensor(row))[None]).mean[0] for row in (start, end))
+        first, last = (self._guide_of(self._rows(_one_row(row), None)).mean[0] for row in (start, end))
         share = torch.linspace(0, 1, whole_number("steps", steps, 2), dtype=first.dtype, device=first.device)
         return self.decode(torch.lerp(first, last, share[:, None]))
 
@@ -240,7 +247,7 @@ class PAENMF(nn.Module):
         """
         from ppnmf.inference.importance import weigh
 
-        found = weigh(self, self._rows(X, mask), draws=draws, seed=seed)
+        found = weigh(self, self._rows(opened("X", X), mask), draws=draws, seed=seed)
         for doubt in found.doubts():
             warnings.warn(f"log_likelihood: {doubt}", stacklevel=2)
         return found.values, found.errors
@@ -276,22 +283,60 @@ class PAENMF(nn.Module):
         error = residual.square().sum(1) + (change * (moved - 2 * (residual @ H.mT))).sum(-1)
         return 0.5 * (constant - error) - W.double().sum(-1)  # log p(w) = -w: Weibull(1, 1)
 
-    def _rows(self, X: Any, mask: Any) -> Dense:
-        """New rows, checked, zero where missing."""
+    @torch.no_grad()
+    def _guide_of(self, rows: Dense) -> Weibull:
+        return self.posterior(self.coordinates(rows.values, rows.mask))
+
+    def _rows(self, given: Labelled, mask: Any) -> Dense:
+        """New rows, checked, their columns in the order of the fit; zero where missing."""
+        seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
+        places, X = self._places(given), given.values
+        if places is not None:
+            X, seen = taken(X, 1, places), None if seen is None else taken(seen, 1, places)
         values = self._cast(as_tensor(X))
         if values.ndim != 2:
             raise ValueError(
                 f"X has shape {tuple(values.shape)}; rows (N, D) are needed: pass X[None] for a single one"
             )
         self._shape_of(values, None)
-        values, observed = _observed(values, None if mask is None else as_mask(mask, values), None)
+        values, observed = _observed(values, None if seen is None else as_mask(seen, values), None)
         if not bool(values.isfinite().all()):
             raise ValueError("X has entries that are not finite; hide them with a mask (True where observed)")
         if bool((values < 0).any()):
             raise ValueError(f"X has {int((values < 0).sum())} negative entries; {self.name} needs data >= 0")
         return Dense(values, observed)
 
+    def _places(self, X: Labelled) -> list[int] | None:
+        """Where in X the columns of the fit are; None: X has them in their order, or has no names for them."""
+        names = X.names.columns
+        if names is None:
+            return None
+        if self.columns is None:
+            warnings.warn(
+                f"X's columns have names ({listed(names)}), and those that {self.name} was fitted to had none: they are "
+                "taken by position",
+                stacklevel=5,
+            )
+            return None
+        return order(
+            names,
+            self.columns,
+            f"X's columns are not those that {self.name} was fitted to",
+            "give each of these once and no others, in any order",
+        )
+
     # Parameters
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of X's columns, where it was fitted to columns with names."""
+        told = getattr(self, "column_names", None)
+        return None if told is None else tuple(json.loads(bytes(told.tolist())))
+
+    @columns.setter
+    def columns(self, names: Sequence[str] | None) -> None:
+        told = None if names is None else torch.tensor(list(json.dumps(names).encode()), dtype=torch.uint8)
+        self.register_buffer("column_names", told)  # in the state, so that they are saved and loaded with the weights
 
     @property
     def is_initialised(self) -> bool:
@@ -370,6 +415,7 @@ class PAENMF(nn.Module):
         W, H, errors = _ordinary_nmf(filled / unit, mask, self.rank, stream)
         basis = self.encoding.basis((filled - centre) / unit, stream)
         self._build(centre, None if basis is None else basis / unit)
+        self.columns = names_of(X).columns
         self.unit.fill_(unit)
         squares = (values / unit).square().sum(0)
         noise = self._first_noise(errors, squares, len(values) if mask is None else mask.sum(0))
@@ -394,6 +440,8 @@ class PAENMF(nn.Module):
         """As any module's; layers that are not there yet are built to fit."""
         if not self.is_initialised:
             self._build(state_dict["centre"], state_dict.get("basis"))
+        names = state_dict.get("column_names")
+        self.register_buffer("column_names", None if names is None else names.clone())
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def _build(self, centre: Tensor, basis: Tensor | None) -> None:
@@ -424,6 +472,17 @@ class PAENMF(nn.Module):
         if self.H.shape[1] != D:
             raise ValueError(f"{D} columns are asked of a PAENMF with weights for {self.H.shape[1]}")
         return N, D
+
+
+def _one_row(row: Any) -> Labelled:
+    """A row as a matrix (1, D)."""
+    given = opened("a row", row)
+    if given.names.rows is not None and given.columns is None:  # a series
+        given = Labelled(given.values, None, given.rows)
+    values = as_tensor(given.values)
+    if values.ndim == 2 and len(values) != 1:
+        raise ValueError(f"{len(values)} rows are given where one is needed: pass one of them")
+    return given._replace(values=values if values.ndim == 2 else values[None], rows=None)
 
 
 def _noise(sigma2: float | str | None) -> tuple[bool, float | None]:
