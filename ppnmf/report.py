@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.data.containers import BOOLEANS, opened
+from ppnmf.data.labelled import AXES, beside, listed, order, taken
 from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.diagnostics.convergence import summary
 from ppnmf.inference import BY_PROGRAM, check, fit
@@ -83,19 +85,22 @@ def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None)
 
     Args:
         posteriors: name -> a Posterior, or the reason why there is none.
-        X: the data, (N, D), hidden cells too; NaN where unknown.
+        X: the data, (N, D), hidden cells too; NaN where unknown. Rows and columns with names, as a DataFrame's, are
+            brought into the order of the fits'.
         mask: boolean (N, D), True where the fits saw X; cells outside are scored as hidden. By default, what the first
             of the posteriors was given.
 
     Raises:
-        ValueError: shapes differ, or there is nothing to compare. A fit that saw hidden cells is a warning.
+        ValueError: shapes or names differ, or there is nothing to compare. A fit that saw hidden cells is a warning.
     """
     fits = {name: post for name, post in posteriors.items() if isinstance(post, Posterior)}
     if not fits:
         raise ValueError("there is no posterior to compare: " + "; ".join(f"{k}: {v}" for k, v in posteriors.items()))
     first = in_memory(next(iter(fits.values())).X, "compare")
-    data = in_memory(as_matrix(X, missing="nan"), "compare")
-    cells = _Cells.of(data, first.mask if mask is None else mask)
+    given, names = opened("X", X), _shared_names(fits)
+    seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
+    data, seen = _in_order(names, in_memory(as_matrix(given, missing="nan"), "compare"), seen)
+    cells = _Cells.of(data, first.mask if seen is None else seen)
     for name, post in fits.items():
         _check_data(name, post, data, cells)
     rows = [_row(name, post, data, cells) for name, post in posteriors.items()]
@@ -103,6 +108,33 @@ def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None)
     ranks = ", ".join(map(str, sorted({post.model.rank for post in fits.values()})))
     heading = f"X {N} × {D}, rank {ranks}: {int(cells.seen.sum())} cells fitted, {int(cells.hidden.sum())} hidden"
     return Comparison(rows, heading, [*_verdict(rows), *_notes(data, cells), *_priors(fits)])
+
+
+def _shared_names(fits: Mapping[str, Posterior]) -> dict[str, tuple[str, ...]]:
+    """The names of rows and columns that the fits agree on; those of one that has none are taken to be the others'."""
+    shared: dict[str, tuple[str, ...]] = {}
+    for name, post in fits.items():
+        for axis, names in post.names.items():
+            if shared.setdefault(axis, tuple(names)) != tuple(names):
+                raise ValueError(
+                    f"{name} was fitted to X with its {axis} named {listed(names)}, and another fit to {listed(shared[axis])}: "
+                    "compare fits of the same data, in the same order"
+                )
+    return shared
+
+
+def _in_order(names: Mapping[str, tuple[str, ...]], data: Dense, seen: Any) -> tuple[Dense, Any]:
+    """X and what of it was seen, by the names of the fits, where it has names too."""
+    for axis, own in enumerate(data.names):
+        wanted = names.get(AXES[axis])
+        if own is None or wanted is None:
+            continue
+        places = order(own, wanted, f"X's {AXES[axis]} are not those of the fits", "compare fits of the same data")
+        if places is not None:
+            mask = None if data.mask is None else taken(data.mask, axis, places)
+            data = Dense(taken(data.values, axis, places), mask, None, data.names)
+            seen = None if seen is None else taken(seen, axis, places)
+    return data, seen
 
 
 class _Cells(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -129,6 +130,28 @@ def test_a_fit_that_saw_hidden_cells_is_told_of(X):
         ppnmf.compare({"gibbs": post}, X[:5])
     with pytest.raises(ValueError, match="no posterior to compare"):
         ppnmf.compare({"gibbs": "left out"}, X)
+
+
+def test_data_are_brought_into_the_order_of_the_fits_by_name(X):
+    frame = pd.DataFrame(X).add_prefix("gene ").rename(index="cell {}".format)
+    seen = frame.rank(axis=1) > 3
+    model = ExponentialGaussian.scaled_to(frame, 2, seen)
+    options = {"draws": 5, "warmup": 2, "chains": 1, "progress": False}
+    fits = {"named": ppnmf.fit(model, frame, mask=seen, **options), "plain": ppnmf.fit(model, X, mask=seen, **options)}
+    told = row(ppnmf.compare(fits, X, seen.to_numpy()), "named")
+    for data, mask in ((frame, None), (frame.iloc[::-1, ::-1], None), (frame.iloc[::-1, ::-1], seen)):
+        found = row(ppnmf.compare(fits, data, mask), "named")
+        assert found["error"] == pytest.approx(told["error"]), "by position it would be several times as large"
+        assert found["hidden_error"] == pytest.approx(told["hidden_error"])
+    array = seen.to_numpy()[::-1, ::-1]  # in the order of the data that it is given with
+    assert row(ppnmf.compare(fits, frame.iloc[::-1, ::-1], array.copy()), "named")["error"] == pytest.approx(
+        told["error"]
+    )
+    with pytest.raises(ValueError, match="X's columns are not those of the fits: 'gene 0' is missing and 'gene x'"):
+        ppnmf.compare(fits, frame.rename(columns={"gene 0": "gene x"}))
+    other = ppnmf.fit(model, frame.iloc[:, ::-1], **options)
+    with pytest.raises(ValueError, match="other was fitted to X with its columns named 'gene 19', .* compare fits of"):
+        ppnmf.compare({**fits, "other": other}, frame)
 
 
 def test_about_the_given_share_is_held_out_by_keyed_numbers():
