@@ -182,7 +182,7 @@ class Blocked(Surveyed):
     nan_missing: bool = False
     noise: Noise | None = None
     where: torch.device = torch.device("cpu")  # noqa: RUF009
-    names: Names = field(default=NO_NAMES, compare=False)
+    names: Names = field(default=NO_NAMES, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:

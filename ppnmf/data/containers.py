@@ -74,7 +74,9 @@ def _pandas_frame(name: str, frame: Any, kinds: str) -> Labelled:
     for j in (j for j, dtype in enumerate(dtypes) if dtype.kind not in kinds):
         label, column = frame.columns[j], frame.iloc[:, j]
         if kinds == NUMBERS and dtypes[j].kind == "O" and bool(column.isna().all()):
-            continue  # a column of None, which has no type
+            frame = frame.copy(deep=False)
+            frame.isetitem(j, np.nan)  # a column of None, which has no type
+            continue
         advice = f"pass {name}.apply(pandas.to_numeric)", f"pass {name}.set_index({label!r})"
         raise ValueError(_refusal(name, label, dtypes[j], column.dropna().items(), kinds, advice))
     if kinds == BOOLEANS:
@@ -82,8 +84,7 @@ def _pandas_frame(name: str, frame: Any, kinds: str) -> Labelled:
     if len(dtypes) and all(_is_sparse_of_zeros(dtype) for dtype in dtypes):
         return Labelled(frame.sparse.to_coo(), rows, columns)
     wanted = np.float32 if dtypes and all(_is_short(dtype) for dtype in dtypes) else np.float64
-    missing = {} if all(isinstance(dtype, np.dtype) for dtype in dtypes) else {"na_value": np.nan}
-    return Labelled(frame.to_numpy(dtype=wanted, **missing), rows, columns)
+    return Labelled(frame.to_numpy(dtype=wanted), rows, columns)
 
 
 def _pandas_series(name: str, series: Any, kinds: str) -> Labelled:
@@ -225,8 +226,6 @@ def _anndata(name: str, data: Any, kinds: str) -> Labelled:
         values = values.to_memory()
     if not hasattr(values, "tocsr"):
         values = np.asarray(values)
-    elif data.is_view:
-        values = values.copy()  # a view's class makes views of all that comes from it
     return Labelled(values, _counted(data.obs_names), _counted(data.var_names))
 
 

@@ -41,7 +41,7 @@ class Dense:
     values: Tensor
     mask: Tensor | None = None
     noise: Noise | None = None
-    names: Names = field(default=NO_NAMES, compare=False)
+    names: Names = field(default=NO_NAMES, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -113,7 +113,7 @@ class Sparse(Surveyed):
     stored: Rows
     size: tuple[int, int]
     noise: Noise | None = None
-    names: Names = field(default=NO_NAMES, compare=False)
+    names: Names = field(default=NO_NAMES, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -222,7 +222,7 @@ class Stored(Surveyed):
     stored: Rows
     size: tuple[int, int]
     relative: Tensor | None = None
-    names: Names = field(default=NO_NAMES, compare=False)
+    names: Names = field(default=NO_NAMES, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:

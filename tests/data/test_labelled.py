@@ -207,10 +207,16 @@ def test_a_missing_value_of_any_type_is_missing(kind):
         as_matrix(MISSING[kind])
 
 
-def test_a_column_of_nothing_is_missing():
-    for given in (pd.DataFrame({"a": [1, 2], "b": [None, None]}), pl.DataFrame({"a": [1, 2], "b": [None, None]})):
-        with pytest.warns(UserWarning, match="have nothing observed"):
-            assert as_matrix(given, missing="nan").mask.tolist() == [[True, False]] * 2
+@pytest.mark.parametrize(
+    "nothing", [[None, None], [pd.NA, pd.NA], pd.Categorical([None, None])], ids=["None", "NA", "category"]
+)
+@pytest.mark.filterwarnings("ignore:.* have nothing observed")
+def test_a_column_of_nothing_is_missing(nothing):
+    given = pd.DataFrame({"a": [1, 2], "b": nothing})
+    kept = given.copy()
+    assert as_matrix(given, missing="nan").mask.tolist() == [[True, False]] * 2
+    pd.testing.assert_frame_equal(given, kept)
+    assert as_matrix(pl.DataFrame({"a": [1, 2], "b": [None, None]}), missing="nan").mask.tolist() == [[True, False]] * 2
 
 
 def object_columns(*values):
