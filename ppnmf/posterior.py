@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Posterior"]
 
-AT_ONCE = 2**22  # entries of W @ H that are formed at a time when averaging over draws
+AT_ONCE = 2**22  # entries of W, H or W @ H that are worked on at a time when averaging over draws
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,15 +76,7 @@ class Posterior:
         W, H = (self._kept(site).flatten(0, 1) for site in ("W", "H"))
         if rows is not None:
             W = W[:, rows.start : rows.stop]
-        N, D = W.shape[1], H.shape[2]
-        K, size = W.shape[-1], max(1, AT_ONCE // max(1, N * D))
-        total = torch.zeros(N, D, dtype=torch.float64, device=W.device)
-        if len(W) * K > 4 * D and size == 1:  # many draws of a large matrix: one product of all components at a time
-            size = 16
-        for start in range(0, len(W), size):
-            left, right = W[start : start + size], H[start : start + size]
-            total += left.permute(1, 0, 2).reshape(N, -1).double() @ right.reshape(-1, D).double()
-        return (total / len(W)).to(W.dtype)
+        return (_sum_of_products(W, H) / len(W)).to(W.dtype)
 
     def squared_error(self) -> float:
         """Σ (X - reconstruction)² over the observed entries, each over its relative noise variance; row block by row block."""
@@ -219,3 +211,20 @@ class Posterior:
 
     def _factors(self) -> dict[str, Tensor]:
         return {site: self._kept(site) for site in ("W", "H", "sigma2")}
+
+
+def _sum_of_products(W: Tensor, H: Tensor) -> Tensor:
+    """Σ_s W_s H_s in float64, (N, D), of W (S, N, K) and H (S, K, D).
+
+    The draws' components side by side make it one product, (N, S K) @ (S K, D), taken a block of rows and of draws at a
+    time: W @ H of each draw is never formed.
+    """
+    (S, N, K), D = W.shape, H.shape[2]
+    total = torch.zeros(N, D, dtype=torch.float64, device=W.device)
+    at_once = min(S, max(1, AT_ONCE // (K * D)))
+    height = max(1, AT_ONCE // max(D, at_once * K))
+    for left, right in zip(W.split(at_once), H.split(at_once), strict=True):
+        below = right.reshape(-1, D).double()
+        for block, beside in zip(total.split(height), left.split(height, dim=1), strict=True):
+            block.addmm_(beside.permute(1, 0, 2).reshape(len(block), len(below)).double(), below)
+    return total

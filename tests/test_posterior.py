@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ppnmf
 from ppnmf.models import ExponentialGaussian
@@ -19,11 +22,38 @@ def test_reconstruction_is_the_mean_of_the_products(monkeypatch):
     post = fitted()
     wanted = (post.draws["W"] @ post.draws["H"]).mean((0, 1))
     torch.testing.assert_close(post.reconstruction(), wanted)
-    monkeypatch.setattr("ppnmf.posterior.AT_ONCE", 8 * 6 * 5)  # in parts
+    monkeypatch.setattr("ppnmf.posterior.AT_ONCE", 2 * 6 * 5)  # five draws and six rows at a time
     torch.testing.assert_close(post.reconstruction(), wanted)
+    torch.testing.assert_close(post.reconstruction(range(1, 8)), wanted[1:])
+    assert post.reconstruction(range(3, 3)).shape == (0, 6)
+    single = fitted(dtype=torch.float32).reconstruction()
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), wanted, rtol=1e-3, atol=1e-3)
     assert post.squared_error() == pytest.approx(float((X - wanted).square().sum()))
     masked = fitted(MASK)
     assert masked.squared_error() == pytest.approx(float((X - masked.reconstruction())[MASK].square().sum()))
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products of a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += "mm" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_many_draws_of_a_large_matrix_are_one_product():
+    post = fitted()
+    W, H = torch.rand(2, 20, 3000, 1), torch.rand(2, 20, 1, 1000)
+    large = replace(post, draws={"W": W, "H": H, "sigma2": torch.ones(2, 20)})
+    with Products() as products:
+        found = large.reconstruction()
+    assert products.count == 1
+    torch.testing.assert_close(found[:9], (W[:, :, :9] @ H).mean((0, 1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
