@@ -9,12 +9,12 @@ import ppnmf
 
 ROOT = Path(ppnmf.__file__).parent
 LAYERS = [
-    {"checks", "distributions", "protocols", "rng", "nndsvd", "threads", "progress"},
+    {"checks", "distributions", "protocols", "rng", "nndsvd", "threads", "progress", "compilation"},
     {"data", "kernels", "models"},
     {"posterior", "saving", "arviz"},
     {"inference"},
     {"diagnostics", "evidence"},
-    {"plots", "report", "estimator", "cli", "zoo"},
+    {"plots", "report", "estimator", "cli", "zoo", "recipes"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from ppnmf.checks import known_options
+from ppnmf.compilation import announced
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.estimate import Evidence
 from ppnmf.inference import check
@@ -45,7 +46,7 @@ def log_evidence(
         mask: boolean (N, D), True where observed; the evidence is that of the observed entries.
         missing: "error", or "nan" when NaN entries are missing ones.
         replicates: independent repeats, at least 2, from which the error is computed.
-        progress: show a bar, where standard error is a terminal.
+        progress: show a bar, as in `ppnmf.fit`.
         options: the method's own: draws and warmup (`ppnmf.evidence.chib.run`), particles and sweeps (`ppnmf.evidence.smc.run`).
 
     Warns: the chains do not agree; the sentence stands in the result's `warnings` too.
@@ -58,7 +59,8 @@ def log_evidence(
     known_options(method, run, options)
     data = as_matrix(X, mask, missing)
     check(model, data)
-    evidence = run(model, data, seed=seed, replicates=replicates, progress=progress, **options)
+    with announced(progress):
+        evidence = run(model, data, seed=seed, replicates=replicates, progress=progress, **options)
     for warning in evidence.warnings:
         warnings.warn(f"log_evidence by {method} at rank {model.rank}: {warning}", stacklevel=2)
     return evidence

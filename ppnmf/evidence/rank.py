@@ -17,6 +17,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
 from ppnmf.checks import whole_number
+from ppnmf.compilation import announced
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence import METHODS
 from ppnmf.evidence.estimate import Evidence, describe
@@ -359,7 +360,7 @@ class _Work:
             delayed(_attempt)(task, models[task], self.X, self.seed, self.progress and alone, self.options[task.method])
             for task in left
         )
-        with bar(len(left), "ranks", self.progress) as ticker:
+        with announced(self.progress), bar(len(left), "ranks", self.progress) as ticker:
             try:
                 for task, result in _as_they_come(calls, self.n_jobs):
                     self.results[task] = result

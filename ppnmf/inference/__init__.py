@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ppnmf.checks import known_options, whole_number
+from ppnmf.compilation import announced
 from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
@@ -56,7 +57,7 @@ def fit(
         device: where to work; X's own by default.
         noise: known relative noise variances (D,), (N, 1) or (N, D), for gibbs and icm (`ppnmf.as_matrix`).
         seed: of every random number; the caller's global generators are left as found.
-        progress: show a bar, where standard error is a terminal.
+        progress: show a bar, in a terminal or a notebook, and say when kernels are being compiled.
         options: the method's own, such as draws, warmup, thin, chains, init, keep, moves, checkpoint, every, resume,
             store (`gibbs`); restarts, tol, max_sweeps, init (`icm`); steps, batch_size, draws (`svi`); particles,
             replicates (`smc`): see the `run` of its module.
@@ -79,10 +80,11 @@ def fit(
     if method in BY_PROGRAM:
         without_noise(data, method)
         data = data if isinstance(data, Sharded) else in_memory(data, method)
-    if isinstance(data, Sharded):
-        post = run_spread(method, run, model, data, progress, **options)
-    else:
-        post = run(model, data, progress=progress, **options)
+    with announced(progress):
+        if isinstance(data, Sharded):
+            post = run_spread(method, run, model, data, progress, **options)
+        else:
+            post = run(model, data, progress=progress, **options)
     return replace(post, names=names_of(data).to_dict())
 
 

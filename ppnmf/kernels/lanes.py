@@ -15,6 +15,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ppnmf.compilation import can_be_kept
+
 __all__ = [
     "COMPILED",
     "INLINED",
@@ -32,7 +34,12 @@ __all__ = [
 # Divisions are not checked for zero, and no lane is expected to be NaN. Nothing may round otherwise than it is written:
 # a function can be compiled into several others, and which of the copies runs depends on what the process loaded first.
 # So products and sums fuse where `fused` says so, and sums over lanes are `total_of` and `inner`.
-COMPILED: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"nsz", "nnan"}}
+COMPILED: dict[str, Any] = {
+    "nogil": True,
+    "cache": can_be_kept(),
+    "error_model": "numpy",
+    "fastmath": {"nsz", "nnan"},
+}
 INLINED = {**COMPILED, "cache": False, "inline": "always"}
 
 DOUBLE, INT64 = ir.DoubleType(), ir.IntType(64)
