@@ -21,16 +21,16 @@ def run(
 
     What comes out is compared with the results that were measured; the exit code is 1 where they disagree.
     """
-    from ppnmf import zoo
+    from ppnmf import recipes, zoo
 
-    outcome = zoo.run(recipe, seed=seed, progress=not no_progress)
+    outcome = recipes.run(recipe, seed=seed, progress=not no_progress)
     reference = zoo.reference_beside(recipe)
     typer.echo(f"{'':<32}{'measured':>14} ± error     {'reference':>14} ± error")
     for name, (value, error) in outcome.numbers.items():
         known = reference.get(name)
         beside = f"{known['value']:>14.6g} ± {known['error']:<9.2g}" if known else ""
         typer.echo(f"{name:<32}{value:>14.6g} ± {error:<9.2g} {beside}".rstrip())
-    off = zoo.disagreements(outcome, reference)
+    off = recipes.disagreements(outcome, reference)
     verdict = "There is no reference beside the recipe." if not reference else "It agrees with the reference."
     typer.echo("\n".join(off) if off else f"{verdict} {outcome.seconds:.1f} seconds.")
     if off:
