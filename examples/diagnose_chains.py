@@ -20,7 +20,8 @@ import torch
 import xarray
 
 import ppnmf
-from ppnmf.diagnostics.convergence import for_arviz, identified
+from ppnmf.arviz import for_arviz
+from ppnmf.diagnostics.convergence import identified
 
 
 def draw_data(N: int, D: int, rank: int) -> torch.Tensor:

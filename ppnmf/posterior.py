@@ -170,10 +170,26 @@ class Posterior:
         posterior_predictive: bool = False,
         rows: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
-    ) -> xarray.DataTree:
-        """An ArviZ DataTree: posterior, sample_stats, observed_data, constant_data, and the two groups asked for.
+    ) -> Any:
+        """What the functions of the installed `arviz` take: `to_datatree` from ArviZ 1 on, the same as InferenceData before."""
+        tree = self.to_datatree(
+            log_likelihood=log_likelihood, posterior_predictive=posterior_predictive, rows=rows, columns=columns
+        )
+        return arviz.for_arviz(tree)
 
-        Of an X that is not a dense matrix and is too large for one, observed_data and constant_data are left out.
+    def to_datatree(
+        self,
+        *,
+        log_likelihood: bool = False,
+        posterior_predictive: bool = False,
+        rows: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> xarray.DataTree:
+        """A DataTree: posterior, sample_stats, observed_data, constant_data, and the two groups asked for.
+
+        Entries of X that were not observed are NaN in observed_data. With either of the two groups they are left out, for
+        ArviZ would count them: X is then one dimension, `cell`, in each group that has it, with the coordinates `row` and
+        `column`. Of an X that is not a dense matrix and is too large for one, observed_data and constant_data are left out.
 
         Args:
             log_likelihood: add log p(x_ij | draw), chain × draw × N × D numbers.
@@ -195,7 +211,7 @@ class Posterior:
         where it is, and the loaded posterior's X can be read as long as it is there, unchanged.
 
         Args:
-            names: `rows` and `columns`, as in `to_arviz`; `load` gives them back as the posterior's names.
+            names: `rows` and `columns`, as in `to_datatree`; `load` gives them back as the posterior's names.
         """
         return saving.write(self, path, names)
 

@@ -25,7 +25,7 @@ __all__ = ["read", "write"]
 
 def write(post: Posterior, path: str | Path, names: dict[str, Sequence[str] | None]) -> Path:
     """What `Posterior.save` does."""
-    tree = post.to_arviz(**names)  # type: ignore[arg-type]
+    tree = post.to_datatree(**names)  # type: ignore[arg-type]
     told = {axis: list(map(str, given)) for axis, given in names.items() if given is not None}
     facts = {
         "model": post.model.name,

@@ -93,14 +93,14 @@ def test_a_foreign_file_is_refused(tmp_path):
         ppnmf.Posterior.load(tmp_path / "none.nc")
 
 
-def test_arviz_gets_its_groups_and_dimensions():
-    tree = fitted(MASK).to_arviz(log_likelihood=True, posterior_predictive=True)
+def test_a_tree_has_its_groups_and_dimensions():
+    tree = fitted(MASK).to_datatree()
     assert tree["posterior"]["H"].dims == ("chain", "draw", "component", "column")
     assert tree["sample_stats"]["lp"].dims == ("chain", "draw")
-    for group in ("log_likelihood", "posterior_predictive"):
-        assert tree[group]["X"].dims == ("chain", "draw", "row", "column")
     assert np.isnan(tree["observed_data"]["X"].values).sum() == 10
-    assert not np.isnan(tree["log_likelihood"]["X"].values).any()
+    whole = fitted().to_datatree(log_likelihood=True, posterior_predictive=True)
+    for group in ("log_likelihood", "posterior_predictive"):
+        assert whole[group]["X"].dims == ("chain", "draw", "row", "column")
     assert tree.attrs["inference_library"] == tree["posterior"].attrs["inference_library"] == "ppnmf"
 
 
@@ -151,7 +151,7 @@ def test_rows_of_any_posterior_are_drawn_from_its_mean_over_rows_and_draws(along
 def test_names_given_to_save_come_back(tmp_path):
     back = ppnmf.Posterior.load(fitted().save(tmp_path / "fit.nc", columns=list("abcdef")))
     assert back.names == {"columns": list("abcdef")}
-    assert list(back.to_arviz()["posterior"]["column"].values) == list("abcdef")
+    assert list(back.to_datatree()["posterior"]["column"].values) == list("abcdef")
     again = ppnmf.Posterior.load(back.save(tmp_path / "again.nc"))
     assert again.names == back.names
 

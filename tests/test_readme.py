@@ -6,18 +6,19 @@ import sys
 import tomllib
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.filterwarnings("ignore:icm:UserWarning")
+@pytest.mark.filterwarnings("ignore:icm:UserWarning", "ignore:Estimated shape parameter:UserWarning")
 def test_the_code_runs(capsys, tmp_path, monkeypatch):
     pytest.importorskip("zarr")
     monkeypatch.chdir(tmp_path)
     names = {}
-    ten_lines, long_run = re.findall(r"```python\n(.*?)```", README, re.S)
+    ten_lines, for_arviz, long_run = re.findall(r"```python\n(.*?)```", README, re.S)
     quick = ten_lines.replace("draws=500, warmup=500", "draws=20, warmup=20").replace(
         "restarts=4", "restarts=1, max_sweeps=20"
     )
@@ -25,6 +26,8 @@ def test_the_code_runs(capsys, tmp_path, monkeypatch):
     assert quick.count("=20") >= 3 and "steps=30" in quick and "[:100]" in quick
     exec(compile(quick, "README.md", "exec"), names)
     assert "gibbs" in capsys.readouterr().out
+    exec(compile(for_arviz, "README.md", "exec"), names)
+    plt.close("all")
     quick = long_run.replace("draws=100_000", "draws=20, warmup=20")
     for _ in range(2):  # "run it again until it is done"
         exec(compile(quick, "README.md", "exec"), names)

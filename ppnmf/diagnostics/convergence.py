@@ -29,7 +29,6 @@ __all__ = [
     "chosen_cells",
     "diagnose",
     "entries",
-    "for_arviz",
     "identified",
     "strengths",
     "summary",
@@ -217,13 +216,6 @@ def chosen_cells(shape: tuple[int, int], n: int, seed: int = 0) -> Tensor:
         cells[min(int(u * N * D), N * D - 1)] = None
     flat = torch.tensor(list(cells), dtype=torch.int64)
     return torch.stack([flat // D, flat % D], -1)
-
-
-def for_arviz(tree: Any) -> Any:
-    """A DataTree in the form that the functions of `arviz` take: itself from ArviZ 1 on, InferenceData before."""
-    import arviz
-
-    return tree if int(arviz.__version__.split(".")[0]) >= 1 else arviz.from_datatree(tree)
 
 
 def _uniforms(seed: int) -> Iterable[float]:

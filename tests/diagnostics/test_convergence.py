@@ -8,7 +8,7 @@ import torch
 import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics import convergence
-from ppnmf.diagnostics.convergence import chosen_cells, diagnose, entries, for_arviz, identified, strengths
+from ppnmf.diagnostics.convergence import chosen_cells, diagnose, entries, identified, strengths
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Posterior
 from tests.scenarios import drawn
@@ -229,9 +229,5 @@ def test_half_precision_of_draws_changes_no_judgement():
     assert found.agree is True
 
 
-def test_trees_reach_arviz_in_the_form_it_takes():
-    import arviz
-
-    form = for_arviz(posterior(2, 10).to_arviz())
-    assert float(arviz.rhat(form, var_names=["sigma2"])["sigma2"]) > 0
+def test_chains_that_agree_well_agree():
     assert convergence.AGREE > convergence.MIXED

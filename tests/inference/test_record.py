@@ -482,7 +482,7 @@ def test_a_posterior_with_a_store_is_as_usable_as_any(tmp_path, zarr):
     assert str(ppnmf.summary(post)) == str(ppnmf.summary(whole))
     torch.testing.assert_close(post.reconstruction(), whole.reconstruction(), rtol=0, atol=0)
     assert same(ppnmf.Posterior.load(post.save(tmp_path / "fit.nc")), whole)
-    assert "posterior" in post.to_arviz()
+    assert "posterior" in post.to_datatree()
     post.draws["W"].zero_()  # a change stays in memory
     assert same(fit_from(tmp_path / "draws.zarr"), whole)
 
