@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PPNMF_DATA ?=
 export PPNMF_DATA
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: setup demo test test-slow bench lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppnmf needs Python >= 3.11, %s is %d.%d: try make PYTHON=python3.12" % (sys.executable, *sys.version_info[:2]))'
@@ -13,6 +13,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
 	touch $@
+
+setup: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/ppnmf compare digits --rank 10 --out demo/digits
