@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ppnmf.data import originals, toy
+from ppnmf.data import originals
 
 __all__ = ["Dataset", "load", "names"]
 
@@ -68,16 +68,25 @@ def load(name: str) -> Dataset:
     """
     if isinstance(name, str) and name in _LOADERS:
         return _LOADERS[name]()
-    drawn = toy.named(name) if isinstance(name, str) else None
+    drawn = _drawn(name) if isinstance(name, str) and name.startswith("toy") else None
     if drawn is not None:
-        N, D = drawn.X.shape
-        about = f"Drawn: W, H ~ Exponential(1), true rank {drawn.W.shape[1]}, noise variance 1; {N} × {D}."
-        return Dataset(drawn.X.numpy(), None, about)
+        return drawn
     close = difflib.get_close_matches(str(name), _LOADERS, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"there is no data set {name!r}{meant}; there are {', '.join(_LOADERS)}, and drawn ones such as toy60x40"
     )
+
+
+def _drawn(name: str) -> Dataset | None:
+    from ppnmf.data import toy  # it takes torch, which the names of data sets do not
+
+    drawn = toy.named(name)
+    if drawn is None:
+        return None
+    N, D = drawn.X.shape
+    about = f"Drawn: W, H ~ Exponential(1), true rank {drawn.W.shape[1]}, noise variance 1; {N} × {D}."
+    return Dataset(drawn.X.numpy(), None, about)
 
 
 def _arrays(path: str, original: Callable[[], Mapping[str, Any]] | None = None) -> Mapping[str, Any]:
