@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {  # public name -> the module that holds it
     "fit": "ppnmf.inference",
     "as_matrix": "ppnmf.data.matrix",
+    "read": "ppnmf.data.files",
     "shard": "ppnmf.data.sharded",
     "Posterior": "ppnmf.posterior",
     "align": "ppnmf.diagnostics.alignment",

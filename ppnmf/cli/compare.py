@@ -16,15 +16,21 @@ from ppnmf.cli.options import (
     Data,
     Device,
     Draws,
+    Header,
+    Layer,
     Missing,
     NoProgress,
+    NoRowNames,
     Quick,
     Rank,
+    RowNames,
     Seed,
+    Transpose,
     Warmup,
     device_named,
     folder_to_write,
     options_given,
+    reading_given,
 )
 
 
@@ -39,6 +45,11 @@ def compare(
     chains: Chains = None,
     allow_negative: AllowNegative = False,
     missing: Missing = "error",
+    header: Header = None,
+    row_names: RowNames = None,
+    no_row_names: NoRowNames = False,
+    transpose: Transpose = False,
+    layer: Layer = None,
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
@@ -48,7 +59,8 @@ def compare(
     Gibbs, the mode by ICM, and PAE-NMF see the same cells of DATA, and are scored on those that none of them saw.
     """
     began = time.perf_counter()
-    source = read(data, allow_negative, missing)
+    reading = reading_given(header, row_names, no_row_names, transpose, layer)
+    source = read(data, allow_negative, missing, **reading)
     folder = folder_to_write(out or Path(f"ppnmf-{source.name}-rank{rank}"))
     say_heading(source)
     from ppnmf import report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +17,19 @@ from ppnmf.cli.options import (
     Data,
     Device,
     Draws,
+    Header,
+    Layer,
     Missing,
     NoProgress,
+    NoRowNames,
     Rank,
+    RowNames,
     Seed,
+    Transpose,
     Warmup,
     device_named,
     options_given,
+    reading_given,
 )
 
 
@@ -53,11 +60,17 @@ def fit(
     ] = None,
     allow_negative: AllowNegative = False,
     missing: Missing = "error",
+    header: Header = None,
+    row_names: RowNames = None,
+    no_row_names: NoRowNames = False,
+    transpose: Transpose = False,
+    layer: Layer = None,
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> None:
     """Fit DATA by one method, and save the posterior."""
-    source = read(data, allow_negative, missing, dense=False)
+    reading = reading_given(header, row_names, no_row_names, transpose, layer)
+    source = read(data, allow_negative, missing, dense=False, **reading)
     import ppnmf
     from ppnmf.data.labelled import Labelled
     from ppnmf.models import PAENMF, ExponentialGaussian
@@ -80,6 +93,7 @@ def fit(
         progress=not no_progress,
         **options,
     )
+    post = replace(post, attrs=post.attrs | {"data": source.about})
     note(post.save(out, rows=source.rows, columns=source.columns))
     say_diagnosis(post)
     typer.echo(f"Saved to {out}.")

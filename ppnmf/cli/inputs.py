@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +13,22 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
 
+    from ppnmf.data.datasets import Dataset
+
 __all__ = ["Input", "read", "say_heading"]
+
+WORDS: tuple[
+    tuple[str, str | Callable[[re.Match[str]], str]], ...
+] = (  # Python's way to say it, and the command line's
+    (r"row_names=(['\"])(.*?)\1", lambda found: f"--row-names {shlex.quote(found[2])}"),
+    (r"layer=(['\"])(.*?)\1", lambda found: f"--layer {shlex.quote(found[2])}"),
+    (r"row_names=False", "--no-row-names"),
+    (r"header=True", "--header"),
+    (r"header=False", "--no-header"),
+    (r"missing='nan'(?: or a mask \(True where observed\))?", "--missing nan"),
+    (r", or mask them", ""),
+    (r"\bsay (?:so with |which by )?--", "pass --"),
+)
 
 
 class Input(NamedTuple):
@@ -26,55 +44,89 @@ class Input(NamedTuple):
     order: str = "C"
 
 
-def read(name: str, allow_negative: bool, missing: str, dense: bool = True) -> Input:
+def read(name: str, allow_negative: bool, missing: str, dense: bool = True, **reading: Any) -> Input:
     """The data that DATA names. A file's surprises are refused unless told: negative entries, missing values.
 
     Args:
         dense: in memory as one array; otherwise a sparse matrix stays one, and a big .npy file stays on disk.
+        reading: what was said of header, row_names, transpose and layer, for `files.read`.
     """
-    import numpy as np
-
-    from ppnmf.data import datasets, files, toy
-
     if missing not in ("error", "nan"):
         raise ValueError(f"--missing is {missing!r}; it must be 'error' or 'nan'")
-    if name in datasets.names() or toy.named(name) is not None:
-        found = datasets.load(name)
+    found = _named(name)
+    if found is not None:
+        if reading:
+            options = ", ".join("--" + option.replace("_", "-") for option in reading)
+            raise ValueError(f"{name} is a data set's name, and {options} is for files: leave it out")
         return Input(name, found.X, found.mask, found.about, found.rows, found.columns, found.picture, found.order)
-    if not Path(name).exists() and not Path(name).suffix:
-        datasets.load(name)  # its sentence says what names there are
-    X, rows, columns = files.read(name, dense)
+    try:
+        return _from_file(Path(name), allow_negative, missing, dense, reading)
+    except ValueError as error:
+        raise ValueError(_on_the_command_line(str(error))) from error
+
+
+def _named(name: str) -> Dataset | None:
+    """The data set of that name, or None where it is a path."""
+    if Path(name).suffix or len(Path(name).parts) > 1:
+        return None
+    from ppnmf.data import datasets
+
+    if Path(name).exists() and name not in datasets.names() and not re.fullmatch(r"toy[\dx]+", name):
+        return None
+    return datasets.load(name)  # where there is none, its sentence says what names there are
+
+
+def _from_file(path: Path, allow_negative: bool, missing: str, dense: bool, reading: dict[str, Any]) -> Input:
+    import numpy as np
+
+    from ppnmf.data import files
+    from ppnmf.data.compressed import stem_of
+
+    X, rows, columns, about = files.read(path, missing=missing, dense=dense, **reading)
+    given = Input(stem_of(path) or path.name, X, None, about, rows, columns)
     if isinstance(X, np.memmap) or not isinstance(X, np.ndarray):
-        return _as_it_lies(
-            Input(Path(name).stem, X, None, f"The file {Path(name).name}.", rows, columns), allow_negative, missing
-        )
-    nan, negative = int(np.isnan(X).sum()), int((X < 0).sum())
-    if nan and missing == "error":
-        raise ValueError(
-            f"X has {nan} NaN or empty entries: pass --missing nan if they are missing values, or fill them in"
-        )
-    if negative and not allow_negative:
-        raise ValueError(
-            f"X has {negative} negative entries (least {np.nanmin(X):.6g}): check the input, or pass --allow-negative to fit a "
-            "Gaussian model to them all the same"
-        )
-    return Input(Path(name).stem, X, ~np.isnan(X) if nan else None, f"The file {Path(name).name}.", rows, columns)
+        return _as_it_lies(path, given, allow_negative, missing)
+    nan = np.isnan(X)
+    if not allow_negative and (X < 0).any():
+        i, j = np.argwhere(X < 0)[0]
+        _refuse_negative(path, int((X < 0).sum()), np.nanmin(X), files.place(i, j, rows, columns))
+    known = X[~nan]
+    if len(known) and known.min() == known.max():
+        _refuse_constant(path, known[0])
+    return given._replace(mask=~nan if nan.any() else None)
 
 
-def _as_it_lies(given: Input, allow_negative: bool, missing: str) -> Input:
+def _as_it_lies(path: Path, given: Input, allow_negative: bool, missing: str) -> Input:
     """A sparse matrix or a memory map, checked without making it an array."""
     from ppnmf.data.matrix import as_matrix
 
-    try:
-        X = as_matrix(given.X, missing=missing)
-    except ValueError as error:
-        raise ValueError(str(error).replace("missing='nan'", "--missing nan")) from error
+    X = as_matrix(given.X, missing=missing)
     if X.n_negative and not allow_negative:
-        raise ValueError(
-            f"X has {X.n_negative} negative entries (least {X.least:.6g}): check the input, or pass --allow-negative to fit a "
-            "Gaussian model to them all the same"
-        )
+        _refuse_negative(path, X.n_negative, X.least)
+    if X.variance() == 0:
+        _refuse_constant(path, X.mean())
     return given._replace(X=X)
+
+
+def _refuse_negative(path: Path, count: int, least: float, first: str = "") -> None:
+    where = f", the first in {first}" if first else ""
+    raise ValueError(
+        f"X has {count} negative entries (least {least:.6g}){where}: check {path}, or pass --allow-negative to fit a "
+        "Gaussian model to them all the same"
+    )
+
+
+def _refuse_constant(path: Path, value: float) -> None:
+    raise ValueError(
+        f"every entry of {path} is {value:.6g}, so there is nothing to factorise: check that this is the file"
+    )
+
+
+def _on_the_command_line(sentence: str) -> str:
+    """What a sentence advises, in the command line's words."""
+    for said, there in WORDS:
+        sentence = re.sub(said, there, sentence)
+    return sentence
 
 
 def say_heading(data: Input) -> None:

@@ -15,6 +15,19 @@ AllowNegative = Annotated[bool, typer.Option("--allow-negative", help="Take a fi
 Missing = Annotated[
     str, typer.Option(help="'nan': empty cells and NaN are missing values; 'error': they are a mistake.")
 ]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="The first line of a text names the columns, or it does not.", show_default=False
+    ),
+]
+RowNames = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="The column that names the rows, by its name or its number from 1; or none."),
+]
+NoRowNames = Annotated[bool, typer.Option("--no-row-names", help="No column names the rows.")]
+Transpose = Annotated[bool, typer.Option("--transpose", help="Columns of the file are observations.")]
+Layer = Annotated[str | None, typer.Option(help="Of an .h5ad file, or the array of an .npz file.")]
 Device = Annotated[str | None, typer.Option(help="Where to work, such as cuda; the CPU by default.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no bars.")]
 Draws = Annotated[int | None, typer.Option(help="Draws kept in each chain.")]
@@ -41,6 +54,16 @@ def options_given(quick: bool = False, **options: Any) -> dict[str, Any]:
     """The options that were given, over those of --quick."""
     short = {name: QUICK[name] for name in options if name in QUICK} if quick else {}
     return short | {name: value for name, value in options.items() if value is not None}
+
+
+def reading_given(
+    header: bool | None, row_names: str | None, no_row_names: bool, transpose: bool, layer: str | None
+) -> dict[str, Any]:
+    """What was said about how to read the file."""
+    if no_row_names and row_names is not None:
+        raise ValueError(f"--row-names is {row_names}, and there is --no-row-names: give one of them")
+    names = False if no_row_names or row_names == "none" else row_names
+    return options_given(header=header, row_names=names, transpose=transpose or None, layer=layer)
 
 
 def folder_to_write(path: Path) -> Path:

@@ -14,14 +14,20 @@ from ppnmf.cli.options import (
     Data,
     Device,
     Draws,
+    Header,
+    Layer,
     Missing,
     NoProgress,
+    NoRowNames,
     Quick,
+    RowNames,
     Seed,
+    Transpose,
     Warmup,
     device_named,
     folder_to_write,
     options_given,
+    reading_given,
 )
 
 QUICK_CRITERIA: dict[str, dict[str, Any]] = {
@@ -70,6 +76,11 @@ def choose_rank(
     ] = None,
     allow_negative: AllowNegative = False,
     missing: Missing = "error",
+    header: Header = None,
+    row_names: RowNames = None,
+    no_row_names: NoRowNames = False,
+    transpose: Transpose = False,
+    layer: Layer = None,
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
@@ -79,7 +90,8 @@ def choose_rank(
     By the log evidence (chib, smc), which tells how probable the data are at each rank, by the error on held-out cells, or
     by other criteria; side by side in one table, and with --out in a picture.
     """
-    source = read(data, allow_negative, missing)
+    reading = reading_given(header, row_names, no_row_names, transpose, layer)
+    source = read(data, allow_negative, missing, **reading)
     folder = None if out is None else folder_to_write(out)
     say_heading(source)
     import torch
