@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ppnmf.diagnostics.alignment import align
 from ppnmf.diagnostics.convergence import strengths
+from ppnmf.disk import replacing
 from ppnmf.evidence.rank import RankTable
 from ppnmf.posterior import Posterior
 
@@ -37,9 +38,11 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure to a file, whose suffix says the format."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    path = Path(path)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130, facecolor="white")
-    return Path(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lstrip(".") or None, dpi=130, facecolor="white")
+    return path
 
 
 def components(

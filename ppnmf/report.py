@@ -22,6 +22,7 @@ from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.labelled import AXES, beside, listed, order, taken
 from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.diagnostics.convergence import summary
+from ppnmf.disk import write_text
 from ppnmf.inference import BY_PROGRAM, check, fit
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Posterior
@@ -483,10 +484,7 @@ def describe_data(X: np.ndarray) -> dict[str, Any]:
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> Path:
     """Write facts as JSON; numbers that JSON lacks become null."""
-    path.write_text(
-        json.dumps(_for_json(dict(facts)), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    return path
+    return write_text(path, json.dumps(_for_json(dict(facts)), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write(
@@ -518,8 +516,7 @@ def write(
         if written is not None:
             written(path)
 
-    (folder / "table.txt").write_text(f"{experiment.table}\n", encoding="utf-8")
-    done(folder / "table.txt")
+    done(write_text(folder / "table.txt", f"{experiment.table}\n"))
     facts = {
         "table": experiment.table.to_dict(),
         "data": {**(data or {}), **describe_data(experiment.X)},

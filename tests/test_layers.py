@@ -9,7 +9,7 @@ import ppnmf
 
 ROOT = Path(ppnmf.__file__).parent
 LAYERS = [
-    {"checks", "distributions", "protocols", "rng", "nndsvd", "threads", "progress", "compilation"},
+    {"checks", "compilation", "disk", "distributions", "memory", "protocols", "rng", "nndsvd", "threads", "progress"},
     {"data", "kernels", "models"},
     {"posterior", "saving", "arviz"},
     {"inference"},

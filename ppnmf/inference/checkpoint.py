@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.disk import Lock, replacing
 from ppnmf.protocols import Matrix, Model, Params
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Checkpoint", "Saved", "fingerprint", "identity", "refuse_other"]
 
 STATE, FORMAT = "state.npz", 1
-OWN = re.compile(r"(draws-\d{9,}-\d{9,}|state)\.npz(\.new)?")  # the names of the files that we make
+OWN = re.compile(r"(draws-\d{9,}-\d{9,}|state)\.npz(\.\S*new)?")  # the names of the files that we make
 AT_ONCE = 2**22  # bytes that are hashed at a time
 SIMPLE = (str, int, float, bool, type(None), list, tuple)
 
@@ -49,7 +43,7 @@ class Checkpoint:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._files: list[tuple[int, int]] = []  # (first, last) of each file that counts
-        self._lock: Any = None
+        self._lock = Lock(self.path / "lock")
 
     def __bool__(self) -> bool:
         """Whether there is something to resume."""
@@ -62,21 +56,14 @@ class Checkpoint:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"checkpoint is {self.path}, which is not a folder: give the name of one")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "lock").open("w")
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.close()
-                raise ValueError(
-                    f"another run is writing to the checkpoint {self.path}: wait for it, or end it"
-                ) from None
-            except OSError:  # a file system without locks
-                pass
+        if not self._lock.take():
+            raise ValueError(f"another run is writing to the checkpoint {self.path}: wait for it, or end it")
+        for path in self.path.glob("*.new"):
+            if OWN.fullmatch(path.name):  # of a run that was killed
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.give_back()
 
     def read(self) -> Saved:
         """The facts and the state. Raises ValueError when they cannot be read."""
@@ -133,23 +120,8 @@ class Checkpoint:
         return self._files[-1][1] if self._files else 0
 
     def _replace(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        path, new = self.path / name, self.path / f"{name}.new"
-        try:
-            with new.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except OSError:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)  # what it took is wanted by others
-            raise
-        if os.name == "posix":
-            folder = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the new name too
-            finally:
-                os.close(folder)
+        with replacing(self.path / name) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def _load(self, name: str) -> dict[str, np.ndarray]:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from torch import Tensor
 from ppnmf import __version__
 from ppnmf.checks import whole_number
 from ppnmf.data.sharded import Sharded
+from ppnmf.disk import FULL
 from ppnmf.inference.checkpoint import Checkpoint, Saved, identity, refuse_other
 from ppnmf.inference.store import Memory, Zarr
 from ppnmf.protocols import Matrix, Model, Params
@@ -24,7 +25,6 @@ from ppnmf.protocols import Matrix, Model, Params
 __all__ = ["Recorder", "Snapshot", "open"]
 
 SECONDS = 60.0  # between checkpoints, where `every` does not say
-FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class State(Protocol):
@@ -70,6 +70,7 @@ class Recorder:
         self._written: tuple[State, int] | None = self._latest if checkpoint else None  # what the checkpoint holds
         self._began = time.monotonic()
         self._tried = self._began, begin.sweep  # when a checkpoint was last written, or could not be
+        self._warned = False  # that it could not be, since it last could
 
     def keep(self, draws: Mapping[str, Tensor], lp: Tensor) -> None:
         """Keep n more draws (C, n, *site) of each site, and their log joint (C, n).
@@ -136,12 +137,15 @@ class Recorder:
         assert self._checkpoint is not None
         try:
             self._write()
+            self._warned = False
         except OSError as error:
-            warnings.warn(
-                f"no checkpoint could be written to {self._checkpoint.path} ({error.strerror or error}): the one before is "
-                "whole, and the run goes on; free some space",
-                stacklevel=4,
-            )
+            if not self._warned:
+                warnings.warn(
+                    f"no checkpoint could be written to {self._checkpoint.path} ({_reason(error)}): the one before "
+                    "is whole, and the run goes on, trying again; free some space",
+                    stacklevel=4,
+                )
+            self._warned = True
         self._tried = time.monotonic(), self._latest[0].sweep
 
 
@@ -279,6 +283,10 @@ def _warn_of_other_bits(path: Path, saved: Mapping[str, Any], facts: Mapping[str
         )
 
 
+def _reason(error: OSError) -> str:
+    return str(error) if error.errno is None else os.strerror(error.errno)
+
+
 @contextmanager
 def _room(when: str) -> Iterator[None]:
     """A full disk in one sentence."""
@@ -287,6 +295,6 @@ def _room(when: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        full = OSError(f"the disk is full ({error.strerror}) {when}: free some space, and resume or begin anew")
+        full = OSError(f"the disk is full ({_reason(error)}) {when}: free some space, and resume or begin anew")
         full.errno = error.errno
         raise full from error

@@ -1,6 +1,7 @@
 import errno
 import itertools
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -208,8 +209,8 @@ def test_every_step_of_every_write_leaves_something_to_resume(stored, tmp_path, 
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.replace", watched(checkpoints.os.replace))
-        patch.setattr("os.fsync", watched(checkpoints.os.fsync, half=True, of=5 if stored else 1))
+        patch.setattr("os.replace", watched(os.replace))
+        patch.setattr("os.fsync", watched(os.fsync, half=True, of=5 if stored else 1))
         if stored:
             patch.setattr(stores, "_write", watched(stores._write, of=23))
         fit(where, every=14, store=store if stored else None)
@@ -223,7 +224,7 @@ def test_every_step_of_every_write_leaves_something_to_resume(stored, tmp_path, 
 @pytest.mark.parametrize(("name", "first"), [("replace", 1), ("fsync", 2)])
 def test_a_step_that_fails_leaves_the_checkpoint_before(name, first, tmp_path, monkeypatch):
     """Every step after those of the first write fails once; the run goes on with a warning, and can be resumed."""
-    whole, step = fit(), getattr(checkpoints.os, name)
+    whole, step = fit(), getattr(os, name)
     for failing in range(first, 8 * first):
         calls = iter(range(100))
 
@@ -424,6 +425,22 @@ def test_without_room_for_a_checkpoint_the_run_goes_on_and_the_last_one_stays(tm
     assert same(fit(tmp_path / "run"), fit())
 
 
+def test_a_disk_that_stays_full_is_one_warning(tmp_path, monkeypatch):
+    write, writes = checkpoints.Checkpoint.write, itertools.count()
+
+    def full(*args):
+        if next(writes) > 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*args)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", full)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert same(fit(tmp_path / "run", every=1), fit())
+    assert len(told) == 1 and next(writes) > 10
+    assert "no checkpoint could be written" in str(told[0].message)
+
+
 def test_without_room_at_the_beginning_no_run_is_begun(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -548,7 +565,7 @@ def test_the_command_line_begins_and_goes_on(tmp_path, monkeypatch, zarr):
     plain, first, again = (ppnmf.Posterior.load(name) for name in ("plain.nc", "a.nc", "b.nc"))
     assert same(plain, first) and same(plain, again)
     refused = CliRunner().invoke(app, [*words, "--seed", "5", "--resume", "run"])
-    assert refused.exit_code == 2 and "begun with seed=0, and this run has 5" in refused.stderr
+    assert refused.exit_code == 2 and "begun with --seed 0, and this run has 5" in refused.stderr
 
 
 # --- the fingerprint ---
