@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from ppnmf.disk import Lock, try_to_write, write_text
 from ppnmf.evidence.estimate import Evidence
 from ppnmf.evidence.heldout import HeldOut
 from ppnmf.evidence.score import Measure
@@ -31,12 +32,16 @@ def identity(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
 class Finished:
     """Scores by name, each with the identity of what it is a score of; the file is replaced whole or not at all.
 
+    As a context manager it keeps other runs from the file that it writes.
+
     Args:
         write: the file that takes each further score; None: it is `read`, if that is given.
         read: a file that is there, to go on from; it may also be `write`, which then need not be there.
 
     Raises:
-        ValueError: there is no such file, it cannot be read, or it is of other data or another seed.
+        ValueError: there is no such file, it cannot be read, or it is of other data or another seed; the file to write
+            is there and not read, or another run writes to it.
+        OSError: the file cannot be written.
     """
 
     def __init__(self, write: str | Path | None, read: str | Path | None, X: Matrix, seed: int) -> None:
@@ -47,8 +52,28 @@ class Finished:
         if self._path.is_dir() or not self._path.parent.is_dir():
             raise ValueError(f"checkpoint is {self._path}; give the name of a JSON file in a folder that is there")
         self._run = {"data": fingerprint(X), "seed": seed}
-        if read is not None:
-            self._read(Path(read), may_begin=write is not None and Path(write) == Path(read))
+        self._warned = False  # that a score could not be written, since one last could
+        self._lock = Lock(self._path.with_name(f"{self._path.name}.lock"))
+        try_to_write(self._path)
+        if not self._lock.take():
+            raise ValueError(f"another run is writing to {self._path}: wait for it, or end it")
+        try:
+            if read is not None:
+                self._read(Path(read), may_begin=write is not None and Path(write) == Path(read))
+            if self._path.exists() and (read is None or Path(read) != self._path):
+                raise ValueError(f"there is a file {self._path} already: go on from it by resume=, or remove it")
+        except BaseException:
+            self._lock.give_back()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._path is not None:
+            self._lock.give_back()
 
     def get(self, name: str, about: Mapping[str, Any]) -> Any:
         """The score of this name, or None. Raises ValueError when it is of another model or of other options."""
@@ -69,22 +94,17 @@ class Finished:
         return _score(entry)
 
     def add(self, name: str, about: Mapping[str, Any], score: Any) -> None:
-        """Write the score, if it is of a kind that we know."""
+        """Write the score, if it is of a kind that we know; where it cannot be, warn and go on."""
         if self._path is None or type(score).__name__ not in KINDS:
             return
         self._entries[name] = {"of": dict(about), "kind": type(score).__name__, "score": dataclasses.asdict(score)}
-        text = json.dumps({"format": FORMAT, **self._run, "scores": self._entries})
-        new = self._path.with_name(f"{self._path.name}.new")
         try:
-            with new.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, self._path)
-        except OSError:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
-            raise
+            write_text(self._path, json.dumps({"format": FORMAT, **self._run, "scores": self._entries}))
+            self._warned = False
+        except OSError as error:  # the next one may find room, and takes this one with it
+            if not self._warned:
+                warnings.warn(f"{error}; the ranks go on, and it is tried again with each", stacklevel=3)
+            self._warned = True
 
     def _read(self, path: Path, may_begin: bool) -> None:
         if not path.exists():

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -289,7 +293,8 @@ def select_rank(
         n_jobs: ranks worked on at once, in processes, by joblib; by default one, or what `joblib.parallel_config` says,
             which can also hand them to dask or, with `ray.util.joblib.register_ray()` before, to ray. It pays when a
             rank takes longer than a process takes to start.
-        checkpoint: a JSON file that takes each score when it is finished; it is replaced whole or not at all.
+        checkpoint: a JSON file that takes each score when it is finished; it is replaced whole or not at all, and one run
+            at a time may write to it. One that is there already has to be resumed.
         resume: such a file to go on from; it also takes the further scores, unless `checkpoint` names another. With the
             same `checkpoint`, begin if there is none. Ranks and methods may be others than before.
         options: those of the methods (the `run` of each module): draws, warmup, replicates, folds, restarts, ...; each
@@ -310,16 +315,16 @@ def select_rank(
     if sensitivity and {"chib", "smc"} & set(names):
         for one in models.values():
             _with_rates(one, 1.0)
-    work = _Work(
-        data, whole_number("seed", seed, 0), chosen, Finished(checkpoint, resume, data, seed), n_jobs, progress
-    )
-    for rank, error in failures.items():
-        work.results.update({Task(name, rank): error for name in names})
-    work.do({Task(name, rank): own for rank, own in models.items() for name in names})
-    table = _table(names, work, data)
-    if sensitivity and not work.interrupted:
-        work.do(_elsewhere(table, models))
+    seed = whole_number("seed", seed, 0)
+    with Finished(checkpoint, resume, data, seed) as finished:
+        work = _Work(data, seed, chosen, finished, n_jobs, progress)
+        for rank, error in failures.items():
+            work.results.update({Task(name, rank): error for name in names})
+        work.do({Task(name, rank): own for rank, own in models.items() for name in names})
         table = _table(names, work, data)
+        if sensitivity and not work.interrupted:
+            work.do(_elsewhere(table, models))
+            table = _table(names, work, data)
     return replace(table, seconds=time.perf_counter() - began)
 
 
@@ -357,7 +362,9 @@ class _Work:
         left = [task for task in models if known[task] is None]
         left.sort(key=lambda task: task.rank if alone else -task.rank)  # long ones first, if many
         calls = (
-            delayed(_attempt)(task, models[task], self.X, self.seed, self.progress and alone, self.options[task.method])
+            delayed(_attempt)(
+                task, models[task], self.X, self.seed, self.progress and alone, self.options[task.method], os.getpid()
+            )
             for task in left
         )
         with announced(self.progress), bar(len(left), "ranks", self.progress) as ticker:
@@ -370,6 +377,11 @@ class _Work:
                     ticker.set_postfix_str(f"{task} done")
             except KeyboardInterrupt:
                 self.interrupted = True
+            except BrokenProcessPool:  # the others went with it
+                lost = RuntimeError(
+                    "a process was ended from outside, perhaps for want of memory: ask for fewer n_jobs"
+                )
+                self.results.update({task: lost for task in left if task not in self.results})
 
     def _all_options(self, method: str) -> dict[str, Any]:
         parameters = inspect.signature(_run_of(method)).parameters
@@ -397,9 +409,15 @@ def _as_they_come(calls: Iterable[Any], n_jobs: int | None) -> Iterator[Any]:
 
 
 def _attempt(
-    task: Task, model: Model, X: Matrix, seed: int, progress: bool, options: dict[str, Any]
+    task: Task, model: Model, X: Matrix, seed: int, progress: bool, options: dict[str, Any], asker: int
 ) -> tuple[Task, Any]:
-    """The task's score, with what was warned of on the way, or the exception it raised."""
+    """The task's score, with what was warned of on the way, or the exception it raised.
+
+    Args:
+        asker: the number of the process that wants the score.
+    """
+    if os.getppid() == asker:
+        _end_with_the_parent(asker)
     others: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as caught, single_threaded():
         warnings.simplefilter("always")
@@ -416,6 +434,18 @@ def _attempt(
     if said and hasattr(score, "__dataclass_fields__"):
         score = replace(score, warnings=tuple(dict.fromkeys([*score.warnings, *said])))
     return task, score
+
+
+@cache
+def _end_with_the_parent(parent: int) -> None:
+    """Let this process end soon after its parent was killed, rather than work for nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _elsewhere(table: RankTable, models: Mapping[int, Model]) -> dict[Task, Model]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
 from ppnmf.inference.spread import run_spread, said_once
+from ppnmf.memory import require
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Matrix, Model
 
@@ -65,6 +67,7 @@ def fit(
     Raises:
         ValueError: bad input, in one sentence that says what to do.
         TypeError: the model lacks what the method needs, or the method has no such option.
+        MemoryError: the factors or their draws need more than there is.
     """
     run = method_named(method)
     known_options(method, run, options)
@@ -74,7 +77,7 @@ def fit(
         )
     data = as_matrix(X, mask, missing, device, noise)
     with said_once(data):
-        check(model, data, spread=True)
+        check(model, data, spread=True, at_once=_states(run, options))
     options = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
     options["seed"] = whole_number("seed", seed, 0)
     if method in BY_PROGRAM:
@@ -95,11 +98,19 @@ def method_named(method: str) -> Callable[..., Posterior]:
     return import_module(METHODS[method]).run
 
 
-def check(model: Model, X: Matrix, spread: bool = False) -> None:
-    """Whether the model can take the data: negative entries, priors per entry, and the rank.
+def _states(run: Callable[..., Posterior], options: dict[str, Any]) -> int:
+    """How many values of the factors a method holds at the same time, by the option that says it."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+    told = [(defaults | options)[name] for name in ("chains", "restarts", "particles") if name in defaults]
+    return max([int(number) for number in told if isinstance(number, int | np.integer)], default=1)
+
+
+def check(model: Model, X: Matrix, spread: bool = False, at_once: int = 1) -> None:
+    """Whether the model can take the data: negative entries, priors per entry, the rank, and the memory for W and H.
 
     Args:
         spread: whether X's rows may be spread over processes.
+        at_once: how many values of the factors are held at the same time, at least.
     """
     if isinstance(X, Sharded) and not spread:
         raise X.refusal()
@@ -111,5 +122,13 @@ def check(model: Model, X: Matrix, spread: bool = False) -> None:
     if isinstance(model, Conjugate):
         model.require_fits(X.shape)
     N, D = X.shape
+    if not spread or not isinstance(X, Sharded):
+        require(
+            at_once * model.rank * (N + D),
+            X.dtype,
+            X.device,
+            f"{at_once} W and H of rank {model.rank} for X {N} × {D}",
+            "ask for a smaller rank or for fewer at once",
+        )
     if model.rank > min(N, D):
         warnings.warn(f"rank {model.rank} is above min(N, D) = {min(N, D)}: components are redundant", stacklevel=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import shutil
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.arviz import DIMS
+from ppnmf.memory import require
 
 __all__ = ["Memory", "Zarr"]
 
@@ -33,6 +35,9 @@ class Memory:
         chains, draws: how many there will be.
         dtypes: name -> floating type.
         device: where they lie.
+
+    Raises:
+        MemoryError: there is not so much memory.
     """
 
     def __init__(
@@ -43,6 +48,14 @@ class Memory:
         dtypes: Mapping[str, torch.dtype],
         device: torch.device,
     ) -> None:
+        for name, shape in shapes.items():
+            require(
+                chains * draws * math.prod(shape),
+                dtypes[name],
+                device,
+                f"{draws} draws of {name} in each of {chains} chain(s)",
+                "ask for fewer draws (or every thin-th), for a smaller rank, or keep them on disk by store=",
+            )
         self._kept = {
             name: torch.empty(chains, draws, *shape, dtype=dtypes[name], device=device)
             for name, shape in shapes.items()

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import warnings
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -21,7 +22,8 @@ from joblib import parallel_config
 from joblib.parallel import BACKENDS, ThreadingBackend
 
 import ppnmf
-from ppnmf.evidence import Evidence, rank
+from ppnmf import disk
+from ppnmf.evidence import Evidence, finished, rank
 from ppnmf.evidence.heldout import HeldOut
 from ppnmf.models import PAENMF, ExponentialGaussian
 from tests.scenarios import drawn
@@ -472,3 +474,48 @@ def test_dask_workers_give_the_same_numbers():
         warnings.simplefilter("ignore")  # dask's own, of large graphs and late heartbeats
         spread = ppnmf.select_rank(ExponentialGaussian(1), X, [1, 2, 3], **options)
     assert same(values_of(alone), values_of(spread))
+
+
+def test_a_file_is_written_by_one_run_at_a_time_and_never_begun_anew_over_scores(scripted, tmp_path):
+    path = tmp_path / "ranks.json"
+    make, taken = scripted({1: -3.0, 2: -1.0}), disk.Lock(tmp_path / "ranks.json.lock")
+    assert taken.take()
+    with pytest.raises(ValueError, match=r"another run is writing to .*ranks.json: wait for it, or end it"):
+        make(checkpoint=path)
+    taken.give_back()
+    make(checkpoint=path)
+    before = path.read_bytes()
+    for resume in (None, tmp_path / "other.json"):
+        (tmp_path / "other.json").write_bytes(before)
+        with pytest.raises(ValueError, match=r"there is a file .*ranks.json already: go on from it by resume="):
+            make(checkpoint=path, resume=resume)
+    assert path.read_bytes() == before and not taken.path.exists()
+    assert make(checkpoint=tmp_path / "new.json", resume=path).best == 2
+
+
+def test_scores_that_could_not_be_written_are_with_the_next_one(scripted, tmp_path, monkeypatch):
+    path, write, fails = tmp_path / "ranks.json", finished.write_text, iter([True, True, False])
+
+    def full(*args):
+        if next(fails):
+            raise OSError(28, "No space left on device")
+        return write(*args)
+
+    monkeypatch.setattr(finished, "write_text", full)
+    with pytest.warns(UserWarning, match="No space left on device.*the ranks go on") as told:
+        scripted({1: -3.0, 2: -1.0, 3: -2.0})(checkpoint=path)
+    assert len(told) == 1 and len(json.loads(path.read_text())["scores"]) == 3
+
+
+def test_ranks_whose_process_was_ended_from_outside_have_failed_and_the_others_stay(scripted, monkeypatch):
+    make, come = scripted({1: -3.0, 2: -1.0, 3: -2.0}), rank._as_they_come
+
+    def broken(calls, n_jobs):
+        results = come(calls, n_jobs)
+        yield next(results)
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(rank, "_as_they_come", broken)
+    table = make()
+    assert table.best == 1 and not table.interrupted
+    assert "a process was ended from outside, perhaps for want of memory" in table.failed["scripted"][3]
