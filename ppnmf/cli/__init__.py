@@ -1,4 +1,8 @@
-"""The command line. Bad input gets one sentence and exit code 2; Ctrl-C leaves what was done and gives 130."""
+"""The command line.
+
+Bad input, a full disk and want of memory get one sentence and exit code 2, a mistake of ours 3. Ctrl-C leaves what was
+done and gives 130, as SIGTERM does with 143 and a closed terminal with 129.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ppnmf.cli.guard import note
+from ppnmf.cli.guard import finishing, note
 from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.options import (
     AllowNegative,
@@ -32,6 +32,7 @@ from ppnmf.cli.options import (
     options_given,
     reading_given,
 )
+from ppnmf.disk import try_folder
 
 
 def compare(
@@ -59,9 +60,12 @@ def compare(
     Gibbs, the mode by ICM, and PAE-NMF see the same cells of DATA, and are scored on those that none of them saw.
     """
     began = time.perf_counter()
+    if out is not None:
+        try_folder(folder_to_write(out))
     reading = reading_given(header, row_names, no_row_names, transpose, layer)
     source = read(data, allow_negative, missing, **reading)
-    folder = folder_to_write(out or Path(f"ppnmf-{source.name}-rank{rank}"))
+    folder = out or folder_to_write(Path(f"ppnmf-{source.name}-rank{rank}"))
+    try_folder(folder)
     say_heading(source)
     from ppnmf import report
     from ppnmf.data.labelled import Labelled
@@ -81,17 +85,20 @@ def compare(
         device=device_named(device),
         progress=not no_progress,
     )
-    typer.echo(f"\n{experiment.table}\n")
-    files = report.write(
-        experiment,
-        folder,
-        data={"name": source.name, "about": source.about},
-        rows=source.rows,
-        columns=source.columns,
-        picture=source.picture,
-        order=source.order,
-        written=note,
-    )
+    try:
+        with finishing():
+            files = report.write(
+                experiment,
+                folder,
+                data={"name": source.name, "about": source.about},
+                rows=source.rows,
+                columns=source.columns,
+                picture=source.picture,
+                order=source.order,
+                written=note,
+            )
+    finally:
+        typer.echo(f"\n{experiment.table}\n")
     typer.echo(
         f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {', '.join(path.name for path in files)}"
     )

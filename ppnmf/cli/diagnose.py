@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppnmf.cli.guard import note, saved
+from ppnmf.cli.guard import finishing, note, saved
+from ppnmf.cli.options import folder_to_write
+from ppnmf.disk import try_folder
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
@@ -18,23 +20,30 @@ def diagnose(
     out: Annotated[Path | None, typer.Option(help="Folder for pictures of the traces and the components.")] = None,
 ) -> None:
     """Say whether the chains of a saved posterior agree."""
-    from ppnmf.posterior import Posterior
-
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    try:
-        post = Posterior.load(file)
-    except OSError as error:
-        raise ValueError(f"{file} is not a posterior that can be read ({error})") from error
-    say_diagnosis(post)
     if out is not None:
-        from ppnmf import plots
+        try_folder(folder_to_write(out))
+    from ppnmf.posterior import Posterior
 
-        out.mkdir(parents=True, exist_ok=True)
-        note(plots.save(plots.components(post), out / "components.png"))
-        if post.n_draws > 1:
-            note(plots.save(plots.traces(post), out / "traces.png"))
+    post = Posterior.load(file)
+    try:
+        if out is not None:
+            with finishing():
+                _draw(post, out)
+    finally:
+        say_diagnosis(post)
+    if out is not None:
         typer.echo(f"{len(saved)} pictures in {out}.")
+
+
+def _draw(post: Posterior, folder: Path) -> None:
+    from ppnmf import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    note(plots.save(plots.components(post), folder / "components.png"))
+    if post.n_draws > 1:
+        note(plots.save(plots.traces(post), folder / "traces.png"))
 
 
 def say_diagnosis(post: Posterior) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ppnmf.cli.diagnose import say_diagnosis
-from ppnmf.cli.guard import note
+from ppnmf.cli.guard import finishing, note, note_checkpoint
 from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.options import (
     AllowNegative,
@@ -31,6 +31,7 @@ from ppnmf.cli.options import (
     options_given,
     reading_given,
 )
+from ppnmf.disk import try_to_write
 
 
 def fit(
@@ -69,20 +70,20 @@ def fit(
     no_progress: NoProgress = False,
 ) -> None:
     """Fit DATA by one method, and save the posterior."""
+    if out.suffix != ".nc":
+        raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")
+    try_to_write(out)
     reading = reading_given(header, row_names, no_row_names, transpose, layer)
     source = read(data, allow_negative, missing, dense=False, **reading)
     import ppnmf
     from ppnmf.data.labelled import Labelled
     from ppnmf.models import PAENMF, ExponentialGaussian
 
-    if out.suffix != ".nc":
-        raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out is {out}, and there is no folder {out.parent}")
     model = PAENMF(rank) if method == "svi" else ExponentialGaussian.scaled_to(source.X, rank, source.mask)
     options = options_given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
     options |= options_given(checkpoint=checkpoint, every=every, resume=resume, store=store)
     say_heading(source)
+    note_checkpoint(checkpoint or resume)
     post = ppnmf.fit(
         model,
         Labelled.of(source.X, source.rows, source.columns),
@@ -94,8 +95,11 @@ def fit(
         **options,
     )
     post = replace(post, attrs=post.attrs | {"data": source.about})
-    note(post.save(out, rows=source.rows, columns=source.columns))
-    say_diagnosis(post)
+    try:
+        with finishing():
+            note(post.save(out, rows=source.rows, columns=source.columns))
+    finally:
+        say_diagnosis(post)
     typer.echo(f"Saved to {out}.")
     if post.attrs.get("interrupted"):
         raise KeyboardInterrupt

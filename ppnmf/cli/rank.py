@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ppnmf.cli.guard import note, saved
+from ppnmf.cli.guard import finishing, note, note_checkpoint, saved
 from ppnmf.cli.inputs import Input, read, say_heading
 from ppnmf.cli.options import (
     AllowNegative,
@@ -29,6 +29,7 @@ from ppnmf.cli.options import (
     options_given,
     reading_given,
 )
+from ppnmf.disk import try_folder, write_text
 
 QUICK_CRITERIA: dict[str, dict[str, Any]] = {
     "chib": {"draws": 50, "warmup": 50, "replicates": 3},
@@ -90,9 +91,11 @@ def choose_rank(
     By the log evidence (chib, smc), which tells how probable the data are at each rank, by the error on held-out cells, or
     by other criteria; side by side in one table, and with --out in a picture.
     """
+    folder = None if out is None else folder_to_write(out)
+    if folder is not None:
+        try_folder(folder)
     reading = reading_given(header, row_names, no_row_names, transpose, layer)
     source = read(data, allow_negative, missing, **reading)
-    folder = None if out is None else folder_to_write(out)
     say_heading(source)
     import torch
 
@@ -109,6 +112,7 @@ def choose_rank(
     options: dict[str, Any] = chosen | {
         name: {option: value for option, value in own.items() if option not in chosen} for name, own in short.items()
     }
+    note_checkpoint(checkpoint or resume)
     table = ppnmf.select_rank(
         lambda rank: ExponentialGaussian.scaled_to(X, rank, source.mask),
         X,
@@ -123,9 +127,14 @@ def choose_rank(
         progress=not no_progress,
         **options,
     )
-    typer.echo(f"\n{table}\n")
+    try:
+        if folder is not None:
+            with finishing():
+                _write_rank(table, folder, source, {"ranks": ranks, "method": method, "seed": seed, **options})
+    finally:
+        typer.echo(f"\n{table}\n")
     if folder is not None:
-        _write_rank(table, folder, source, {"ranks": ranks, "method": method, "seed": seed, **options})
+        typer.echo(f"{len(saved)} files in {folder}: {', '.join(path.name for path in saved)}")
     if table.interrupted:
         raise KeyboardInterrupt
 
@@ -134,7 +143,7 @@ def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) 
     from ppnmf import plots, report
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.txt").write_text(f"{table}\n", encoding="utf-8")
+    write_text(folder / "table.txt", f"{table}\n")
     facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
     note(folder / "table.txt")
     note(
@@ -143,7 +152,6 @@ def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) 
         )
     )
     note(plots.save(plots.rank(table), folder / "rank.png"))
-    typer.echo(f"{len(saved)} files in {folder}: {', '.join(path.name for path in saved)}")
 
 
 def _whole_numbers(text: str) -> list[int]:
