@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.diagnostics.names import named, shortened
 from ppnmf.posterior import Posterior
 from ppnmf.rng import Site, Stream
 
@@ -40,6 +41,7 @@ __all__ = [
 AGREE, MIXED, ESS_PER_CHAIN, LEAST_DRAWS = 1.05, 1.01, 100, 4
 TAILS = (0.05, 0.95)  # quantiles whose ESS is the tail ESS
 SAME_MODE = 0.01  # relative distance of W @ H below which two modes count as one
+LONGEST = 48  # characters of a quantity's name that are printed
 SHOWN = {"strength": 12, "WH": 3}  # rows of a group that are printed, the worst ones
 
 
@@ -175,7 +177,8 @@ def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
 def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     """The quantities that are judged: lp, sigma2, strength (rank), and WH (entry), each (chain, draw, ...).
 
-    WH carries the coordinates `row` and `column` of its entries. strength and WH are left out when W or H was not kept.
+    WH carries the coordinates `row` and `column` of its entries: names where the posterior has them, else numbers.
+    strength and WH are left out when W or H was not kept.
     """
     import xarray as xr
 
@@ -186,7 +189,8 @@ def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
         data["strength"] = ((*sample, "place"), _array(strengths(post)))
         data["WH"] = ((*sample, "entry"), _array(entries(post, n, seed)))
         data = data.assign_coords({size: np.arange(data.sizes[size]) for size in data.sizes})
-        data = data.assign_coords(row=("entry", rows.numpy()), column=("entry", columns.numpy()))
+        labels = {"row": named(post, "rows", rows), "column": named(post, "columns", columns)}
+        data = data.assign_coords({axis: ("entry", own) for axis, own in labels.items()})
     return data
 
 
@@ -423,6 +427,8 @@ def _worst_of_groups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _cell(key: str, value: Any) -> str:
     if value is None:
         return "-"
+    if key == "name":
+        return shortened(value, LONGEST)
     if not isinstance(value, float) or not math.isfinite(value):
         return str(value)
     if key == "rhat":

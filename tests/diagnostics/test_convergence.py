@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -231,3 +232,33 @@ def test_half_precision_of_draws_changes_no_judgement():
 
 def test_chains_that_agree_well_agree():
     assert convergence.AGREE > convergence.MIXED
+
+
+def test_entries_bear_the_names_of_their_row_and_column():
+    names = {"rows": [f"gene {i}" for i in range(N)], "columns": [f"sample {j}, left [a]" for j in range(D)]}
+    cells = chosen_cells((N, D), 3).tolist()
+    found = ppnmf.summary(posterior(names=names), n=3)
+    expected = [f"WH[gene {i}, sample {j}, left [a]]" for i, j in cells]
+    assert [row["name"] for row in found.table[-3:]] == expected
+    assert all(name in str(found) for name in expected)
+
+
+def test_an_axis_without_names_is_numbered():
+    (i, j), *_ = chosen_cells((N, D), 1).tolist()
+    only_rows = posterior(names={"rows": [f"gene {i}" for i in range(N)]})
+    assert ppnmf.summary(only_rows, n=1).table[-1]["name"] == f"WH[gene {i}, {j}]"
+    assert ppnmf.summary(posterior(), n=1).table[-1]["name"] == f"WH[{i}, {j}]"
+
+
+def test_the_sentence_names_the_worst_entry():
+    post = posterior(names={"rows": [f"gene {i}" for i in range(N)], "columns": [f"sample {j}" for j in range(D)]})
+    H = post.draws["H"].clone()
+    H[0, :, :, 0] += 2  # one chain differs in the first column alone
+    sentence = ppnmf.summary(replace(post, draws={**post.draws, "H": H}), n=N * D).sentence
+    assert "do not agree" in sentence and ", sample 0] is" in sentence
+
+
+def test_a_long_name_leaves_the_printed_table_readable():
+    found = ppnmf.summary(posterior(names={"rows": [f"{'a gene ' * 20}{i}" for i in range(N)]}), n=2)
+    assert max(map(len, str(found).splitlines()[:-1])) < 120
+    assert all(name.startswith("WH[" + "a gene " * 20) for name in (row["name"] for row in found.table[-2:]))
