@@ -1,0 +1,42 @@
+"""The pictures that a comparison of fits calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ppnmf.plots.densities import latent_densities
+from ppnmf.plots.factors import components, picture_of
+from ppnmf.plots.names import names_of
+from ppnmf.plots.rebuilt import reconstructions
+from ppnmf.plots.runs import loss, traces
+from ppnmf.posterior import Posterior
+
+PICTURES, CURVES, DENSITIES = 10, 4, 3  # rows of X that are shown
+
+
+def overview(
+    fits: Mapping[str, Posterior],
+    X: np.ndarray,
+    seen: np.ndarray,
+    picture: tuple[int, int] | None = None,
+    order: str = "C",
+    rows: Any = None,
+    columns: Sequence[str] | None = None,
+) -> dict[str, Figure]:
+    """The pictures that a comparison calls for, by name; arguments as in `reconstructions`, `rows` being names."""
+    first = next(iter(fits.values()))
+    picture = picture or picture_of(X.shape[1], names_of(first, "columns", columns))
+    figures = {f"components-{name}": components(post, picture, order, columns) for name, post in fits.items()}
+    for name, post in fits.items():
+        if post.n_draws > 1 and "elbo" not in post.attrs:
+            figures[f"traces-{name}"] = traces(post)
+        if len(post.attrs.get("elbo_curve", [])) > 1:
+            figures[f"training-{name}"] = loss(post)
+    spread = np.unique(np.linspace(0, len(X) - 1, PICTURES if picture else CURVES).round()).astype(int).tolist()
+    figures["reconstructions"] = reconstructions(fits, X, seen, spread, picture, order, rows, columns)
+    figures["loadings"] = latent_densities(fits, spread[:DENSITIES], rows)
+    return figures

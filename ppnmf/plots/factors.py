@@ -1,0 +1,180 @@
+"""The components: rows of H, as pictures or as profiles over X's columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ppnmf.diagnostics.alignment import align
+from ppnmf.plots.names import SINGLE, label_columns, names_of, number_pixels, shortened, width_of_named
+from ppnmf.plots.style import (
+    CHARACTER,
+    COLOURS,
+    PANEL,
+    POINT,
+    array,
+    entitle,
+    frame,
+    lowest,
+    new_figure,
+    plain,
+    span,
+    styled,
+    x_label,
+)
+from ppnmf.posterior import Posterior
+
+PAGE = 11.5  # inches: the width of a full grid of pictures
+LARGEST, LARGEST_NAME = 3, 16  # columns that a title names, where an axis cannot name all, and characters of a name
+
+
+@styled
+def components(
+    post: Posterior,
+    picture: tuple[int, int] | None = None,
+    order: str = "C",
+    columns: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """The rows of H, strongest first, each divided by its sum: pictures where a row is one, else stems or lines.
+
+    The mean over aligned draws; of several modes, the best one. A percentage is the component's share of the sum of W @ H.
+
+    Args:
+        picture: (height, width) of a row of X; by default a row with a square number of pixels, at least 64, counts as
+            a square picture, unless the columns have names that say more than a pixel's number.
+        order: "C", pixels row by row, or "F", column by column.
+        columns: names of X's columns, by default the posterior's.
+
+    Raises:
+        ValueError: a picture of another number of pixels, or names of another number of columns.
+    """
+    names = names_of(post, "columns", columns)
+    parts = _mean_components(post)
+    picture = picture or picture_of(parts.H.shape[1], names)
+    figure = _image_grid(parts, picture, order) if picture else _profile_grid(parts, names)
+    entitle(figure, title or f"{label_of(post)}: components (rows of H), strongest first")
+    return figure
+
+
+def label_of(post: Posterior) -> str:
+    return f"{post.model.name} by {post.method}, rank {post.model.rank}"
+
+
+def picture_of(D: int, names: Sequence[str] | None) -> tuple[int, int] | None:
+    """The square that D pixels fill, if they fill one and their names, where they have any, only number them."""
+    side = math.isqrt(D)
+    square = side * side == D and side >= 8
+    return (side, side) if square and (names is None or number_pixels(names)) else None
+
+
+def as_picture(values: np.ndarray, picture: tuple[int, int], order: str) -> np.ndarray:
+    """A row of X as its pixels lie, (height, width)."""
+    if len(values) != picture[0] * picture[1]:
+        raise ValueError(
+            f"a row has {len(values)} cells and a picture of {picture[0]} × {picture[1]} has others in number"
+        )
+    return values.reshape(picture, order="F" if order == "F" else "C")
+
+
+def size_of(picture: tuple[int, int]) -> tuple[float, float]:
+    """(height, width) in inches of one of many pictures: about the same area, wide enough for a title."""
+    height, width = picture
+    shape = math.sqrt(height / width)
+    return float(np.clip(1.1 * shape, 0.4, 3.0)), float(np.clip(1.1 / shape, 0.75, 3.0))
+
+
+def typical(post: Posterior) -> Posterior:
+    """The draws; of modes, which no average joins, the best one."""
+    return post.best() if post.n_draws == 1 else post
+
+
+class Parts(NamedTuple):
+    """Components that sum to one, strongest first."""
+
+    H: np.ndarray  # (K, D)
+    share: np.ndarray  # (K,), of the sum of W @ H
+
+    def name(self, k: int) -> str:
+        percent = f"{self.share[k]:.0%}" if not 0 < self.share[k] < 0.005 else "<1%"
+        return f"{k + 1}: {percent}"
+
+
+def _mean_components(post: Posterior) -> Parts:
+    aligned = align(typical(post), scale=True)
+    H = array(aligned.mean("H"))
+    total = array(aligned.mean("W")).sum(0) * H.sum(1)  # the sums of H are one, or zero of a dead component
+    first = np.argsort(-total, kind="stable")
+    return Parts(H[first], total[first] / (total.sum() or 1.0))
+
+
+def _image_grid(parts: Parts, picture: tuple[int, int], order: str) -> Figure:
+    K = len(parts.H)
+    height, width = size_of(picture)
+    fit = max(1, int(PAGE / width))
+    across = min(K, fit if fit >= K or K > 24 else math.ceil(K / 2), fit)
+    down = -(-K // across)
+    figure = new_figure(max(width * across + 0.3, 4.0), (height + 0.25) * down + 0.7)
+    for k, ax in enumerate(figure.subplots(down, across, squeeze=False).flat):
+        if k >= K:
+            ax.set_axis_off()
+            continue
+        ax.imshow(as_picture(parts.H[k], picture, order), vmin=0, vmax=parts.H[k].max() or 1.0)
+        ax.set_title(parts.name(k), loc="center", pad=3)
+        frame(ax)
+    x_label(figure, "percent: share of the sum of W @ H; white: 0, black: the component's largest pixel")
+    return figure
+
+
+def _profile_grid(parts: Parts, names: Sequence[str] | None) -> Figure:
+    K, D = parts.H.shape
+    named = names is not None and D <= SINGLE
+    across = _columns_of_panels(K, named and D > SINGLE // 3)
+    down = -(-K // across)
+    width = max((6.5, 5.0, 4.2, 3.6)[across - 1], width_of_named(D) + 1 if named else 0)
+    lettering = 0.0 if names is None else 0.06 * min(24, max(map(len, names)))
+    figure = new_figure(width * across, 1.25 * down + 0.9 + lettering)
+    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+    for k, ax in enumerate(grid.T.flat):
+        if k >= K:
+            ax.set_axis_off()
+            continue
+        _profile(ax, parts.H[k])
+        ax.set_title(parts.name(k) + _largest(parts.H[k], names, width - 0.8), pad=3)
+        plain(ax)
+    grid[0, 0].set_ylim(0, span(0, float(parts.H.max()))[1])
+    for ax in lowest(grid):
+        label_columns(ax, names, D, width - 0.8)
+    figure.supylabel("row of H / its sum")
+    return figure
+
+
+def _columns_of_panels(K: int, wide: bool) -> int:
+    if K <= 5:
+        return 1
+    if K <= 12 or wide:
+        return 2
+    return 3 if K <= 24 else 4
+
+
+def _profile(ax: Axes, values: np.ndarray) -> None:
+    at = np.arange(len(values))
+    if len(at) <= SINGLE:
+        ax.vlines(at, 0, values, color=COLOURS[0], linewidth=2)
+    else:
+        ax.plot(at, values, color=COLOURS[0], linewidth=0.7)
+
+
+def _largest(values: np.ndarray, names: Sequence[str] | None, width: float) -> str:
+    """The names of the largest entries, where the axis has no room for all names: as many as fit a width in inches."""
+    if names is None or len(names) <= SINGLE:
+        return ""
+    character = CHARACTER * PANEL * POINT
+    fit = int(width / character - len("100: 100%; largest: ")) // (LARGEST_NAME + 2)
+    first = np.argsort(-values, kind="stable")[: min(LARGEST, fit)]
+    return "; largest: " + ", ".join(shortened(names[j], LARGEST_NAME) for j in first) if fit > 0 else ""

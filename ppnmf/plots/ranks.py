@@ -1,0 +1,98 @@
+"""The criteria for the number of components, against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from ppnmf.evidence.rank import RankTable
+from ppnmf.plots.style import COLOURS, POINT, TICK, entitle, new_figure, plain, styled
+
+ACROSS = 3  # panels
+WIDTH = 4.2  # inches of a panel
+AXIS = 3.2  # inches of its lower axis
+EVEN = 3.0  # ranks spread unevenly, by more than this, stand on a logarithmic axis
+
+
+@styled
+def rank(table: RankTable, title: str | None = None) -> Figure:
+    """The criteria of `ppnmf.select_rank` against the rank, with their standard errors.
+
+    The best is ringed; points that cannot be told from it are open. Above each rank stands how far it is from the best;
+    of many ranks, above some.
+    """
+    curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
+    if not curves:
+        raise ValueError("the table holds no score of any rank: look at its `failed`")
+    across = 2 if len(curves) == 4 else min(len(curves), ACROSS)
+    down = -(-len(curves) // across)
+    figure = new_figure(max(WIDTH * across, 6), 3.6 * down + 0.3)
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for ax, (method, by_rank) in zip(panels, curves.items(), strict=False):
+        _rank_curve(ax, by_rank, table.best_by(method), table.rivals(method))
+        ax.set_title(f"{method}: best at {table.best_by(method)}", pad=4)
+    for ax in panels[len(curves) :]:
+        ax.set_axis_off()
+    known = "bars: one standard error either way; ringed: the best; open: not told from it; above: distance from it"
+    entitle(figure, title or f"Choosing the rank ({known})")
+    return figure
+
+
+def _rank_curve(ax: Axes, by_rank: Mapping[int, Any], best: int, rivals: Sequence[int]) -> None:
+    ranks = np.array(sorted(by_rank))
+    values = np.array([by_rank[rank].value for rank in ranks])
+    errors = np.array([by_rank[rank].error for rank in ranks], float)
+    known = np.isfinite(errors)
+    ax.plot(ranks, values, color=COLOURS[0], marker="o", markersize=4)
+    ax.errorbar(ranks[known], values[known], errors[known], color=COLOURS[0], linestyle="none", capsize=3)
+    open_ones = np.isin(ranks, rivals)
+    ax.plot(ranks[open_ones], values[open_ones], "o", markersize=5, color=COLOURS[0], markerfacecolor="white", zorder=4)
+    here = by_rank[best].value
+    ax.plot(best, here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
+    ax.margins(x=0.08, y=0.08)
+    _label_ranks(ax, ranks, values - here, best)
+    label = by_rank[best].label
+    ax.set_ylabel(f"{label} (nats)" if "log" in label and "(" not in label else label)
+    ax.ticklabel_format(axis="y", style="plain")  # a power of ten would stand where the distances do
+    plain(ax)
+
+
+def _label_ranks(ax: Axes, ranks: np.ndarray, behind: np.ndarray, best: int) -> None:
+    """Ranks below, their distance from the best above: of those that have room beside each other."""
+    if _is_uneven(ranks):
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(NullLocator())
+    places = np.log(ranks) if _is_uneven(ranks) else ranks.astype(float)
+    at = int(np.flatnonzero(ranks == best)[0])
+    shown = _apart(places, at, 2 * TICK * POINT / AXIS)
+    ax.set_xticks(ranks[shown], [str(rank) for rank in ranks[shown]])
+    ax.set_xlabel("rank K")
+    above = ax.secondary_xaxis("top")
+    above.xaxis.set_minor_locator(NullLocator())
+    above.set_xticks(ranks[shown], ["best" if k == at else _difference(behind[k]) for k in shown])
+    above.tick_params(labelsize=TICK - 1, labelrotation=90, length=2)
+    above.spines["top"].set_visible(False)
+
+
+def _is_uneven(ranks: np.ndarray) -> bool:
+    gaps = np.diff(ranks)
+    return len(gaps) > 1 and gaps.max() > EVEN * gaps.min()
+
+
+def _apart(places: np.ndarray, first: int, least: float) -> list[int]:
+    """Which places are a share of the whole extent away from each other, `first` among them."""
+    kept = [first]
+    extent = np.ptp(places) or 1.0
+    for place in range(len(places)):
+        if np.abs(places[kept] - places[place]).min() > least * extent:
+            kept.append(place)
+    return sorted(kept)
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.0f}" if abs(value) >= 100 else f"{value:+.3g}"

@@ -1,0 +1,199 @@
+"""Rows of X beside what the fits make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from ppnmf.plots.factors import as_picture, size_of, typical
+from ppnmf.plots.names import SINGLE, label_columns, names_of, row_title, width_of_named
+from ppnmf.plots.style import (
+    COLOURS,
+    INK,
+    PALE,
+    array,
+    entitle,
+    finite,
+    frame,
+    legend_below,
+    lowest,
+    new_figure,
+    plain,
+    styled,
+    x_label,
+)
+from ppnmf.posterior import Posterior
+
+HIDDEN = COLOURS[1]
+OF_FITS = (COLOURS[0], *COLOURS[2:])
+CELL = 12  # characters of a row's name above a picture
+PANEL = 20  # above a panel, beside the fit's name
+WIDEST = 14.0  # inches, beyond which the fits stand below, not beside each other
+
+
+class Shown(NamedTuple):
+    """What is drawn: the chosen rows alone."""
+
+    X: np.ndarray  # (rows, D)
+    seen: np.ndarray  # (rows, D), True where the fits saw X
+    means: dict[str, np.ndarray]  # fit -> mean of W @ H, (rows, D)
+    titles: list[str]
+    columns: list[str] | None
+
+
+@styled
+def reconstructions(
+    fits: Mapping[str, Posterior],
+    X: np.ndarray,
+    seen: np.ndarray,
+    rows: Sequence[int],
+    picture: tuple[int, int] | None = None,
+    order: str = "C",
+    names: Any = None,
+    columns: Sequence[str] | None = None,
+) -> Figure:
+    """Rows of X beside each method's W @ H: pictures, hidden pixels marked; or curves, hidden cells as open circles.
+
+    A panel shows one fit, so that none hides another. Of very many columns with names, whose order says nothing, the
+    panels show X against W @ H.
+
+    Args:
+        X: data (N, D), hidden cells too.
+        seen: boolean (N, D), the cells that were fitted.
+        rows: which rows to show.
+        picture, order: as in `components`.
+        names: names of X's rows; columns: of its columns; by default the first posterior's.
+    """
+    first = next(iter(fits.values()))
+    names, columns = names_of(first, "rows", names), names_of(first, "columns", columns)
+    at = [int(row) for row in rows]
+    means = {name: _rows_of_mean(post, at) for name, post in fits.items()}
+    titles = [row_title(names, row, CELL if picture else PANEL) for row in at]
+    shown = Shown(np.asarray(X, float)[at], np.asarray(seen, bool)[at], means, titles, columns)
+    if picture:
+        return _pictures(shown, picture, order)
+    return _scatters(shown) if columns is not None and len(columns) > SINGLE else _curves(shown)
+
+
+def _rows_of_mean(post: Posterior, rows: list[int]) -> np.ndarray:
+    own = typical(post)
+    return np.concatenate([array(own.reconstruction(range(row, row + 1))) for row in rows])
+
+
+def _pictures(shown: Shown, picture: tuple[int, int], order: str) -> Figure:
+    height, width = size_of(picture)
+    lines = {"data": shown.X, "seen": shown.X, **shown.means}
+    figure = new_figure(max((width + 0.05) * len(shown.X) + 0.6, 3.6), (height + 0.05) * len(lines) + 0.9)
+    grid = figure.subplots(len(lines), len(shown.X), squeeze=False)
+    tops = [float(finite(row).max(initial=0.0)) or 1.0 for row in shown.X]
+    for line, (name, values) in zip(grid, lines.items(), strict=True):
+        for ax, pixels, top in zip(line, values, tops, strict=True):
+            ax.imshow(as_picture(pixels, picture, order), vmin=0, vmax=top)
+            frame(ax)
+        line[0].set_ylabel(name)
+    for ax, seen in zip(grid[1], shown.seen, strict=True):
+        hidden = np.where(as_picture(seen, picture, order), np.nan, 1.0)
+        ax.imshow(hidden, cmap=ListedColormap([HIDDEN]), vmin=0, vmax=1)
+    for ax, name in zip(grid[0], shown.titles, strict=True):
+        ax.set_title(name, loc="center", pad=3)
+    x_label(figure, "grey: white is 0, black the largest pixel of the data above")
+    marked = " (orange: pixels that no method saw)" if not shown.seen.all() else ""
+    entitle(figure, f"Data and reconstructions{marked}")
+    return figure
+
+
+def _curves(shown: Shown) -> Figure:
+    """A line a row of X, a column a fit, both of one scale."""
+    D = shown.X.shape[1]
+    panel = max(8.5 / len(shown.means), 4.0, width_of_named(D) + 0.8 if shown.columns is not None else 0.0)
+    lettering = 0.0 if shown.columns is None else 0.06 * min(24, max(map(len, shown.columns)))
+    figure, grid = _grid(shown, panel, 1.7, lettering, share_x=True)
+    for (ax, row, name), colour in _panels(shown, grid):
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        _data(ax, np.arange(D), shown.X[row], shown.seen[row])
+        _fitted(ax, shown.means[name][row], shown.columns is not None, colour, name)
+    for ax in lowest(grid):
+        label_columns(ax, shown.columns, D, panel - 0.8)
+    figure.supylabel("X and W @ H")
+    legend_below(figure, grid.flat)
+    return figure
+
+
+def _data(ax: Axes, at: np.ndarray, row: np.ndarray, seen: np.ndarray) -> None:
+    """X as a pale line where columns are many, else as points; hidden cells as open circles."""
+    few = len(at) <= SINGLE
+    look: dict[str, Any] = {"marker": ".", "linestyle": "none"} if few else {"color": PALE, "linewidth": 3}
+    ax.plot(at, np.where(seen, row, np.nan), label="data", **{"color": INK, "markersize": 6, **look})
+    if not seen.all():
+        size, hidden = (6 if few else 2.5), np.where(seen, np.nan, row)
+        look = {"color": HIDDEN, "markerfacecolor": "none", "markeredgewidth": 0.9 if few else 0.5}
+        ax.plot(at, hidden, "o", markersize=size, label="data, hidden from the fits", **look)
+
+
+def _fitted(ax: Axes, mean: np.ndarray, unordered: bool, colour: str, name: str) -> None:
+    if unordered:  # no line joins columns whose order says nothing
+        ax.plot(mean, "_", color=colour, markersize=7, markeredgewidth=1.5, label=name)
+    else:
+        ax.plot(mean, color=colour, linewidth=1.0, label=name)
+
+
+def _scatters(shown: Shown) -> Figure:
+    figure, grid = _grid(shown, max(8.5 / len(shown.means), 3.0), 2.6, 0.0, share_x=False)
+    for (ax, row, name), colour in _panels(shown, grid):
+        x, y, seen = shown.means[name][row], shown.X[row], shown.seen[row]
+        ax.plot(x[seen], y[seen], ".", color=colour, markersize=2.5, alpha=0.5, label=name)
+        if not seen.all():
+            look: dict[str, Any] = {"color": HIDDEN, "markerfacecolor": "none", "markeredgewidth": 0.6}
+            ax.plot(x[~seen], y[~seen], "o", markersize=3, label="hidden from the fits", **look)
+        known = finite(np.concatenate([x, y]))
+        ends = [float(known.min()), float(known.max())]
+        ax.plot(ends, ends, color=INK, linewidth=0.8, label="equal")
+        _spread(ax, known)
+    for ax in grid[-1]:
+        ax.set_xlabel("W @ H")
+    figure.supylabel("X")
+    legend_below(figure, grid.flat)
+    return figure
+
+
+def _spread(ax: Axes, values: np.ndarray) -> None:
+    """Scales that are linear up to the median and logarithmic beyond, where the values have so long a tail."""
+    sizes = np.abs(values[values != 0])
+    median = float(np.median(sizes)) if len(sizes) else 1.0
+    powers = np.arange(np.ceil(np.log10(2 * median)), np.log10(sizes.max(initial=median)) + 1e-9)
+    if len(powers) < 2:
+        return
+    ax.set_xscale("asinh", linear_width=median)
+    ax.set_yscale("asinh", linear_width=median)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(FixedLocator([0.0, *10.0**powers]))
+        axis.set_minor_locator(NullLocator())
+
+
+def _grid(shown: Shown, width: float, height: float, below: float, share_x: bool) -> tuple[Figure, np.ndarray]:
+    """Panels of a size in inches, a line a row of X and a column a fit; of wide panels all in one column."""
+    rows, across = len(shown.X), len(shown.means)
+    if width * across > WIDEST:
+        rows, across = rows * across, 1
+    figure = new_figure(width * across, height * rows + 1.0 + below)
+    grid = figure.subplots(rows, across, sharex=share_x, squeeze=False)
+    for line in grid.reshape(len(shown.X), -1):
+        for ax in line[1:]:
+            ax.sharey(line[0])
+    entitle(figure, "Data and reconstructions")
+    return figure, grid
+
+
+def _panels(shown: Shown, grid: np.ndarray) -> Iterator[tuple[tuple[Axes, int, str], str]]:
+    """((panel, row, fit), colour), each with its title."""
+    for row, line in enumerate(grid.reshape(len(shown.X), -1)):
+        for n, (ax, name) in enumerate(zip(line, shown.means, strict=True)):
+            ax.set_title(f"{shown.titles[row]}, {name}")
+            yield (ax, row, name), OF_FITS[n % len(OF_FITS)]
+            plain(ax)
