@@ -150,7 +150,7 @@ def picture(consensus: dict[int, np.ndarray], *orders: np.ndarray) -> Figure:
             ax.axhline(border, color="black", linewidth=0.8)
             ax.axvline(border, color="black", linewidth=0.8)
         ax.set_title(f"rank {rank}", fontsize=10)
-    figure.colorbar(image, ax=figure.axes, label="share of modes in which two samples are together", shrink=0.8)
+    figure.colorbar(image, ax=figure.axes, label="share of modes that put\ntwo samples together", shrink=0.8)
     return figure
 
 

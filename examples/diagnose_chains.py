@@ -49,6 +49,8 @@ def save_chains(post: ppnmf.Posterior, name: str, out: Path) -> None:
         figure = plt.gcf()
         figure.set_size_inches(13, 7)
         figure.suptitle(f"{what} plot, {name}")
+        if what == "trace":
+            figure.supxlabel("value, a line a chain (left); kept draw (right)")
         figure.set_layout_engine("tight")
         figure.savefig(out / f"{what}_{name.replace(' ', '_')}.png", dpi=80)
         plt.close("all")

@@ -43,7 +43,7 @@ def loss_picture(post: ppnmf.Posterior) -> Figure:
     axes = figure.subplots()
     loss = -np.asarray(post.attrs["elbo_curve"]) / post.X.n_observed
     axes.plot(np.linspace(1, post.attrs["steps"], len(loss)), loss - loss.min() + 1e-4, color=BLUE)
-    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="-ELBO above its least, nats per entry (+ 1e-4)")
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="-ELBO above its least\n(nats per entry, + 1e-4)")
     axes.set_title(f"ELBO {post.attrs['elbo']:.6g} nats after {post.attrs['steps']} steps")
     return figure
 
@@ -54,7 +54,7 @@ def components_picture(components: np.ndarray, bumps: np.ndarray, cosines: np.nd
         axes.plot(bump / bump.max(), color=GREY, linewidth=5, label="bump")
         axes.plot(component / component.max(), color=ORANGE, linewidth=1.5, label="component")
         axes.set_title(f"cosine {cosine:.5f}", fontsize=10)
-        axes.legend(frameon=False, fontsize=8)
+    label(figure, "height / its greatest")
     return figure
 
 
@@ -65,8 +65,16 @@ def reconstruction_picture(post: ppnmf.Posterior, X: np.ndarray) -> Figure:
     for axes, curve, mean in zip(figure.subplots(2, 3, sharex=True, sharey=True).flat, shown, means, strict=True):
         axes.plot(curve, color=GREY, linewidth=0.8, label="curve")
         axes.plot(mean, color=BLUE, linewidth=1.8, label="E[w] H")
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    label(figure, "height")
     return figure
+
+
+def label(figure: Figure, height: str) -> None:
+    """Words on the axes, and above the panels what their lines are."""
+    figure.supxlabel("point of the curve")
+    figure.supylabel(height)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=8)
 
 
 def main() -> None:

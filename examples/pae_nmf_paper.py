@@ -20,10 +20,12 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from scipy.stats import spearmanr
 from sklearn.decomposition import NMF
 from torch.distributions import Weibull, kl_divergence
@@ -32,6 +34,7 @@ import ppnmf
 from ppnmf.models import PAENMF
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#BBBBBB", "#333333"
+CURVES = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 COLUMN, PAGE = 3.4, 6.9  # inches: the widths of a paper's column and page
 PICTURE, GAP = (19, 19), 2  # pixels of a face, which lie column by column, and between two faces
 PUBLISHED, OURS = "PAE-NMF, published", "PAE-NMF, σ² learned"
@@ -191,41 +194,63 @@ def plain(ax: Axes) -> None:
     ax.tick_params(labelsize=7)
 
 
-def mosaic(ax: Axes, faces: np.ndarray, across: int) -> None:
-    """Faces (n, D) of grey levels 0 to 1, `across` in a line, upright."""
+def greys(faces: np.ndarray) -> tuple[float, float]:
+    """What is black and what white: all but the darkest and the brightest hundredth of the pixels lie between."""
+    low, high = np.quantile(faces, [0.01, 0.99])
+    return float(low), float(max(high, low + 1e-9))
+
+
+def each_on_its_own(faces: np.ndarray) -> np.ndarray:
+    """Faces (n, D), each from its own black to its own white: such loadings say little of brightness."""
+    low, high = np.quantile(faces, [0.01, 0.99], axis=1, keepdims=True)
+    return (faces - low) / (high - low).clip(1e-9)
+
+
+def mosaic(ax: Axes, faces: np.ndarray, across: int, scale: tuple[float, float], cmap: str = "gray") -> None:
+    """Faces (n, D), `across` in a line, upright; `scale` is black and white."""
     height, width = (side + GAP for side in PICTURE)
     canvas = np.full((-(-len(faces) // across) * height - GAP, across * width - GAP), np.nan)
     for number, pixels in enumerate(faces):
         top, left = number // across * height, number % across * width
         canvas[top : top + PICTURE[0], left : left + PICTURE[1]] = pixels.reshape(PICTURE, order="F")
-    ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    between = "white" if cmap == "gray" else GREY
+    colours = matplotlib.colormaps[cmap].with_extremes(bad=between)
+    ax.imshow(canvas, cmap=colours, vmin=scale[0], vmax=scale[1], interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
-def face_lines(lines: Mapping[str, np.ndarray]) -> Figure:
-    """A line of as many faces beside each name."""
+def face_lines(lines: Mapping[str, np.ndarray], scale: tuple[float, float]) -> Figure:
+    """A line of as many faces beside each name, all of one grey scale."""
     across, height = len(next(iter(lines.values()))), PICTURE[0] + GAP
     figure = Figure(figsize=(PAGE, PAGE / (across + 1.5) * len(lines)), layout="constrained")
     ax = figure.subplots()
-    mosaic(ax, np.concatenate(list(lines.values())), across)
+    mosaic(ax, np.concatenate(list(lines.values())), across, scale)
     ax.set_yticks(height * np.arange(len(lines)) + PICTURE[0] / 2, [fill(name, 13) for name in lines], fontsize=8)
     ax.tick_params(length=0)
     return figure
 
 
+def reconstructed_faces(data: Data, found: Fitted, rows: np.ndarray) -> Figure:
+    lines = {"original": data.X} | found.means
+    return face_lines({name: faces[rows] for name, faces in lines.items()}, greys(data.X))
+
+
 def reconstructed_prices(data: Data, found: Fitted, rows: np.ndarray) -> Figure:
-    figure = Figure(figsize=(PAGE, 3.6), layout="constrained")
-    for ax, row in zip(figure.subplots(2, 3, sharex=True, sharey=True).flat, rows, strict=True):
-        ax.plot(data.X[row], color=GREY, linewidth=4, label="original")
-        styles = zip(found.means.items(), (GREEN, ORANGE, BLUE), (1.6, 0.7, 0.7), strict=True)
-        for (name, mean), colour, width in styles:
-            ax.plot(mean[row], color=colour, linewidth=width, label=name)
+    """A line of panels for each method, so that none hides another."""
+    figure = Figure(figsize=(PAGE, 4.2), layout="constrained")
+    grid = figure.subplots(len(found.means), len(rows), sharex=True, sharey=True)
+    for axes, (name, mean), colour in zip(grid, found.means.items(), (GREEN, ORANGE, BLUE), strict=True):
+        for ax, row in zip(axes, rows, strict=True):
+            ax.plot(data.X[row], color=GREY, linewidth=3, label="original")
+            ax.plot(mean[row], color=colour, linewidth=0.9, label=name)
+            ax.xaxis.set_major_locator(MaxNLocator(3))
+            plain(ax)
+        axes[0].set_ylabel(fill(name, 10), fontsize=8)
+    for ax, row in zip(grid[0], rows, strict=True):
         ax.set_title(f"company {row + 1}", fontsize=8)
-        plain(ax)
     figure.supxlabel("trading day", fontsize=8)
-    figure.supylabel("price / the company's highest", fontsize=8)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    figure.supylabel("price / the company's highest (grey: original)", fontsize=8)
     return figure
 
 
@@ -256,11 +281,12 @@ def components(post: ppnmf.Posterior) -> np.ndarray:
 
 
 def parts(found: Fitted) -> Figure:
-    """Each part on its own scale."""
+    """Each part on its own scale, as ink: most of its pixels are near zero."""
     figure = Figure(figsize=(PAGE, PAGE / 2 + 0.2), layout="constrained")
     for ax, (name, post) in zip(figure.subplots(1, 2), found.fits.items(), strict=True):
         shown = components(post)
-        mosaic(ax, shown / shown.max(1, keepdims=True).clip(1e-9), math.isqrt(len(shown)))
+        top = np.quantile(shown, 0.99, axis=1, keepdims=True)
+        mosaic(ax, shown / top.clip(1e-9), math.isqrt(len(shown)), (0, 1), "gray_r")
         ax.set_title(name, fontsize=8)
     return figure
 
@@ -275,8 +301,9 @@ def trends(found: Fitted) -> Figure:
         ):
             ax.plot(trend, color=BLUE, linewidth=0.8)
             ax.set_title(f"trend {number + 1}", fontsize=7, pad=2)
-            ax.set_ylim(bottom=0)
+            ax.xaxis.set_major_locator(MaxNLocator(3))
             plain(ax)
+        half.axes[0].set_ylim(0, 1.05 * shown.max())
         half.suptitle(name, fontsize=8)
         half.supxlabel("trading day", fontsize=8)
         half.supylabel("mean loading × trend", fontsize=8)
@@ -284,7 +311,7 @@ def trends(found: Fitted) -> Figure:
 
 
 def densities(four: Mapping[tuple[str, bool], ppnmf.Posterior], row: int) -> Figure:
-    """The densities of the loadings of one face, a panel for each training."""
+    """The densities of the loadings of one face, a panel for each training; high ones are drawn closer together."""
     figure = Figure(figsize=(PAGE, 3.8), layout="constrained")
     x = torch.linspace(0, 4, 2001, dtype=torch.float64)[1:]
     for ax, (key, post) in zip(figure.subplots(2, 2, sharex=True, sharey=True).flat, four.items(), strict=True):
@@ -292,10 +319,16 @@ def densities(four: Mapping[tuple[str, bool], ppnmf.Posterior], row: int) -> Fig
         curves = Weibull(found.scale[row], found.concentration[row]).log_prob(x[:, None]).exp()
         ax.plot(x, curves, color=BLUE, linewidth=1, alpha=0.7)
         ax.plot(x, (-x).exp(), color=INK, linewidth=1.5, linestyle="--")
-        ax.set(ylim=(0, 6), xlim=(0, 4))
+        ax.set_yscale("asinh", linear_width=1.0)
+        ax.yaxis.set_major_locator(FixedLocator([0, 1, 3, 10, 30, 100, 300, 1000]))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.set_xlim(0, 4)
         ax.set_title(label(*key), fontsize=8)
         plain(ax)
     figure.supxlabel("loading of a component", fontsize=8)
+    for ax in figure.axes[:1]:
+        ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
     figure.supylabel("density (dashed: the prior)", fontsize=8)
     return figure
 
@@ -315,7 +348,8 @@ def neighbours(post: ppnmf.Posterior, rows: np.ndarray) -> Figure:
     X, found = post.X.values.numpy(), guide(post)
     far = np.stack([apart(found, np.full(len(X), row), np.arange(len(X))) for row in rows])
     order = far.argsort(1)  # a face itself comes first
-    return face_lines({"face": X[rows], "nearest density": X[order[:, 1]], "farthest density": X[order[:, -1]]})
+    lines = {"face": X[rows], "nearest density": X[order[:, 1]], "farthest density": X[order[:, -1]]}
+    return face_lines(lines, greys(X))
 
 
 def prior_loadings(n: int, rank: int, generator: np.random.Generator) -> np.ndarray:
@@ -329,7 +363,7 @@ def resampled_loadings(n: int, post: ppnmf.Posterior, generator: np.random.Gener
 
 
 def generated_faces(post: ppnmf.Posterior, rows: np.ndarray, generator: np.random.Generator) -> Figure:
-    """Means, as in the paper: `post.generate` adds the noise."""
+    """Means, as in the paper (`post.generate` adds the noise), each face from its own black to its own white."""
     model, X, n = post.model, post.X.values, len(rows)
     lines = {
         "loadings from the prior": model.decode(prior_loadings(n, model.rank, generator)),
@@ -337,11 +371,11 @@ def generated_faces(post: ppnmf.Posterior, rows: np.ndarray, generator: np.rando
         "loadings of one face, again": model.decode(post.draws["W"][0, :n, rows[0]]),
         "from one face to another": model.interpolate(X[rows[0]], X[rows[-1]], n),
     }
-    return face_lines({name: faces.numpy() for name, faces in lines.items()})
+    return face_lines({name: each_on_its_own(faces.numpy()) for name, faces in lines.items()}, (0, 1))
 
 
 def generated_prices(found: Fitted, generator: np.random.Generator, n: int = 6) -> Figure:
-    """After training at the median only the KL holds the guide's spread, so draws of companies' loadings stray."""
+    """On a logarithmic axis: after training at the median only the KL holds the guide's spread, so draws stray."""
     figure = Figure(figsize=(PAGE, 4), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     for line, (name, post) in zip(grid, found.fits.items(), strict=True):
@@ -352,9 +386,13 @@ def generated_prices(found: Fitted, generator: np.random.Generator, n: int = 6) 
             f"{name}:\nloadings of random companies": model.decode(resampled_loadings(n, post, generator)),
         }
         for ax, (title, series) in zip(line, panels.items(), strict=True):
-            ax.plot(series.T, linewidth=0.7)
+            for one, colour in zip(np.asarray(series), CURVES, strict=True):
+                ax.plot(one, color=colour, linewidth=0.7)
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(ScalarFormatter())
+            ax.yaxis.set_minor_locator(NullLocator())
             ax.set_title(title, fontsize=8)
-            ax.set_ylim(0, 1.6)
             plain(ax)
     figure.supxlabel("trading day", fontsize=8)
     figure.supylabel("price / the company's highest", fontsize=8)
@@ -385,10 +423,10 @@ def main() -> None:
 
     faces, prices = found["faces"], found["prices"]
     shown = generator.choice(len(narrow.X), 8, replace=False)
-    companies = np.sort(generator.choice(len(problems["prices"].X), 6, replace=False))
+    companies = np.sort(generator.choice(len(problems["prices"].X), 4, replace=False))
     random = four["random", True]
     figures = {
-        "faces": face_lines({"original": narrow.X[shown]} | {name: mean[shown] for name, mean in faces.means.items()}),
+        "faces": reconstructed_faces(narrow, faces, shown),
         "prices": reconstructed_prices(problems["prices"], prices, companies),
         "genes": reconstructed_genes(problems["genes"], found["genes"]),
         "parts": parts(faces),
