@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
 
+from ppnmf.disk import replacing
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -72,9 +74,11 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure to a file, whose suffix says the format."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    path = Path(path)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130, facecolor="white")
-    return Path(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lstrip(".") or None, dpi=130, facecolor="white")
+    return path
 
 
 def new_figure(width: float, height: float) -> Figure:
