@@ -27,6 +27,7 @@ import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
 from ppnmf.diagnostics.convergence import AGREE, diagnose
+from ppnmf.gaussian.noise import log_likelihood
 from ppnmf.models import ExponentialGaussian
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -228,7 +229,7 @@ def posterior(problem: Problem, draws: dict[str, np.ndarray]) -> Posterior:
     sites = {site: torch.from_numpy(np.array(values)) for site, values in draws.items()}
     X, model = problem.X, problem.model
     misfit = torch.stack([(X - W @ H).square().sum((-2, -1)) for W, H in zip(sites["W"], sites["H"], strict=True)])
-    lp = model.log_likelihood(misfit, sites["sigma2"], X.numel()) + model.log_prior(sites)
+    lp = log_likelihood(misfit, sites["sigma2"], X.numel()) + model.log_prior(sites)
     return Posterior(draws=sites, stats={"lp": lp}, model=model, X=as_matrix(X), method="nuts", seed=1)
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 
 from ppnmf.data.matrix import as_matrix
+from ppnmf.gaussian.ridge import rates_of
 from ppnmf.inference import gibbs
-from ppnmf.inference.sweep import exponential_rates
 from ppnmf.kernels import kernels_for
 from ppnmf.models import ExponentialGaussian
 from ppnmf.protocols import Statistics
@@ -39,7 +39,7 @@ def measure(N: int, D: int, K: int, dtype: torch.dtype, sweeps: int) -> dict[str
     X = torch.rand(N, K, device=device, dtype=dtype) @ torch.rand(K, D, device=device, dtype=dtype)
     data, model, stream = as_matrix(X + torch.rand_like(X)), ExponentialGaussian(K), Stream.of(0)
     state = gibbs.init(model, data, stream)
-    kernels, rates = kernels_for(device), exponential_rates(model.prior, device)
+    kernels, rates = kernels_for(device), rates_of(model.prior, device)
     assert rates is not None
 
     def sweep(moves: bool) -> None:

@@ -26,10 +26,10 @@ from threadpoolctl import threadpool_limits
 from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
 from ppnmf.inference import gibbs
-from ppnmf.inference.sweep import compiled
 from ppnmf.models import ExponentialGaussian
 from ppnmf.progress import bar
 from ppnmf.protocols import Matrix
+from ppnmf.protocols import Sweeps as Asked
 from ppnmf.rng import Stream
 from ppnmf.threads import single_threaded
 
@@ -190,16 +190,14 @@ class Sweeps:
 
     def __init__(self, data: Matrix, rank: int, chains: int = 1) -> None:
         self.data, self.model, self.stream = data, ExponentialGaussian(rank), Stream.of(0, chains)
-        self.problems = {moves: compiled(self.model.prior, data, moves) for moves in (True, False)}
-        self.at_once = 1 if self.problems[True] is None else gibbs.sweeps_at_once(data, rank, chains)
+        self.at_once = gibbs.sweeps_at_once(data, rank, chains)
         self.state = gibbs.init(self.model, data, self.stream)
 
     def __call__(self, n: int, moves: bool = True) -> None:
-        told, fixed = self.problems[moves], (self.data, self.stream)
         with single_threaded():
             for lot in gibbs._lots(0, 0, n, self.at_once):
-                many, kept = len(lot), range(len(lot))
-                self.state, *_ = gibbs.several(self.model, self.state, *fixed, many, kept, told, moves=moves)
+                asked = Asked(number=len(lot), kept=range(len(lot)), moves=moves)
+                self.state, *_ = gibbs.several(self.model, self.state, self.data, self.stream, asked)
 
     def steps(self, n: int) -> None:
         for _ in range(n):

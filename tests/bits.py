@@ -28,6 +28,7 @@ from ppnmf.data import toy
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference import gibbs, svi
 from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.protocols import Held
 from ppnmf.rng import Stream
 from tests.scenarios import per_entry_model
 
@@ -70,7 +71,7 @@ def found(folder: Path) -> Iterator[tuple[str, list[torch.Tensor]]]:
     stream = Stream.of(5, 3)
     begun = gibbs.init(one_rate, every["dense"], stream, "prior")
     for power, first in ((0.3, (0, 0)), (1.0, (1, 2))):
-        state, info = gibbs.step(one_rate, begun, every["dense"], stream, power=power, first=first)
+        state, info = gibbs.step(one_rate, begun, every["dense"], stream, power=power, held=Held(*first))
         yield f"a step at power {power}, first {first}", [*state.params.values(), info.lp]
     short_runs: dict[str, Any] = {"replicates": 3, "seed": 4, "progress": False}
     for name in ("dense", "masked", "sparse"):

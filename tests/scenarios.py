@@ -1,12 +1,23 @@
-"""Problems with known answers."""
+"""Problems with known answers, and the judges: one for each ability of a model."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
-from ppnmf.models import ExponentialGaussian
+import ppnmf
+from ppnmf.data.matrix import as_matrix
+from ppnmf.diagnostics.calibration import geweke
+from ppnmf.inference import gibbs, icm, svi
+from ppnmf.models import REGISTRY, ExponentialGaussian
 from ppnmf.rng import Site, Stream
+
+LUCK = 1e-4  # how often a right build may fail a judge
 
 
 def drawn(
@@ -24,3 +35,100 @@ def per_entry_model(N: int, D: int, rank: int) -> ExponentialGaussian:
     rate_W = 0.5 + torch.arange(N * rank, dtype=torch.float64).reshape(N, rank) / (N * rank)
     rate_H = 1.5 - torch.arange(rank * D, dtype=torch.float64).reshape(rank, D) / (rank * D)
     return ExponentialGaussian(rank, rate_W, rate_H, noise_shape=5.0, noise_scale=20.0)
+
+
+def uneven(kind: Any, N: int, D: int, rank: int, noise_shape: float = 5.0, noise_scale: float = 20.0) -> Any:
+    """A model of the Gaussian family whose hyperparameters differ from entry to entry, and noise whose place shows.
+
+    The truncated normals' means are negative and positive.
+    """
+    options = {}
+    for place, name in enumerate(kind.hyper):
+        for site, size in (("W", (N, rank)), ("H", (rank, D))):
+            steps = torch.arange(size[0] * size[1], dtype=torch.float64).reshape(size) / (size[0] * size[1])
+            spread = 0.7 + 0.6 * (steps if (site == "W") == (place == 0) else 1 - steps)
+            options[f"{name}_{site}"] = spread - 1.0 if name == "mean" else spread
+    return kind(rank, **options, noise_shape=noise_shape, noise_scale=noise_scale)
+
+
+def example(name: str, N: int, D: int, rank: int) -> Any:
+    """A registered model for N × D: one whose mistakes show, where it is of the Gaussian family."""
+    kind: Any = REGISTRY[name]
+    return uneven(kind, N, D, rank) if hasattr(kind, "hyper") else kind(rank=rank)
+
+
+def mask_of(shape: tuple[int, int]) -> Tensor:
+    """Two entries of three are observed, and at least one in each row and column."""
+    return (torch.arange(shape[0])[:, None] + torch.arange(shape[1])) % 3 != 1
+
+
+def judge_draws(model: Any, shape: tuple[int, int], hidden: bool, sweeps: int = 60, chains: int = 200) -> None:
+    """Geweke's joint test, with the moves."""
+    found = geweke(model, shape, sweeps=sweeps, chains=chains, seed=1, mask=mask_of(shape) if hidden else None)
+    assert found.p_value > LUCK, found.worst
+
+
+def judge_modes(model: Any, X: Tensor, mask: Tensor | None, sweeps: int = 40) -> None:
+    """The log joint never falls, by ordinary sweeps and by those begun ahead, and `fit` ends above them."""
+    data = as_matrix(X, mask)
+    begun = icm.begin(model, data, Stream.of(0, 2), "scaled", range(2))
+    state, climb = begun, icm.Climb.at(begun)
+    before = torch.full((2,), -math.inf, dtype=torch.float64)
+    for _ in range(sweeps):
+        state, info = icm.step(model, state, data)
+        assert bool((info.lp >= before - 1e-10 * info.lp.abs()).all())
+        stood, (climb, ahead) = climb.lp, icm.advance(model, climb, data)
+        assert bool((ahead.lp >= stood - 1e-10 * ahead.lp.abs()).all())
+        before = info.lp
+    torch.testing.assert_close(before, gibbs.log_joint(model, data, state.params), rtol=1e-10, atol=0)
+    mode = ppnmf.fit(model, X, mask=mask, method="icm", tol=1e-10, max_sweeps=20_000, progress=False)
+    assert float(mode.stats["lp"].max()) >= float(before[0]) - 1e-6 * abs(float(before[0]))
+
+
+def judge_program(model: Any, X: Tensor, mask: Tensor | None) -> None:
+    """The traced Pyro program and the sweeps have one log joint, and the likelihood is that of the data."""
+    data, N, D = as_matrix(X, mask), *X.shape
+    params = model.prior_draws((N, D), 3, Stream.of(3))
+    found = gibbs.log_joint(model, data, params)
+    for n in range(3):
+        values = {site: draws[n] for site, draws in params.items()}
+        trace = poutine.trace(pyro.condition(model, data=values)).get_trace(X, mask)
+        torch.testing.assert_close(found[n], trace.log_prob_sum().double(), rtol=1e-9, atol=1e-9)
+    each = model.likelihood(params).log_prob(X)
+    seen = each if mask is None else each * mask
+    torch.testing.assert_close(model.log_likelihood_at(params, data), seen.sum((-2, -1)), rtol=1e-9, atol=1e-9)
+
+
+def judge_blocks(model: Any, X: Tensor) -> None:
+    """The density of the sites that are no factors, and of the rows of the longer factor, as differences of log joints."""
+    data, (N, D) = as_matrix(X), X.shape
+    params = model.prior_draws((N, D), 2, Stream.of(4))
+    factors = ("W", "H")
+    log_density = model.log_density_of_others({site: values[:1, None] for site, values in params.items()}, data)
+    points = [
+        {site: values[n : n + 1] if site not in factors else values[:1] for site, values in params.items()}
+        for n in (0, 1)
+    ]
+    joints = [float(gibbs.log_joint(model, data, point)) for point in points]
+    by_density = [float(log_density(point)) for point in points]
+    assert by_density[1] - by_density[0] == _near(joints[1] - joints[0])
+
+
+def judge_bound(model: Any, X: Tensor) -> None:
+    """Training raises the ELBO; its exact value is the mean of those at draws of the guide, and lies below log p(X)."""
+    post = ppnmf.fit(model, X, method="svi", steps=300, draws=400, seed=1, progress=False)
+    curve = torch.tensor(post.attrs["elbo_curve"])
+    assert float(curve[-20:].mean()) > float(curve[:20].mean())
+    fitted, data = post.model, as_matrix(X)
+    exact = svi.elbo(fitted, data)
+    outputs = fitted.outputs(fitted.coordinates(data.values))
+    u = Stream.of(9).uniforms(0, Site.GUIDE, range(400 * X.shape[0]), fitted.rank)[0].reshape(400, *X.shape[:1], -1)
+    with torch.no_grad():
+        at = torch.stack([fitted.bound(data.values, None, outputs, svi.Asked(uniforms=own)) for own in u])
+    assert abs(float(at.mean()) - exact) < 5 * float(at.std()) / 20
+
+
+def _near(value: float) -> Any:
+    import pytest
+
+    return pytest.approx(value, rel=1e-9, abs=1e-9)

@@ -13,6 +13,7 @@ from scipy.stats import geninvgauss, kstest
 
 import ppnmf
 from ppnmf.diagnostics.convergence import strengths
+from ppnmf.gaussian.noise import log_likelihood
 from ppnmf.models import ExponentialGaussian
 from ppnmf.posterior import Posterior
 from tests.scenarios import drawn
@@ -64,7 +65,7 @@ def test_numpy_peer_samples_the_same_posterior(sweep):
     sites = {name: torch.from_numpy(values) for name, values in draws.items()}
     left = (data.X.values - sites["W"] @ sites["H"]).square().sum((-2, -1))
     assert torch.allclose(left, torch.from_numpy(misfit)), "moves leave W @ H alone"
-    lp = model.log_likelihood(left, sites["sigma2"], X.numel()) + model.log_prior(sites)
+    lp = log_likelihood(left, sites["sigma2"], X.numel()) + model.log_prior(sites)
     theirs = Posterior(draws=sites, stats={"lp": lp}, model=model, X=data.X, method="numpy", seed=0)
     for name, quantity in QUANTITIES.items():
         (mean, error), (other, its_error) = (mean_and_error(quantity(post).numpy()) for post in (data, theirs))

@@ -10,7 +10,10 @@ import ppnmf
 ROOT = Path(ppnmf.__file__).parent
 LAYERS = [
     {"checks", "compilation", "disk", "distributions", "memory", "protocols", "rng", "nndsvd", "threads", "progress"},
-    {"data", "kernels", "models"},
+    {"priors"},
+    {"data", "kernels"},
+    {"gaussian"},
+    {"models"},
     {"posterior", "saving", "arviz"},
     {"inference"},
     {"diagnostics", "evidence"},

@@ -1,13 +1,14 @@
-"""Every registered model through every method: it fits, or is refused with the ability that it lacks."""
+"""Every registered model through every method: the judge that fits, or a refusal with the ability that it lacks."""
 
 import pytest
 import torch
 
 import ppnmf
-from ppnmf.inference import METHODS
+from ppnmf.inference import METHODS, methods_of
 from ppnmf.models import REGISTRY
-from ppnmf.protocols import Amortised, Conjugate, Model
-from tests.scenarios import drawn
+from ppnmf.protocols import ABILITIES, Amortised, Blocked, Entries, Model, Sweeping
+from tests import scenarios
+from tests.scenarios import drawn, example
 
 X = drawn(12, 8, 2, rate=0.3)[0].abs()
 MASK = (torch.arange(96) % 7 != 3).reshape(12, 8)
@@ -18,54 +19,90 @@ QUICK = {
     "svi": {"draws": 5, "steps": 20},
     "smc": {"particles": 30, "replicates": 2, "sweeps": 1},
 }
-SUPPORTED = {
-    "exponential_gaussian": {"gibbs", "icm", "nuts", "smc"},
-    "pae_nmf": {"svi"},
-}
+PAIRS = [(name, method) for name in REGISTRY for method in methods_of(REGISTRY[name](rank=2))]
+masked = pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])
 
 
-def test_every_model_and_method_is_in_the_tables_of_this_file():
-    assert set(SUPPORTED) == set(REGISTRY) and set(QUICK) == set(METHODS)
+def of(ability):
+    """The registered models that have it."""
+    return pytest.mark.parametrize("name", [n for n in REGISTRY if isinstance(REGISTRY[n](rank=2), ability)])
 
 
-@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])
-@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_in_the_table_of_this_file():
+    assert set(QUICK) == set(METHODS)
+
+
 @pytest.mark.parametrize("name", REGISTRY)
-def test_a_model_fits_or_is_refused_by_name(name, method, mask, tmp_path):
+def test_a_model_is_one_and_has_a_method(name):
     model = REGISTRY[name](rank=2)
-    if method not in SUPPORTED[name]:
-        with pytest.raises(TypeError, match=f"{method} needs"):
-            ppnmf.fit(model, X, method=method, mask=mask, progress=False)
-        return
+    assert isinstance(model, Model) and model.name == name and methods_of(model)
+
+
+@masked
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_a_model_fits(name, method, mask, tmp_path):
+    model = REGISTRY[name](rank=2)
     post = ppnmf.fit(model, X, method=method, mask=mask, seed=1, progress=False, **QUICK[method])
     chains, draws = post.stats["lp"].shape
-    assert post.draws["W"].shape == (chains, draws, 12, 2) and post.draws["H"].shape == (chains, draws, 2, 8)
-    assert post.draws["sigma2"].shape == (chains, draws) and post.method == method
+    sizes = {site: tuple(dims.values()) for site, dims in model.sites(12, 8).items()}
+    assert {site: values.shape for site, values in post.draws.items()} == {
+        site: (chains, draws, *size) for site, size in sizes.items()
+    }
     assert all(bool(values.isfinite().all()) for values in (*post.draws.values(), *post.stats.values()))
-    assert float(post.draws["W"].min()) >= 0 and float(post.draws["H"].min()) >= 0
+    W, H = model.factors(post.draws)
+    assert float(W.min()) >= 0 and float(H.min()) >= 0 and post.method == method
     assert post.timings["total"] > 0 and post.attrs["interrupted"] is False
     again = ppnmf.Posterior.load(post.save(tmp_path / "fit.nc"))
     assert torch.equal(again.reconstruction(), post.reconstruction()) and again.attrs == post.attrs
-    assert isinstance(str(ppnmf.summary(post)), str)
+    assert ppnmf.summary(again).sentence == ppnmf.summary(post).sentence
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_a_model_offers_what_its_methods_ask_for(name):
-    model = REGISTRY[name](rank=2)
-    assert isinstance(model, Model) and model.name == name
-    assert isinstance(model, Conjugate) == ("gibbs" in SUPPORTED[name])
-    assert isinstance(model, Amortised) == ("svi" in SUPPORTED[name])
+@pytest.mark.parametrize(("name", "method"), [(n, m) for n in REGISTRY for m in METHODS if (n, m) not in PAIRS])
+def test_a_model_is_refused_by_the_ability_that_it_lacks(name, method):
+    model, lacking = REGISTRY[name](rank=2), ABILITIES[METHODS[method].ability]
+    with pytest.raises(TypeError, match=f"{method} needs {lacking}; {name} offers "):
+        ppnmf.fit(model, X, method=method, progress=False)
+
+
+@of(Sweeping)
+@pytest.mark.parametrize("shape", [(4, 3), (3, 5)], ids=str)
+@pytest.mark.parametrize("hidden", [False, True], ids=["full", "masked"])
+def test_sweeps_leave_the_joint_invariant(name, shape, hidden):
+    scenarios.judge_draws(example(name, *shape, 2), shape, hidden)
+
+
+@of(Sweeping)
+@masked
+def test_modes_never_lower_the_log_joint(name, mask):
+    scenarios.judge_modes(example(name, 12, 8, 2), X, mask)
+
+
+@of(Sweeping)
+@masked
+def test_the_program_has_the_log_joint_of_the_sweeps(name, mask):
+    scenarios.judge_program(example(name, 12, 8, 2), X, mask)
+
+
+@of(Blocked)
+def test_densities_of_blocks_are_those_of_the_joint(name):
+    scenarios.judge_blocks(example(name, 5, 4, 2), drawn(5, 4, 2)[0])
+
+
+@of(Amortised)
+def test_the_bound_rises_and_its_two_estimates_agree(name):
+    scenarios.judge_bound(REGISTRY[name](rank=2), X)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_negative_entries_are_refused_or_counted(name):
     dirty = X.clone()
     dirty[2, 3] = -0.5
-    model, method = REGISTRY[name](rank=2), sorted(SUPPORTED[name])[0]
+    model = REGISTRY[name](rank=2)
+    method = methods_of(model)[0]
     sentence = r"X has 1 negative entries \(least -0.5\)"
     expected = (
         pytest.warns(UserWarning, match=sentence)
-        if model.accepts_negative
+        if model.accepts is Entries.REAL
         else pytest.raises(ValueError, match=sentence)
     )
     with expected:

@@ -52,7 +52,7 @@ from torch import Tensor
 
 from ppnmf.data.labelled import NO_NAMES, Names, listed
 from ppnmf.data.matrix import as_matrix
-from ppnmf.protocols import Conjugate, Params, Statistics
+from ppnmf.protocols import Params, Statistics, Sweeping
 
 __all__ = ["Ranks", "Sharded", "add_up", "here", "log_prior", "own_rows", "rows_here", "shard", "whole_columns"]
 
@@ -479,11 +479,11 @@ def whole_columns(X: Any, part: Statistics) -> Statistics:
     return Statistics(P.mT, Q.permute(0, 3, 1, 2) if X.grams_by_column else Q)
 
 
-def log_prior(model: Conjugate, X: Any, params: Params) -> Tensor:
+def log_prior(model: Sweeping, X: Any, params: Params) -> Tensor:
     """log p(W, H, σ²) of all rows, (C,); `model` has this rank's."""
     if not isinstance(X, Sharded) or X.ranks.count == 1:
         return model.log_prior(params)
-    nothing = {**params, "W": params["W"][:, :0]}
+    nothing = {**params, "W": params["W"][..., :0, :]}
     shared = own_rows(model, range(0)).log_prior(nothing)  # log p(H, σ²), which no two ranks may count
     return X.ranks.add_up(model.log_prior(params) - shared) + shared
 

@@ -12,24 +12,23 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import special, stats
+from scipy import stats
 from torch import Tensor
 
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import State
 from ppnmf.inference.gibbs import step as gibbs_step
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Conjugate, Params, Statistics
+from ppnmf.protocols import Params, Statistics, Sweeping
 from ppnmf.rng import Site, Stream
 
-__all__ = ["SBC", "Geweke", "SideBySide", "data_draws", "geweke", "moments", "prior_draws", "quantities", "sbc"]
+__all__ = ["SBC", "Geweke", "SideBySide", "data_draws", "geweke", "moments", "quantities", "sbc"]
 
-Step = Callable[[Conjugate, State, Any, Stream], tuple[State, Any]]  # (model, state, X, stream) -> (state, ...)
-Fit = Callable[[Conjugate, Any, int], Posterior]  # (model, X, seed) -> posterior
+Step = Callable[[Sweeping, State, Any, Stream], tuple[State, Any]]  # (model, state, X, stream) -> (state, ...)
+Fit = Callable[[Sweeping, Any, int], Posterior]  # (model, X, seed) -> posterior
 # (model, params of S draws, X (S, N, D), mask) -> name -> one value, vector or matrix a draw, (S, *any)
-Functions = Callable[[Conjugate, Params, Tensor, Tensor | None], dict[str, Tensor]]
+Functions = Callable[[Sweeping, Params, Tensor, Tensor | None], dict[str, Tensor]]
 
 CHAIN, PRIOR, DATA, RANKS = range(4)  # replicates: what the streams of a seed are used for
 BATCHES = 50  # at least so many stretches of chain from which an error is computed
@@ -63,7 +62,7 @@ class Geweke:
 
 
 def geweke(
-    model: Conjugate,
+    model: Sweeping,
     shape: tuple[int, int],
     step: Step = gibbs_step,
     sweeps: int = 20_000,
@@ -95,7 +94,7 @@ def geweke(
         raise ValueError(f"{chains} chain(s) of {sweeps} sweeps are too few; {2 * batches} sweeps in all are the least")
     functions = statistics or moments
     own, for_data = Stream.of(seed, chains, replicates=(CHAIN,)), Stream.of(seed, replicates=(DATA,))
-    params: Params = prior_draws(model, shape, chains, Stream.of(seed, replicates=(PRIOR,)))
+    params: Params = model.prior_draws(shape, chains, Stream.of(seed, replicates=(PRIOR,)))
     visited, data = [], []
     for s in range(1, sweeps + 1):
         X = data_draws(model, params, for_data, s)
@@ -104,7 +103,7 @@ def geweke(
         data.append(X)  # X and the parameters drawn given it follow the joint distribution too
     chain = {site: torch.stack([each[site] for each in visited], 1).flatten(0, 1) for site in params}
     found = functions(model, chain, torch.stack(data, 1).flatten(0, 1), mask)
-    independent = prior_draws(model, shape, REFERENCE, Stream.of(seed + 1, replicates=(PRIOR,)))
+    independent = model.prior_draws(shape, REFERENCE, Stream.of(seed + 1, replicates=(PRIOR,)))
     its_data = data_draws(model, independent, Stream.of(seed + 1, replicates=(DATA,)), 0)
     means, variances = _averaged(found, batches)
     expected, known = _averaged(functions(model, independent, its_data, mask), 1000)
@@ -172,7 +171,7 @@ class SBC:
 
 
 def sbc(
-    model: Conjugate,
+    model: Sweeping,
     shape: tuple[int, int],
     fit: Fit,
     simulations: int = 200,
@@ -201,7 +200,7 @@ def sbc(
     if simulations < 1 or at_once < 1 or simulations % at_once:
         raise ValueError(f"{simulations} simulations cannot be done {at_once} at once: give a multiple of it")
     functions = statistics or quantities
-    truth = prior_draws(model, shape, simulations, Stream.of(seed, replicates=(PRIOR,)))
+    truth = model.prior_draws(shape, simulations, Stream.of(seed, replicates=(PRIOR,)))
     X = data_draws(model, truth, Stream.of(seed, replicates=(DATA,)), 0)
     own = functions(model, truth, X, mask)
     ranks: list[dict[str, Tensor]] = []
@@ -211,7 +210,7 @@ def sbc(
         for offset in range(at_once):
             chains = slice(None) if at_once == 1 else slice(offset, offset + 1)
             drawn = {site: values[chains].flatten(0, 1) for site, values in post.draws.items()}
-            draws = len(drawn["sigma2"])
+            draws = len(next(iter(drawn.values())))
             others = functions(model, drawn, X[s + offset].expand(draws, *shape), mask)
             ranks.append({name: (others[name] < value[s + offset]).sum(0) for name, value in own.items()})
     jitter = Stream.of(seed, replicates=(RANKS,)).uniforms(0, Site.DATA, range(simulations), 1)[0]
@@ -219,49 +218,46 @@ def sbc(
     return SBC(dict(zip(_names(own), ((flat + jitter) / (draws + 1)).unbind(-1), strict=True)), draws)
 
 
-def moments(model: Conjugate, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """First and second moments of the factors, W @ H, log σ², 1 / σ² (σ² has heavy tails), and the log likelihood."""
-    W, H, sigma2 = params["W"], params["H"], params["sigma2"]
+def moments(model: Sweeping, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """First and second moments of the factors, W @ H, the log likelihood, and log s and 1 / s of every other site s.
+
+    (σ² has heavy tails, so its own moments are not among them.)
+    """
+    W, H = model.factors(params)
+    others = _others(model, params, X)
     return {
         "W": W,
         "H": H,
         "W²": W.square(),
         "H²": H.square(),
         "WH": W @ H,
-        "log sigma2": sigma2.log(),
-        "1 / sigma2": 1 / sigma2,
+        **{f"log {site}": values.log() for site, values in others.items()},
+        **{f"1 / {site}": 1 / values for site, values in others.items()},
         "log likelihood": _log_likelihood(model, params, X, mask),
     }
 
 
-def quantities(model: Conjugate, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """σ², the log likelihood, and the entries of W, H and W @ H."""
-    W, H = params["W"], params["H"]
+def quantities(model: Sweeping, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """σ² or what other sites there are, the log likelihood, and the entries of W, H and W @ H."""
+    W, H = model.factors(params)
     log_likelihood = _log_likelihood(model, params, X, mask)
-    return {"sigma2": params["sigma2"], "log likelihood": log_likelihood, "W": W, "H": H, "WH": W @ H}
+    return {**_others(model, params, X), "log likelihood": log_likelihood, "W": W, "H": H, "WH": W @ H}
 
 
-def prior_draws(model: Conjugate, shape: tuple[int, int], n: int, stream: Stream) -> dict[str, Tensor]:
-    """n draws of W (n, N, K), H (n, K, D), sigma2 (n,) from the prior by inverse distribution functions, float64."""
-    (N, D), K = shape, model.rank
-    u = stream.uniforms(0, Site.START, range(n), (N + D) * K + 1)[0]
-    of_W, of_H, of_noise = u.split([N * K, D * K, 1], dim=-1)
-    gamma = special.gammainccinv(model.noise_shape, of_noise[:, 0].numpy())
-    return {
-        "W": model.prior("W").survival_inverse(of_W.reshape(n, N, K)),
-        "H": model.prior("H").survival_inverse(of_H.reshape(n, K, D)),
-        "sigma2": model.noise_scale / torch.from_numpy(np.asarray(gamma)),
-    }
+def _others(model: Sweeping, params: Params, X: Tensor) -> dict[str, Tensor]:
+    """The sites that neither rows nor columns of X have one each of."""
+    sites = model.sites(X.shape[-2], X.shape[-1])
+    return {site: params[site] for site, dims in sites.items() if not {"row", "column"} & set(dims)}
 
 
-def data_draws(model: Conjugate, params: Params, stream: Stream, step: int) -> Tensor:
+def data_draws(model: Sweeping, params: Params, stream: Stream, step: int) -> Tensor:
     """One X for each of S draws of the parameters, shape (S, N, D)."""
     likelihood = model.likelihood(params)
     S, N, D = likelihood.batch_shape
     return likelihood.icdf(stream.uniforms(step, Site.DATA, range(S * N), D)[0].reshape(S, N, D))
 
 
-def _log_likelihood(model: Conjugate, params: Params, X: Tensor, mask: Tensor | None) -> Tensor:
+def _log_likelihood(model: Sweeping, params: Params, X: Tensor, mask: Tensor | None) -> Tensor:
     every = model.likelihood(params).log_prob(X)
     return (every if mask is None else every * mask).sum((-2, -1))
 

@@ -4,8 +4,7 @@ The bound is at most log p(X | H, σ²), the loadings integrated out. Over -log 
 by the bits-back argument (Hinton and van Camp 1993): loadings by the prior's code, less the bits that their choice among
 the guide's draws takes up, then X by the likelihood's; to a precision of one in X's units, which adds the same at each rank.
 The fit is PAE-NMF's, whose bound is exact (no sampling): the encoder gives W ~ Exponential(1) a stand-in for its posterior;
-H and σ² are parameters. A model without an encoder is replaced by `PAENMF` of its rank, whose own priors then stand in
-the table.
+H and σ² are parameters. A model without an encoder has no such bound, and is refused.
 
 As no price is paid for H, the bound by itself grows beyond any rank: on a 100 × 80 matrix of rank 10 an 11th component
 raises it by 38 nats. The message therefore tells the parameters too, at Schwarz's price, ½ (D K + 1) log₂ N bits
@@ -24,27 +23,23 @@ import math
 import time
 
 import numpy as np
-import torch
 
 from ppnmf.checks import whole_numbers
-from ppnmf.data.matrix import Dense, in_memory, without_noise
+from ppnmf.data.matrix import in_memory, without_noise
 from ppnmf.evidence import modes
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure
 from ppnmf.inference import check, svi
-from ppnmf.models import PAENMF
-from ppnmf.protocols import Matrix, Model
-from ppnmf.rng import Site, Stream
+from ppnmf.protocols import Amortised, Matrix, require_ability
 
 __all__ = ["run"]
 
 BIT = math.log(2)  # nats
 CLEAR = math.log(20) / BIT
-JITTER = 0.5  # standard deviation of the logarithm
 
 
 def run(
-    model: Model,
+    model: Amortised,
     X: Matrix,
     *,
     restarts: int = 2,
@@ -60,7 +55,7 @@ def run(
     attrs hold the bound itself ("elbo"), the price, and each restart's bound less the price, in nats.
 
     Args:
-        model: a `PAENMF`, or any other, for its rank.
+        model: with a guide and an encoder (`protocols.Amortised`).
         X: data (N, D), >= 0.
         restarts: fits, the first from ordinary NMF and the others with its components jittered; the error is how far
             below the best of them another might come.
@@ -70,28 +65,22 @@ def run(
 
     Raises:
         ValueError: negative entries, a count out of its range.
-        TypeError: X has known noise variances.
+        TypeError: the model has no ELBO, or X known noise variances.
     """
     whole_numbers(restarts=(restarts, 1))
     began = time.perf_counter()
-    amortised = model if isinstance(model, PAENMF) else PAENMF(model.rank)
+    require_ability("elbo", model, Amortised)
     without_noise(X, "elbo")
     X = in_memory(X, "elbo")
-    check(amortised, X)
-    fits = [
-        svi.run(
-            _begun(amortised, X, seed, number),
-            X,
-            steps=steps,
-            batch_size=batch_size,
-            polish=polish,
-            draws=1,
-            seed=seed,
-            progress=progress,
-        ).attrs
+    check(model, X)
+    options = {"steps": steps, "batch_size": batch_size, "polish": polish, "draws": 1}
+    posts = [
+        svi.run(model.restarted(X, number, seed), X, seed=seed, progress=progress, **options)  # type: ignore[arg-type]
         for number in range(restarts)
     ]
-    charge = _price(amortised, X) if price else 0.0
+    fits = [post.attrs for post in posts]
+    N, D = X.shape
+    charge = 0.5 * model.free_parameters(D) * math.log(N) if price else 0.0
     values = np.array([fit["elbo"] - charge for fit in fits])
     chosen = fits[int(values.argmax())]
     return Measure(
@@ -102,7 +91,7 @@ def run(
         method="elbo",
         rank=model.rank,
         clear=CLEAR,
-        priors={"model": amortised.name, **priors_of(amortised)},
+        priors={"model": model.name, **priors_of(model)},
         seconds=time.perf_counter() - began,
         warnings=() if chosen["converged"] else (f"the best fit had not converged after {steps} steps",),
         attrs={
@@ -113,20 +102,3 @@ def run(
             "seed": seed,
         },
     )
-
-
-def _begun(model: PAENMF, X: Dense, seed: int, number: int) -> PAENMF:
-    """A copy of the model for one of the restarts: as it is, or started with components jittered."""
-    if number == 0:
-        return model
-    own = PAENMF(**model.config()).to(dtype=X.dtype, device=X.device).initialise(X, seed)
-    u = Stream.of(seed, replicates=(number,)).uniforms(0, Site.START, range(model.rank), X.shape[1], X.device)[0]
-    with torch.no_grad():
-        own.relative_H.mul_((JITTER * torch.special.ndtri(u)).exp())
-    return own
-
-
-def _price(model: PAENMF, X: Dense) -> float:
-    N, D = X.shape
-    variances = D if model.per_column else int(model.fixed_sigma2 is None)
-    return 0.5 * (D * model.rank + variances) * math.log(N)

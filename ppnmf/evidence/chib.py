@@ -57,16 +57,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ppnmf.checks import whole_numbers
-from ppnmf.distributions import RectifiedNormal
 from ppnmf.evidence.estimate import Evidence, priors_of
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
-from ppnmf.inference.sweep import compiled, log_joint, misfit
-from ppnmf.kernels import dense, kernels_for
-from ppnmf.kernels.reference import Natural, column
-from ppnmf.kernels.scaled import Component, log_density
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
+from ppnmf.protocols import Address, Blocked, Held, Matrix, Params, Reduced, Sweeps, require_ability
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
@@ -74,6 +69,7 @@ __all__ = ["run"]
 
 AT_ONCE = 2**20  # densities that are evaluated together
 ITERATIONS = 200  # of the bridge; it takes a dozen
+FACTORS = ("W", "H")
 FAR = 40.0  # nats
 WIDE, WIDE_SUM = 3.0, 10.0  # nats between the ends of the bracket, of a stage and in all, that are a warning
 EXCHANGE = 8  # sweeps from one proposal to exchange components whose priors differ to the next
@@ -85,7 +81,7 @@ AGREE = 1.01  # R-hat of the log joint over the replicates above which they do n
 class Problem:
     """What every stage needs; the replicates are the leading axis C of all tensors."""
 
-    model: Conjugate
+    model: Blocked
     X: Matrix
     stream: Stream
     tick: Callable[[int], Any]
@@ -103,20 +99,6 @@ class Problem:
         return "W" if self.short == "H" else "H"
 
     @cached_property
-    def natural(self) -> dict[str, Natural]:
-        """(precision, linear) of each factor's prior, broadcastable to its rows-leading shape (R, K)."""
-        pairs = {}
-        for site in ("W", "H"):
-            prior, device = self.model.prior(site), self.X.device
-            pair = (prior.precision.to(device), prior.linear.to(device))
-            pairs[site] = pair if site == "W" else (pair[0].mT.contiguous(), pair[1].mT.contiguous())
-        return pairs
-
-    @cached_property
-    def told(self) -> dense.Problem | None:
-        return compiled(self.model.prior, self.X, moves=True)
-
-    @cached_property
     def at_once(self) -> int:
         """Sweeps that are made, and whose densities are evaluated, together."""
         (N, D), K, C = self.X.shape, self.model.rank, len(self.stream)
@@ -125,10 +107,7 @@ class Problem:
     @cached_property
     def classes(self) -> list[int]:
         """For each component the first one with its priors in W and in H: the posterior is symmetric among equals."""
-        K = self.model.rank
-        tables = [values.mT.expand(K, -1) for pair in self.natural.values() for values in pair]
-        keys = torch.cat(tables, 1).cpu()
-        return [next(m for m in range(k + 1) if bool((keys[m] == keys[k]).all())) for k in range(K)]
+        return self.model.classes()
 
 
 class Explored(NamedTuple):
@@ -136,12 +115,12 @@ class Explored(NamedTuple):
 
     state: State
     point: Params  # θ*: W (C, N, K), H (C, K, D), sigma2 (C,)
-    densities: Tensor  # log p(σ²* | W, H, X) at the draws, (C, draws)
+    densities: Tensor  # of σ²*, or whatever is no factor, given the draws, (C, draws)
     lp: Tensor  # (C, draws)
 
 
 def run(
-    model: Conjugate,
+    model: Blocked,
     X: Matrix,
     *,
     draws: int = 1000,
@@ -158,7 +137,7 @@ def run(
     over the stages; and "stages", each stage's own gap.
 
     Args:
-        model: offers full conditionals (`protocols.Conjugate`), with proper priors.
+        model: offers full conditionals (`protocols.Blocked`), with proper priors.
         X: data (N, D).
         draws: of each reduced run, 2 K + 1 of them; the error falls as its square root.
         thin: sweeps from one draw to the next. They cost less than what is worked out at a draw, and above the data's rank
@@ -171,8 +150,7 @@ def run(
         TypeError: the model has no full conditionals.
         ValueError: a count below its least value, an improper prior.
     """
-    if not isinstance(model, Conjugate):
-        raise TypeError(f"chib needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
+    require_ability("chib", model, Blocked)
     whole_numbers(draws=(draws, 1), thin=(thin, 1), warmup=(warmup, 0), replicates=(replicates, 2))
     model.require_proper()
     began, burn = time.perf_counter(), warmup // 4
@@ -183,7 +161,7 @@ def run(
         explored = explore(problem, warmup, draws)
         state, stages = short_stages(problem, explored, burn, draws)
         of_long = long_ordinate(problem, state, explored.point, burn, draws)
-        joint = log_joint(model, X, explored.point, misfit(X, explored.point["W"], explored.point["H"]))
+        joint = gibbs.log_joint(model, X, explored.point)
     rest = joint - of_long
     forward, reverse = (rest - sum(values) for values in ([s.forward for s in stages], [s.reverse for s in stages]))
     estimates = rest - sum(stage.bridge for stage in stages) if bridge else forward
@@ -225,11 +203,12 @@ def explore(problem: Problem, warmup: int, draws: int) -> Explored:
             params = {site: values[:, n] for site, values in kept.items()}
             aligned = ordered_like(mean, params, [0] * len(classes)) if seen > 1 else params
             mean = {site: value + (aligned[site] - value) / seen for site, value in mean.items()}
-            noise.append(model.conditional("sigma2", params, X))
+        noise.append(model.log_density_of_others(kept, X))
         lps.append(lp)
     point = strongest_first(mean, classes)
-    densities = torch.stack([conditional.log_prob(point["sigma2"].double()) for conditional in noise], -1)
-    state = State(ordered_like(point, state.params, classes) | {"sigma2": point["sigma2"]}, state.sweep)
+    densities = torch.cat([log_density(point) for log_density in noise], -1)
+    others = {site: values for site, values in point.items() if site not in FACTORS}
+    state = State(ordered_like(point, state.params, classes) | others, state.sweep)
     return Explored(state, point, densities, torch.cat(lps, 1))
 
 
@@ -313,9 +292,7 @@ def _held(problem: Problem, kept: Params, point: Params, k: int) -> Tensor:
     """Log density of the block that run k is the first to hold at its point, given the run's draws, (C, n)."""
     if k > 0:
         return densities(problem, kept, point, k - 1, [k - 1])[..., 0]
-    model, X, each = problem.model, problem.X, range(kept["sigma2"].shape[1])
-    noise = [model.conditional("sigma2", {site: values[:, n] for site, values in kept.items()}, X) for n in each]
-    return torch.stack([conditional.log_prob(point["sigma2"].double()) for conditional in noise], -1)
+    return problem.model.log_density_of_others(kept, problem.X)(point)
 
 
 def densities(problem: Problem, kept: Params, point: Params, k: int, labels: list[int]) -> Tensor:
@@ -324,10 +301,8 @@ def densities(problem: Problem, kept: Params, point: Params, k: int, labels: lis
     Args:
         kept: draws, (C, n, *site).
     """
-    C, n = kept["sigma2"].shape
-    flat = {site: values.flatten(0, 1) for site, values in kept.items()}
-    at = _rows_leading(problem.short, point)[..., k].double()  # (C, R)
-    return log_density(at.repeat_interleave(n, 0), component(problem, flat, labels)).unflatten(0, (C, n))
+    at = point[problem.short][..., k] if problem.short == "W" else point[problem.short][:, k]  # (C, R)
+    return problem.model.log_density_of_component(problem.short, at, kept, labels, problem.X)
 
 
 def sampled(
@@ -339,16 +314,15 @@ def sampled(
         held: the shorter factor's components before this one stay, and are left out of the moves.
         noise: draw σ² too.
     """
-    model, X, stream, told = problem.model, problem.X, problem.stream, problem.told
-    first = (held, 0) if problem.short == "W" else (0, held)
+    model, X, stream = problem.model, problem.X, problem.stream
+    stay = Held(W=held, others=not noise) if problem.short == "W" else Held(H=held, others=not noise)
     alike = len(set(problem.classes)) == 1
     for lot in lots(burn + draws * problem.thin, problem.at_once * problem.thin if alike else EXCHANGE):
         state = state if alike else exchanged(problem, state, held)
         due = burn + problem.thin - 1 - lot.start
         kept = range(due if due >= 0 else due % problem.thin, len(lot), problem.thin)
-        state, own, lp = gibbs.several(
-            model, state, X, stream, len(lot), kept, told, moves=held < model.rank, first=first, noise=noise
-        )
+        asked = Sweeps(number=len(lot), kept=kept, held=stay, moves=held < model.rank)
+        state, own, lp = gibbs.several(model, state, X, stream, asked)
         problem.tick(len(lot))
         if len(kept):
             yield state, own, lp
@@ -373,24 +347,9 @@ def lots(sweeps: int, at_once: int) -> list[range]:
 
 
 def long_ordinate(problem: Problem, state: State, point: Params, burn: int, draws: int) -> Tensor:
-    """log p(long* | short*, σ²*, X), shape (C,): column by column, a row's the product over columns of its means."""
-    site, K = problem.long, problem.model.rank
-    told, prior = weighted(problem, site, point), problem.natural[site]
-    F, at = _rows_leading(site, state.params).contiguous(), _rows_leading(site, point)
-    kernels, sweep = kernels_for(F.device), state.sweep
-    total = torch.zeros_like(at[..., 0], dtype=torch.float64)  # (C, R)
-    for k in range(K - 1):
-        logs = Densities(at[..., k], lambda each: each.logsumexp(0, keepdim=True))
-        for n in range(burn + draws):
-            F = kernels.half_sweep(F, told, prior, (problem.stream, sweep, Site[site]), first=k)
-            sweep += 1
-            if n >= burn:
-                logs.add(column(k, F, told, prior))
-            problem.tick(1)
-        total = total + logs.values().logsumexp(0) - math.log(draws)
-        F[..., k] = at[..., k]
-    last = column(K - 1, at, told, prior).log_prob(at[..., K - 1].double())
-    return (total + last).sum(-1)
+    """log p(long* | all else at θ*, X), shape (C,)."""
+    reduced = Reduced(Address(problem.stream, state.sweep), burn, draws, problem.tick)
+    return problem.model.log_density_of_factor(problem.long, point, state.params, problem.X, reduced)
 
 
 class Likely(NamedTuple):
@@ -440,66 +399,6 @@ def pinned(problem: Problem, likely: Likely, point: Params, k: int, classes: lis
     F = _rows_leading(problem.short, params).clone()
     F[..., k] = _rows_leading(problem.short, point)[..., k]
     return params | {problem.short: F if problem.short == "W" else F.mT.contiguous()}
-
-
-class Densities:
-    """Log densities at one point under many conditionals, evaluated some at a time, each lot reduced when it is full.
-
-    Args:
-        at: the point, broadcastable to a conditional's batch shape.
-        reduce: of a lot's log densities (draws, *batch), what is kept; it leads with an axis, along which lots join.
-    """
-
-    def __init__(self, at: Tensor, reduce: Callable[[Tensor], Tensor]) -> None:
-        self.at, self.reduce = at.double(), reduce
-        self.waiting: list[RectifiedNormal] = []
-        self.kept: list[Tensor] = []
-
-    def add(self, conditional: RectifiedNormal) -> None:
-        self.waiting.append(conditional)
-        if len(self.waiting) * conditional.linear.numel() >= AT_ONCE:
-            self._evaluate()
-
-    def values(self) -> Tensor:
-        if self.waiting:
-            self._evaluate()
-        return torch.cat(self.kept)
-
-    def _evaluate(self) -> None:
-        precision = torch.stack([conditional.precision for conditional in self.waiting])
-        linear = torch.stack([conditional.linear for conditional in self.waiting])
-        self.kept.append(self.reduce(RectifiedNormal(precision, linear, validate_args=False).log_prob(self.at)))
-        self.waiting = []
-
-
-def component(problem: Problem, params: Params, labels: list[int]) -> Component:
-    """What is known of each of some components of the shorter factor, given all else but its column's length."""
-    short, long = _rows_leading(problem.short, params), _rows_leading(problem.long, params)[..., labels].double()
-    told, nothing = weighted(problem, problem.short, params), short.new_zeros(1, 1)
-    each = [column(m, short, told, (nothing, nothing)) for m in labels]
-    own = [_columns(natural, labels, short.shape[1]) for natural in problem.natural[problem.short]]
-    precision, linear = (_columns(natural, labels, long.shape[1]) for natural in problem.natural[problem.long])
-    return Component(
-        own[0],
-        own[1],
-        torch.stack([c.precision for c in each], 1).double(),
-        torch.stack([c.linear for c in each], 1).double(),
-        (precision * long.mT.square()).sum(-1),
-        (linear * long.mT).sum(-1),
-        long.shape[1],
-    )
-
-
-def _columns(natural: Tensor, components: list[int], rows: int) -> Tensor:
-    """A prior's natural parameter (1 | R, 1 | K) of some components, (components, R), float64."""
-    return natural.mT.double().expand(-1 if natural.shape[1] > 1 else max(components) + 1, rows)[components]
-
-
-def weighted(problem: Problem, site: str, params: Params) -> Statistics:
-    """What X and the other factor tell about a factor, over σ²."""
-    X, every = problem.X, range(problem.X.shape[0])
-    told = X.row_statistics(every, X.prepare(params["H"])) if site == "W" else X.column_statistics(every, params["W"])
-    return told.weighted(1 / params["sigma2"])
 
 
 def ordered_like(reference: Params, params: Params, classes: list[int], first: int = 0) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from ppnmf.checks import whole_numbers
 from ppnmf.evidence import modes
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure
-from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.protocols import Matrix, Sweeping
 
 __all__ = ["assignments", "clusters", "consensus_matrix", "cophenetic_correlation", "dispersion", "run"]
 
@@ -39,7 +39,7 @@ DIGITS = 12  # to which values are rounded, so that equal ones are equal
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     *,
     restarts: int = 20,

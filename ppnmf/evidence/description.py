@@ -38,8 +38,8 @@ from ppnmf.evidence import modes
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.information import deviance
 from ppnmf.evidence.score import Measure
-from ppnmf.inference.sweep import misfit
-from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.gaussian.sweep import misfit
+from ppnmf.protocols import Matrix, Sweeping
 
 __all__ = ["Bits", "description", "gamma_bits", "run"]
 
@@ -63,7 +63,7 @@ class Bits(NamedTuple):
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     *,
     restarts: int = 4,

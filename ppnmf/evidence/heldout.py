@@ -29,7 +29,7 @@ from ppnmf.data.matrix import Dense, in_memory
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.inference import gibbs
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate
+from ppnmf.protocols import Sweeping, require_ability
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
@@ -88,7 +88,7 @@ class HeldOut:
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Dense,
     *,
     folds: int = 5,
@@ -114,8 +114,7 @@ def run(
         TypeError: the model has no full conditionals.
         ValueError: a count out of its range, an improper prior, or a fold without cells.
     """
-    if not isinstance(model, Conjugate):
-        raise TypeError(f"heldout needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
+    require_ability("heldout", model, Sweeping)
     used = folds if used is None else used
     whole_numbers(folds=(folds, 2), used=(used, 1), draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
     if not isinstance(nested, bool):
@@ -212,7 +211,7 @@ def assign_folds(X: Dense, folds: int, seed: int) -> Tensor:
 
 
 def mean_reconstruction(
-    model: Conjugate, X: Dense, stream: Stream, draws: int, warmup: int, tick: Any = lambda: None
+    model: Sweeping, X: Dense, stream: Stream, draws: int, warmup: int, tick: Any = lambda: None
 ) -> Tensor:
     """Posterior mean of W @ H, (N, D), without keeping the draws."""
     state, total = gibbs.init(model, X, stream), torch.zeros_like(X.values)

@@ -35,7 +35,7 @@ import numpy as np
 from ppnmf.evidence import modes
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure
-from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.protocols import Matrix, Sweeping
 
 __all__ = ["aic", "bic", "deviance"]
 
@@ -43,7 +43,7 @@ CLEAR = 2 * math.log(20)
 
 
 def aic(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     *,
     restarts: int = 4,
@@ -70,7 +70,7 @@ def aic(
 
 
 def bic(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     *,
     restarts: int = 4,
@@ -88,7 +88,7 @@ def bic(
     return _criterion("bic", "BIC", p * math.log(X.n_observed), model, X, restarts, seed, progress, parameters=p)
 
 
-def parameters(model: Conjugate, X: Matrix, invariance: bool) -> int:
+def parameters(model: Sweeping, X: Matrix, invariance: bool) -> int:
     """(N + D) K + 1, less K² where the invariance is taken off."""
     (N, D), K = X.shape, model.rank
     return (N + D) * K + 1 - (K * K if invariance else 0)
@@ -104,7 +104,7 @@ def _criterion(
     method: str,
     label: str,
     price: float,
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     restarts: int,
     seed: int,

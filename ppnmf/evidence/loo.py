@@ -32,7 +32,7 @@ from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure, error_of_sum
 from ppnmf.inference import gibbs
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.protocols import Matrix, Sweeping
 from ppnmf.rng import Site, Stream
 
 __all__ = ["run"]
@@ -45,7 +45,7 @@ FOR_EFFICIENCY = 40  # entries from which the draws' relative efficiency is judg
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     *,
     draws: int = 250,

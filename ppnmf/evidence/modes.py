@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
+from ppnmf.gaussian.sweep import misfit
 from ppnmf.inference import icm
-from ppnmf.inference.sweep import misfit
-from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.protocols import Matrix, Sweeping, require_ability
 
 __all__ = ["Modes", "found", "shortfall"]
 
@@ -24,10 +24,9 @@ class Modes(NamedTuple):
     squared_error: np.ndarray  # (R,), over the observed entries, each over its relative noise variance
 
 
-def found(who: str, model: Conjugate, X: Matrix, restarts: int, seed: int, progress: bool) -> Modes:
+def found(who: str, model: Sweeping, X: Matrix, restarts: int, seed: int, progress: bool) -> Modes:
     """Modes from so many starts. Raises TypeError when the model has no full conditionals."""
-    if not isinstance(model, Conjugate):
-        raise TypeError(f"{who} needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
+    require_ability(who, model, Sweeping)
     whole_numbers(restarts=(restarts, 1))
     post = icm.run(model, X, restarts=restarts, seed=seed, progress=progress)  # type: ignore[arg-type]
     W, H = post.draws["W"][:, 0], post.draws["H"][:, 0]

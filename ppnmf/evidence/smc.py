@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from ppnmf.checks import whole_numbers
 from ppnmf.evidence.estimate import Evidence, priors_of
 from ppnmf.inference.smc import climbs
-from ppnmf.protocols import Conjugate, Matrix
+from ppnmf.protocols import Matrix, Sweeping
 
 __all__ = ["run"]
 
@@ -20,7 +20,7 @@ AT_LEAST = 0.5  # nats that they may differ by in any case
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     *,
     particles: int = 500,

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,16 +20,24 @@ from ppnmf.data.sharded import Sharded
 from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.memory import require
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Conjugate, Matrix, Model
+from ppnmf.protocols import Amortised, Entries, Matrix, Model, Sweeping, require_ability
 
-__all__ = ["METHODS", "check", "fit", "method_named"]
+__all__ = ["METHODS", "Method", "check", "fit", "method_named", "methods_of"]
 
-METHODS = {  # name -> the module whose `run` it is
-    "gibbs": "ppnmf.inference.gibbs",
-    "icm": "ppnmf.inference.icm",
-    "svi": "ppnmf.inference.svi",
-    "nuts": "ppnmf.inference.nuts",
-    "smc": "ppnmf.inference.smc",
+
+class Method(NamedTuple):
+    """Where a method's `run` is, and the ability that it asks of a model."""
+
+    module: str
+    ability: type
+
+
+METHODS = {
+    "gibbs": Method("ppnmf.inference.gibbs", Sweeping),
+    "icm": Method("ppnmf.inference.icm", Sweeping),
+    "svi": Method("ppnmf.inference.svi", Amortised),
+    "nuts": Method("ppnmf.inference.nuts", Sweeping),
+    "smc": Method("ppnmf.inference.smc", Sweeping),
 }
 BY_PROGRAM = ("svi", "nuts")  # they run the Pyro program, which takes a dense X whose entries are equally noisy
 
@@ -75,6 +83,7 @@ def fit(
         raise TypeError(
             f"model is {model!r}; give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
         )
+    require_ability(method, model, METHODS[method].ability)
     data = as_matrix(X, mask, missing, device, noise)
     with said_once(data):
         check(model, data, spread=True, at_once=_states(run, options))
@@ -95,7 +104,12 @@ def method_named(method: str) -> Callable[..., Posterior]:
     """The `run` of a method. Raises ValueError for an unknown name."""
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; there are {', '.join(METHODS)}")
-    return import_module(METHODS[method]).run
+    return import_module(METHODS[method].module).run
+
+
+def methods_of(model: Model) -> list[str]:
+    """The methods that a model has the ability for."""
+    return [name for name, method in METHODS.items() if isinstance(model, method.ability)]
 
 
 def _states(run: Callable[..., Posterior], options: dict[str, Any]) -> int:
@@ -116,10 +130,12 @@ def check(model: Model, X: Matrix, spread: bool = False, at_once: int = 1) -> No
         raise X.refusal()
     if X.n_negative:
         what = f"X has {X.n_negative} negative entries (least {X.least:.6g})"
-        if not model.accepts_negative:
-            raise ValueError(f"{what}; {model.name} needs data >= 0: check the input, or use a Gaussian model")
+        if model.accepts is not Entries.REAL:
+            raise ValueError(
+                f"{what}; {model.name} needs {model.accepts.value}: check the input, or use a Gaussian model"
+            )
         warnings.warn(f"{what}: a Gaussian story can produce them, but W @ H cannot follow", stacklevel=3)
-    if isinstance(model, Conjugate):
+    if isinstance(model, Sweeping):
         model.require_fits(X.shape)
     N, D = X.shape
     if not spread or not isinstance(X, Sharded):

@@ -19,26 +19,22 @@ from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense, as_matrix
-from ppnmf.data.sharded import Sharded
+from ppnmf.data.sharded import log_prior
 from ppnmf.inference import record
 from ppnmf.inference.start import Start, start
-from ppnmf.inference.sweep import compiled, exponential_rates, log_joint, sweep_factors
-from ppnmf.kernels import dense, kernels_for, split
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate, Matrix, Params
+from ppnmf.protocols import Address, Held, Matrix, Params, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["GibbsKernel", "Info", "State", "init", "run", "step"]
-
-SITES = ("W", "H", "sigma2")
+__all__ = ["GibbsKernel", "Info", "State", "init", "log_joint", "run", "several", "step"]
 
 
 class State(NamedTuple):
     """What the next step needs."""
 
-    params: Params  # W (C, N, K), H (C, K, D), sigma2 (C,)
+    params: Params  # (C, *site) of every site
     sweep: int  # with the stream, it fixes every random number of the step
 
 
@@ -49,127 +45,44 @@ class Info(NamedTuple):
 
 
 def init(
-    model: Conjugate, X: Matrix, stream: Stream, begin: Start = "scaled", chains: Sequence[int] | None = None
+    model: Sweeping, X: Matrix, stream: Stream, begin: Start = "scaled", chains: Sequence[int] | None = None
 ) -> State:
     """The state before the first sweep, a chain for each key of the stream; `chains` are their numbers in the run."""
     return State(start(model, X, stream, begin, chains), 1)
 
 
 def step(
-    model: Conjugate,
+    model: Sweeping,
     state: State,
     X: Matrix,
     stream: Stream,
     power: float = 1.0,
     moves: bool = True,
-    first: tuple[int, int] = (0, 0),
-    noise: bool = True,
+    held: Held = Held(),  # noqa: B008  # a value
 ) -> tuple[State, Info]:
-    """One sweep, as a pure function.
-
-    Args:
-        power: temperature β of the likelihood.
-        moves: move along the ridge after the sweep.
-        first: the first component of W, and of H, that is updated; those before stay. Moves go among the components
-            that are free in both.
-        noise: draw σ² too.
-    """
-    told = compiled(model.prior, X, moves)
-    after, _, lp = several(model, state, X, stream, 1, range(1), told, power, moves, first, noise)
+    """One sweep, as a pure function; the arguments are those of `protocols.Sweeps`."""
+    after, _, lp = several(model, state, X, stream, Sweeps(power=power, moves=moves, held=held))
     return after, Info(lp[:, 0])
 
 
 def several(
-    model: Conjugate,
-    state: State,
-    X: Matrix,
-    stream: Stream,
-    n: int,
-    kept: range,
-    told: dense.Problem | None,
-    power: float = 1.0,
-    moves: bool = True,
-    first: tuple[int, int] = (0, 0),
-    noise: bool = True,
+    model: Sweeping, state: State, X: Matrix, stream: Stream, asked: Sweeps
 ) -> tuple[State, dict[str, Tensor], Tensor]:
-    """n steps; also the draws (C, len(kept), *site), and log joints (C, len(kept)), of those that are `kept` of 0 ... n - 1.
-
-    Args:
-        told: `compiled(model.prior, X, moves)`, which the caller makes once.
-    """
-    if told is None:
-        return _one_by_one(model, state, X, stream, n, kept, power, moves, first, noise)
-    if moves and told.rates is None:
-        raise _no_moves(model)
-    prior = _noise_conditional(model, X, power) if noise else None
-    plan = dense.Plan(power, first, noise=prior, moves=moves, kept=kept)
-    with single_threaded():
-        params, these = dense.sweep(told, state.params, n, (stream, state.sweep), plan)
-    draws = {"W": these.W, "H": these.H, "sigma2": these.sigma2}
-    return State(params, state.sweep + n), draws, log_joint(model, X, draws, these.misfit)
+    """Some sweeps; also the draws (C, n, *site), and log joints (C, n), of those that are kept."""
+    swept = model.sweep(state.params, X, asked, Address(stream, state.sweep))
+    after = State(swept.params, state.sweep + asked.number)
+    if not swept.draws:
+        return after, {}, swept.log_likelihood
+    return after, swept.draws, swept.log_likelihood + log_prior(model, X, swept.draws)
 
 
-def _one_by_one(
-    model: Conjugate,
-    state: State,
-    X: Matrix,
-    stream: Stream,
-    n: int,
-    kept: range,
-    power: float,
-    moves: bool,
-    first: tuple[int, int],
-    noise: bool,
-) -> tuple[State, dict[str, Tensor], Tensor]:
-    """`several` for a matrix that is read block by block."""
-    draws: list[Params] = []
-    lps = []
-    for s in range(n):
-        kernels = kernels_for(state.params["W"].device)
-        W, H, misfit = sweep_factors(model.prior, state.params, X, (stream, state.sweep), power, first)
-        sigma2 = state.params["sigma2"]
-        if noise:
-            shape, scale = _noise_conditional(model, X, power)
-            sigma2 = kernels.inverse_gamma(shape, scale + power * misfit / 2, stream, state.sweep).to(W.dtype)
-        if moves:
-            rates = exponential_rates(model.prior, W.device)
-            if rates is None:
-                raise _no_moves(model)
-            W, H = _moved(X, W, H, rates, stream, state.sweep, max(first))
-        state = State({"W": W, "H": H, "sigma2": sigma2}, state.sweep + 1)
-        if s in kept:
-            draws.append(state.params)
-            lps.append(log_joint(model, X, state.params, misfit))
-    if not draws:
-        return state, {}, torch.empty(len(stream), 0, dtype=torch.float64, device=X.device)
-    return state, {site: torch.stack([own[site] for own in draws], 1) for site in SITES}, torch.stack(lps, 1)
-
-
-def _moved(
-    X: Matrix, W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, first: int
-) -> tuple[Tensor, Tensor]:
-    """W and H, their components from `first` on moved along the ridge."""
-    if first:
-        among = rates[0].expand(-1, W.shape[-1])[:, first:], rates[1].expand(W.shape[-1], -1)[first:]
-        moved = _moved(X, W[..., first:], H[:, first:], among, stream, step, 0)
-        return torch.cat([W[..., :first], moved[0]], -1), torch.cat([H[:, :first], moved[1]], -2)
-    if isinstance(X, Sharded):
-        W, H = split.scale_move(W, H, rates, stream, step, X.ranks.gathered, X.shape[0])
-        return split.shear_move(W, H, rates, stream, step, X.ranks.gathered)
-    return kernels_for(W.device).moved(W, H, rates, stream, step)
-
-
-def _noise_conditional(model: Conjugate, X: Matrix, power: float) -> tuple[float, float]:
-    """Shape of p(σ² | rest), and its scale but for β / 2 times the misfit."""
-    return model.noise_shape + power * X.n_observed / 2, model.noise_scale
-
-
-def _no_moves(model: Conjugate) -> TypeError:
-    return TypeError(f"the moves need exponential priors; those of {model.name} are not: pass moves=False")
+def log_joint(model: Sweeping, X: Matrix, params: Params) -> Tensor:
+    """log p(X, params), shape (C,), float64."""
+    return model.log_likelihood_at(params, X) + log_prior(model, X, params)
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Dense,
     *,
     draws: int = 1000,
@@ -189,11 +102,11 @@ def run(
     """Sample the posterior by warmup + draws · thin sweeps in each chain.
 
     Args:
-        model: a Gaussian model with proper priors.
+        model: with full conditionals (`protocols.Sweeping`) and proper priors.
         X: data (N, D).
         thin: keep every thin-th sweep after the warm-up.
         init: where chains start (`ppnmf.inference.start.start`).
-        keep: the sites whose draws are kept; all three by default. `lp` and sigma2 are always kept.
+        keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
         moves: move along the ridge after each sweep; off, chains crawl.
         checkpoint, every, resume, store: for long runs, see `record.open`.
 
@@ -204,10 +117,9 @@ def run(
         ValueError: a count below its least value, an unknown site, a zero rate.
         KeyboardInterrupt: Ctrl-C before the first draw is kept.
     """
-    if not isinstance(model, Conjugate):
-        raise TypeError(f"gibbs needs full conditionals; {getattr(model, 'name', model)} offers none: use svi")
+    require_ability("gibbs", model, Sweeping)
     whole_numbers(draws=(draws, 1), warmup=(warmup, 0), thin=(thin, 1), chains=(chains, 1))
-    kept = _kept_sites(keep)
+    kept = _kept_sites(model, X, keep)
     model.require_proper()
     began, stream = time.perf_counter(), Stream.of(seed, chains)
     plan = {"method": "gibbs", "seed": seed, "chains": chains, "warmup": warmup, "thin": thin, "moves": moves}
@@ -223,11 +135,8 @@ def run(
         resume=resume,
         store=store,
     )
-    state, told = State(*recorder.state), compiled(model.prior, X, moves)
-    seconds, at_once = (
-        {},
-        1 if told is None else min(sweeps_at_once(X, model.rank, chains), every or warmup + draws * thin),
-    )
+    state, seconds = State(*recorder.state), dict[str, float]()
+    at_once = min(sweeps_at_once(X, model.rank, chains), every or warmup + draws * thin)
     title = f"gibbs, {chains} chain(s)"
     with recorder, bar(warmup + draws * thin, title, progress) as ticker, single_threaded():
         try:
@@ -236,9 +145,8 @@ def run(
                 if lot.start == warmup:
                     seconds["warmup"] = time.perf_counter() - began
                 first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
-                state, drawn, its_lp = several(
-                    model, state, X, stream, len(lot), range(first, len(lot), thin), told, moves=moves
-                )
+                asked = Sweeps(number=len(lot), kept=range(first, len(lot), thin), moves=moves)
+                state, drawn, its_lp = several(model, state, X, stream, asked)
                 if its_lp.shape[1]:
                     recorder.keep({site: drawn[site] for site in kept}, its_lp)
                 recorder.save(state)
@@ -273,13 +181,14 @@ def _lots(done: int, warmup: int, rest: int, at_once: int) -> Iterator[range]:
             yield range(lot, min(lot + at_once, stop))
 
 
-def _kept_sites(keep: Collection[str] | None) -> list[str]:
+def _kept_sites(model: Sweeping, X: Matrix, keep: Collection[str] | None) -> list[str]:
+    """All sites, or those that are asked for and those that are small: neither rows nor columns have one each."""
+    sites = model.sites(*X.shape)
     if keep is None:
-        return list(SITES)
-    unknown = set(keep) - set(SITES)
-    if unknown or isinstance(keep, str):
-        raise ValueError(f"keep is {keep!r}; give a list of sites out of {', '.join(SITES)}")
-    return [site for site in SITES if site in keep or site == "sigma2"]
+        return list(sites)
+    if set(keep) - set(sites) or isinstance(keep, str):
+        raise ValueError(f"keep is {keep!r}; give a list of sites out of {', '.join(sites)}")
+    return [site for site, dims in sites.items() if site in keep or not {"row", "column"} & set(dims)]
 
 
 class GibbsKernel(MCMCKernel):
@@ -297,9 +206,9 @@ class GibbsKernel(MCMCKernel):
         moves: move along the ridge.
     """
 
-    transforms: dict[str, Any] = {}  # noqa: RUF012  # W, H and sigma2 are drawn in their own space
+    transforms: dict[str, Any] = {}  # noqa: RUF012  # all sites are drawn in their own space
 
-    def __init__(self, model: Conjugate, seed: int = 0, begin: Start = "scaled", moves: bool = True) -> None:
+    def __init__(self, model: Sweeping, seed: int = 0, begin: Start = "scaled", moves: bool = True) -> None:
         self.model, self.seed, self.begin, self.moves = model, seed, begin, moves
         self._given: list[dict[str, Tensor]] = []
         self._params: dict[str, Tensor] | None = None
@@ -340,7 +249,8 @@ class GibbsKernel(MCMCKernel):
         return {site: values[0] for site, values in self._state.params.items()}
 
     def logging(self) -> dict[str, Any]:
-        return {"sigma2": f"{float(self._state.params['sigma2'][0]):.4g}"}
+        small = {site: values for site, values in self._state.params.items() if values.ndim == 1}
+        return {site: f"{float(values[0]):.4g}" for site, values in small.items()}
 
     def diagnostics(self) -> dict[str, Any]:
         """`lp` of each draw; empty `divergences`, which `arviz.from_pyro` looks for."""

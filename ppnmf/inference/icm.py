@@ -9,7 +9,6 @@ Gillis 2019, doi:10.1162/neco_a_01157).
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,27 +20,19 @@ from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
-from ppnmf.data.sharded import add_up
-from ppnmf.distributions import RectifiedNormal
+from ppnmf.data.sharded import add_up, log_prior
 from ppnmf.inference import record
 from ppnmf.inference.gibbs import Info, State
-from ppnmf.inference.start import Start, noise_mode, start
-from ppnmf.inference.sweep import compiled, exponential_rates, log_joint, sweep_factors
-from ppnmf.kernels import ascent
-from ppnmf.kernels.dense import Problem
+from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate, Matrix, Params
+from ppnmf.protocols import Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["Climb", "advance", "begin", "dead_components", "passes", "run", "step"]
+__all__ = ["Climb", "advance", "begin", "dead_components", "run", "step"]
 
 ORDINARY_SWEEPS = 10
-PASS_COST = 3.0  # time of an operation in a pass over a factor, in operations of a product with X
-MOST_PASSES = 8
-COMPILED_WHOLE = 2**18  # entries of X up to which whole climbs are compiled; a larger one's blocks go on threads
-OPERATIONS_AT_ONCE = 1e8  # multiplications in compiled sweeps between two looks at the bar and at Ctrl-C
 REACH, GROWTH, BOUND_GROWTH, RETREAT = 0.5, 1.01, 1.005, 1.5  # Ang and Gillis's β, γ, γ̄ and η for HALS
 
 
@@ -67,26 +58,18 @@ class Climb(NamedTuple):
         )
 
 
-def step(model: Conjugate, state: State, X: Matrix) -> tuple[State, Info]:
-    """One sweep of modes: W, H, the noise variance, and the scales of the components."""
-    W, H, misfit = sweep_factors(model.prior, state.params, X, None, passes=passes(X.shape, model.rank))
-    sigma2 = noise_mode(model, X, misfit)
-    W, H = _balance(model, X, W, H)
-    params = {"W": W, "H": H, "sigma2": sigma2.to(W.dtype)}
-    return State(params, state.sweep + 1), Info(log_joint(model, X, params, misfit))
+def step(model: Sweeping, state: State, X: Matrix) -> tuple[State, Info]:
+    """One sweep of modes: the factors, the noise variance or what else there is, and the scales of the components."""
+    return _swept(model, state, X, Sweeps(read=Read.MODE))
 
 
-def passes(shape: tuple[int, int], rank: int) -> tuple[int, int]:
-    """How often a sweep goes through W, and through H: as long as that costs half of the factor's product with X.
-
-    The product of W takes 2 N D K operations and a pass 2 N K², each of which takes `PASS_COST` times as long.
-    """
-    N, D = shape
-    W, H = (min(MOST_PASSES, math.ceil(size / (2 * PASS_COST * rank))) for size in (D, N))
-    return W, H
+def _swept(model: Sweeping, state: State, X: Matrix, asked: Sweeps) -> tuple[State, Info]:
+    swept = model.sweep(state.params, X, asked, None)
+    lp = swept.log_likelihood[:, -1] + log_prior(model, X, swept.params)
+    return State(swept.params, state.sweep + asked.number), Info(lp)
 
 
-def advance(model: Conjugate, climb: Climb, X: Matrix, tol: float = 0.0) -> tuple[Climb, Info]:
+def advance(model: Sweeping, climb: Climb, X: Matrix, tol: float = 0.0) -> tuple[Climb, Info]:
     """One sweep begun ahead of the climb, or an ordinary one where that gains no more than tol, relatively.
 
     So the log joint never falls, and one that has changed by less than tol has done so in an ordinary sweep.
@@ -116,7 +99,7 @@ def _beyond(before: Tensor, now: Tensor, reach: Tensor) -> Tensor:
     return torch.lerp(before, now, (1 + reach[:, None, None]).to(now.dtype)).clamp_(min=0)
 
 
-def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start, restarts: Sequence[int]) -> State:
+def begin(model: Sweeping, X: Matrix, stream: Stream, init: Start, restarts: Sequence[int]) -> State:
     """The state before the first sweep: a named start, then ten sweeps of ordinary NMF (flat priors).
 
     At the start the noise looks as large as the data; a prior would shrink components to zero against it, and zero is
@@ -129,29 +112,13 @@ def begin(model: Conjugate, X: Matrix, stream: Stream, init: Start, restarts: Se
         start(model, X, Stream((key,)), init, [number]) for key, number in zip(stream.keys, restarts, strict=True)
     ]
     params: Params = {site: torch.cat([own[site] for own in starts]) for site in starts[0]}
-    for _ in range(ORDINARY_SWEEPS if isinstance(init, str) else 0):
-        W, H, misfit = sweep_factors(_flat, params, X, None, passes=passes(X.shape, model.rank))
-        params = {"W": W, "H": H, "sigma2": noise_mode(model, X, misfit).to(W.dtype)}
+    if isinstance(init, str):
+        params = model.sweep(params, X, Sweeps(read=Read.MODE, number=ORDINARY_SWEEPS, flat=True), None).params
     return State(params, 1)
 
 
-def _flat(site: str) -> RectifiedNormal:
-    zero = torch.zeros(1, 1, dtype=torch.float64)
-    return RectifiedNormal(zero, zero, validate_args=False)
-
-
-def _balance(model: Conjugate, X: Matrix, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
-    """W_k ← c W_k, H_k ← H_k / c at the c that maximises exponential priors, which leaves W @ H as it is."""
-    rates = exponential_rates(model.prior, W.device)
-    if rates is None or not bool(rates[1].any()):
-        return W, H
-    a, b = add_up(X, (W * rates[0].to(W)).sum(-2)), (H * rates[1].to(H)).sum(-1)
-    c = torch.where((a > 0) & (b > 0), (b / a).sqrt(), torch.ones_like(a))
-    return W * c[:, None, :], H / c[:, :, None]
-
-
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Dense,
     *,
     restarts: int = 1,
@@ -181,8 +148,7 @@ def run(
         ValueError: a count or a tolerance out of its range.
         KeyboardInterrupt: Ctrl-C before the first sweep was done.
     """
-    if not isinstance(model, Conjugate):
-        raise TypeError(f"icm needs full conditionals; {getattr(model, 'name', model)} offers none: use svi")
+    require_ability("icm", model, Sweeping)
     whole_numbers(restarts=(restarts, 1), max_sweeps=(max_sweeps, 1))
     if not tol >= 0:
         raise ValueError(f"tol is {tol!r}; it must be a number >= 0")
@@ -202,8 +168,6 @@ def run(
         ends = _climb(model, X, recorder, tol, max_sweeps, ticker.update)
     dead = dead_components(ends.params["W"], ends.params["H"], X)
     _warn(ends.converged, dead, ends.interrupted, tol, max_sweeps)
-    priors = [model.prior(site) for site in ("W", "H")]
-    flat = any(bool(((prior.linear == 0) & (prior.precision == 0)).any()) for prior in priors)
     return Posterior(
         draws={site: values[:, None] for site, values in ends.params.items()},
         stats={"lp": ends.lp[:, None]},
@@ -217,7 +181,7 @@ def run(
             "converged": ends.converged,
             "dead_components": dead,
             "tol": tol,
-            "lp_without_prior_constant": flat,
+            "lp_without_prior_constant": not _is_proper(model),
             "interrupted": ends.interrupted,
         },
     )
@@ -234,10 +198,9 @@ class _Ends(NamedTuple):
 
 
 def _climb(
-    model: Conjugate, X: Matrix, recorder: record.Recorder, tol: float, max_sweeps: int, tick: Callable[[int], object]
+    model: Sweeping, X: Matrix, recorder: record.Recorder, tol: float, max_sweeps: int, tick: Callable[[int], object]
 ) -> _Ends:
     """Advance all climbs; each leaves when it has converged or has had its sweeps."""
-    told = compiled(model.prior, X) if X.shape[0] * X.shape[1] <= COMPILED_WHOLE else None
     climb, running, ends = _read(*recorder.state)
     params, lp, sweeps, converged, interrupted = ends
     tick(sum(sweeps))
@@ -250,7 +213,7 @@ def _climb(
 
     try:
         while running:
-            climb, done, near = _several(model, climb, X, tol, max_sweeps + 1 - climb.state.sweep, told)
+            climb, done, near = _several(model, climb, X, tol, max_sweeps + 1 - climb.state.sweep)
             for at, number in enumerate(running):
                 sweeps[number], converged[number] = sweeps[number] + done[at], near[at]
             tick(sum(done))
@@ -285,36 +248,41 @@ def _named(climb: Climb, running: list[int], ends: _Ends) -> Params:
 
 
 def _read(named: Params, sweep: int) -> tuple[Climb, list[int], _Ends]:
-    state = State({site: named[site] for site in ("W", "H", "sigma2")}, sweep)
     before, room = (
         {name.removeprefix(what): values for name, values in named.items() if name.startswith(what)}
         for what in ("before.", "room.")
     )
+    state = State({site: named[site] for site in room}, sweep)
     sweeps, converged = named["ends.sweeps"].tolist(), named["ends.converged"].tolist()
     climb = Climb(state, before, named["lp"], named["reach"], named["bound"])
     return climb, named["running"].tolist(), _Ends(room, named["ends.lp"], sweeps, converged, False)
 
 
-def _several(
-    model: Conjugate, climb: Climb, X: Matrix, tol: float, most: int, told: Problem | None
-) -> tuple[Climb, list[int], list[bool]]:
+def _several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> tuple[Climb, list[int], list[bool]]:
     """Some sweeps of every climb, at most so many: how many each has had, and whether it has converged.
 
-    One, by `advance`; many, compiled, where X is small: the same but for rounding.
+    One, by `advance`; many, compiled, where the model has that for X: the same but for rounding.
     """
-    state, before, lp, *pace = climb
-    if told is None:
-        after, info = advance(model, climb, X, tol)
-        near = (info.lp - lp).abs() <= tol * info.lp.abs().clamp(min=1.0)
-        return after, [1] * len(lp), near.tolist()
-    (N, D), noise = X.shape, (model.noise_scale, model.noise_shape + X.n_observed / 2 + 1)
-    sweeps = min(most, max(1, int(OPERATIONS_AT_ONCE / (N * D * model.rank))))  # as for one: its borders round
-    rules = ascent.Rules(passes(X.shape, model.rank), noise, (GROWTH, BOUND_GROWTH, RETREAT), tol)
-    constant = log_joint(model, X, state.params, torch.zeros_like(lp)) - ascent.log_joint(told, rules, state.params)
-    done = ascent.climb(told, rules, state.params, before, (pace[0], pace[1]), lp - constant, constant, sweeps)
-    lp = log_joint(model, X, done.params, done.misfit)
-    after = Climb(State(done.params, state.sweep + sweeps), done.before, lp, done.reach, done.bound)
-    return after, done.sweeps, done.converged
+    state, before, lp, *reach = climb
+    if isinstance(model, Climbing):
+        pace = Pace(GROWTH, BOUND_GROWTH, RETREAT, tol)
+        found = model.climb(X, state.params, before, (reach[0], reach[1]), lp, pace, most)
+        if found is not None:
+            after = Climb(
+                State(found.params, state.sweep + found.most), found.before, found.lp, found.reach, found.bound
+            )
+            return after, found.sweeps, found.converged
+    after, info = advance(model, climb, X, tol)
+    near = (info.lp - lp).abs() <= tol * info.lp.abs().clamp(min=1.0)
+    return after, [1] * len(lp), near.tolist()
+
+
+def _is_proper(model: Sweeping) -> bool:
+    try:
+        model.require_proper()
+    except ValueError:
+        return False
+    return True
 
 
 def _chosen(climb: Climb, at: Tensor) -> Climb:

@@ -11,18 +11,17 @@ from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
-from ppnmf.inference.gibbs import SITES
-from ppnmf.inference.sweep import log_joint, misfit
+from ppnmf.inference.gibbs import log_joint
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate
+from ppnmf.protocols import Sweeping, require_ability
 from ppnmf.rng import forked
 
 __all__ = ["run"]
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Dense,
     *,
     draws: int = 1000,
@@ -39,10 +38,9 @@ def run(
     Returns: a Posterior; after Ctrl-C of the chains that had ended, attrs["interrupted"] True.
 
     Raises:
-        TypeError: the model does not sample all of W, H and sigma2 with a known log joint.
+        TypeError: the model has no known log joint of all its sites.
     """
-    if not isinstance(model, Conjugate):
-        raise TypeError(f"nuts needs W, H and sigma2 to be random; in {getattr(model, 'name', model)} they are not all")
+    require_ability("nuts", model, Sweeping)
     whole_numbers(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1), max_tree_depth=(max_tree_depth, 1))
     model.require_proper()
     began = time.perf_counter()
@@ -59,10 +57,10 @@ def run(
             samples.append(drawn)
             divergent.append(divergences)
     interrupted, chains = len(samples) < chains, len(samples)
-    found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in SITES}
-    found["sigma2"] = found["sigma2"].reshape(chains, draws)
-    flat = {site: values.flatten(0, 1) for site, values in found.items()}
-    lp = log_joint(model, X, flat, misfit(X, flat["W"], flat["H"]))
+    sizes = {site: tuple(dims.values()) for site, dims in model.sites(*X.shape).items()}
+    found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in sizes}
+    found = {site: found[site].reshape(chains, draws, *size) for site, size in sizes.items()}
+    lp = log_joint(model, X, {site: values.flatten(0, 1) for site, values in found.items()})
     return Posterior(
         draws=found,
         stats={"lp": lp.reshape(chains, draws)},
@@ -76,7 +74,7 @@ def run(
 
 
 def _chain(
-    model: Conjugate, X: Dense, draws: int, warmup: int, depth: int, seed: int, chain: int, tick: Callable[[], object]
+    model: Sweeping, X: Dense, draws: int, warmup: int, depth: int, seed: int, chain: int, tick: Callable[[], object]
 ) -> tuple[dict[str, Tensor], int]:
     """One chain's draws, each (1, draw, *site), and how many of its transitions diverged."""
     divergences = 0

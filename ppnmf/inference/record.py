@@ -260,7 +260,7 @@ def _layout(
     """Shapes of a draw, chains, draws, types."""
     shapes = {site: tuple(params[site].shape[1:]) for site in sites}
     dtypes = {site: params[site].dtype for site in sites}
-    return {**shapes, "lp": ()}, len(params["sigma2"]), draws, {**dtypes, "lp": torch.float64}
+    return {**shapes, "lp": ()}, len(next(iter(params.values()))), draws, {**dtypes, "lp": torch.float64}
 
 
 def _store_of(saved: Mapping[str, Any], store: str | Path | None, path: Path) -> str | Path | None:

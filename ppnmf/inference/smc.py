@@ -28,11 +28,10 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
-from ppnmf.inference.gibbs import State, init, several
-from ppnmf.inference.sweep import compiled, log_joint, misfit
+from ppnmf.inference.gibbs import State, init, log_joint, several
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Conjugate, Matrix, Params
+from ppnmf.protocols import Matrix, Params, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
@@ -48,7 +47,7 @@ class Climb:
     """One run from the prior to the posterior.
 
     Args:
-        params: of the particles at β = 1, equally weighted: W (C, N, K), H (C, K, D), sigma2 (C,).
+        params: of the particles at β = 1, equally weighted, (C, *site).
         lp: their log joint, (C,).
         log_evidence: the log of the product of mean weights.
         ladder: β after each step, the last one 1.
@@ -65,7 +64,7 @@ class Climb:
 
 
 def climb(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     seed: int,
     replicate: int,
@@ -82,8 +81,8 @@ def climb(
         tick: is told the share of the way after each step.
     """
     stream, resampling = Stream.of(seed, particles, [replicate]), Stream.of(seed, [particles], [replicate])
-    told, state = compiled(model.prior, X, moves=True), init(model, X, stream, "prior")
-    params, log_likelihood = state.params, _log_likelihood(model, X, state.params)
+    params = init(model, X, stream, "prior").params
+    log_likelihood = log_joint(model, X, params) - model.log_prior(params)
     weights = torch.full((particles,), 1 / particles, dtype=torch.float64, device=X.device)
     betas, path, log_evidence, least = [0.0], [_moments(weights, log_likelihood)], 0.0, 1.0
     while betas[-1] < 1:
@@ -100,7 +99,8 @@ def climb(
             params = {site: values[chosen] for site, values in params.items()}
             weights = torch.full_like(weights, 1 / particles)
         state = State(params, 1 + (len(betas) - 1) * sweeps)
-        state, _, lp = several(model, state, X, stream, sweeps, range(sweeps - 1, sweeps), told, power=step)
+        asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps), power=step)
+        state, _, lp = several(model, state, X, stream, asked)
         params, lp = state.params, lp[:, 0]
         log_likelihood = lp - model.log_prior(params)
         betas.append(step)
@@ -110,7 +110,7 @@ def climb(
 
 
 def climbs(
-    model: Conjugate, X: Matrix, particles: int, replicates: int, sweeps: int, seed: int, progress: bool
+    model: Sweeping, X: Matrix, particles: int, replicates: int, sweeps: int, seed: int, progress: bool
 ) -> Iterator[Climb]:
     """One run that finds the ladder, which is not given, and then `replicates` that climb it.
 
@@ -118,8 +118,7 @@ def climbs(
         TypeError: the model has no full conditionals.
         ValueError: a count below its least value, an improper prior.
     """
-    if not isinstance(model, Conjugate):
-        raise TypeError(f"smc needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
+    require_ability("smc", model, Sweeping)
     whole_numbers(particles=(particles, 2), sweeps=(sweeps, 1), replicates=(replicates, 1))
     model.require_proper()
     ladder = None
@@ -140,7 +139,7 @@ def climbs(
 
 
 def run(
-    model: Conjugate,
+    model: Sweeping,
     X: Matrix,
     *,
     particles: int = 500,
@@ -152,7 +151,7 @@ def run(
     """Independent runs of `particles` each; a run is a chain, a particle a draw, all equally weighted.
 
     Args:
-        model: a Gaussian model with proper exponential priors.
+        model: with full conditionals and proper priors.
         X: data (N, D).
         particles: with few of them the evidence errs low.
         replicates: runs, after one more that finds the ladder of temperatures.
@@ -167,7 +166,7 @@ def run(
     began = time.perf_counter()
     found = list(climbs(model, X, particles, replicates, sweeps, seed, progress))
     return Posterior(
-        draws={site: torch.stack([one.params[site] for one in found]) for site in ("W", "H", "sigma2")},
+        draws={site: torch.stack([one.params[site] for one in found]) for site in found[0].params},
         stats={"lp": torch.stack([one.lp for one in found])},
         model=model,
         X=X,
@@ -182,11 +181,6 @@ def run(
             "interrupted": False,
         },
     )
-
-
-def _log_likelihood(model: Conjugate, X: Matrix, params: Params) -> Tensor:
-    joint = log_joint(model, X, params, misfit(X, params["W"], params["H"]))
-    return joint - model.log_prior(params)
 
 
 def _next(weights: Tensor, log_likelihood: Tensor, beta: float) -> float:

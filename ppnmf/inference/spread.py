@@ -51,8 +51,10 @@ def said_once(X: Any) -> Iterator[None]:
 
 def _warn_unless_equal(X: Sharded, post: Posterior) -> None:
     """What all ranks share was worked out by each of them, which gives the same bits on machines of one kind."""
-    shared = (post.draws.get("H"), post.draws["sigma2"], post.stats["lp"])
-    sums = torch.stack([values.double().sum() for values in shared if values is not None])
+    own = {"row"}  # what each rank has of its own
+    sites = post.model.sites(*X.shape)
+    shared = [values for site, values in post.draws.items() if not own & set(sites[site])] + [post.stats["lp"]]
+    sums = torch.stack([values.double().sum() for values in shared])
     differ = bool((X.ranks.gathered(sums) != sums).any())
     if differ and X.rank == 0:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Where chains start."""
+"""Where chains start: what `init=` may be, checked and handed to the model."""
 
 from __future__ import annotations
 
@@ -12,30 +12,24 @@ from ppnmf.checks import borrowed
 from ppnmf.data.containers import opened
 from ppnmf.data.labelled import Labelled, names_of, order, taken
 from ppnmf.data.sharded import rows_here
-from ppnmf.distributions import RectifiedNormal
-from ppnmf.inference.sweep import misfit
-from ppnmf.kernels import kernels_for
-from ppnmf.nndsvd import nndsvd
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Conjugate, Matrix
-from ppnmf.rng import Site, Stream
-from ppnmf.threads import single_threaded
+from ppnmf.protocols import Matrix, Sweeping
+from ppnmf.rng import Stream
 
 __all__ = ["Start", "start"]
 
 Start = str | Mapping[str, Any] | Posterior
-JITTER = 0.5  # standard deviation of the logarithm that sets chains started by nndsvd apart
+FACTORS = ("W", "H")
 
 
 def start(
-    model: Conjugate, X: Matrix, stream: Stream, init: Start = "scaled", chains: Sequence[int] | None = None
+    model: Sweeping, X: Matrix, stream: Stream, init: Start = "scaled", chains: Sequence[int] | None = None
 ) -> dict[str, Tensor]:
-    """Starting values W (C, N, K), H (C, K, D), sigma2 (C,), one chain a key of the stream.
+    """Starting values (C, *site) of every site, one chain a key of the stream.
 
     Args:
-        init: "scaled": exponential draws scaled so that W @ H has X's mean; "prior": draws from the prior; "nndsvd":
-            Boutsidis and Gallopoulos (2008), jittered per chain; a dict of arrays (N, K), (K, D), () or with a leading
-            chain axis, where sigma2 may be left out; or a Posterior, whose last draws are taken, chain by chain.
+        init: a start by its name, which the model knows; a dict of arrays of the sites' shapes or with a leading chain axis,
+            where sites other than the factors may be left out; or a Posterior, whose last draws are taken, chain by chain.
         chains: the numbers of these chains among those of the run, by which values given per chain are taken (in turn,
             where there are fewer of them); 0, 1, 2 ... by default.
 
@@ -43,78 +37,33 @@ def start(
         ValueError: an unknown name, or values of the wrong shape, or negative or not finite ones.
     """
     numbers = list(range(len(stream))) if chains is None else list(chains)
-    with single_threaded():
-        if isinstance(init, Posterior):
-            last = {site: _last(site, init) for site in ("W", "H", "sigma2")}
-            params = _given(model, X, numbers, last)
-        elif isinstance(init, Mapping):
-            params = _given(model, X, numbers, init)
-        elif isinstance(init, str) and init in STARTS:
-            params = STARTS[init](model, X, stream)
-        else:
-            raise ValueError(
-                f"init is {init!r}; give {', '.join(map(repr, STARTS))}, a dict with W and H, or a Posterior"
-            )
-        if "sigma2" not in params:
-            params["sigma2"] = noise_mode(model, X, misfit(X, params["W"], params["H"])).to(X.dtype)
-        return params
+    if isinstance(init, Posterior):
+        init = {site: _last(site, init) for site in model.sites(*X.shape)}
+    if isinstance(init, Mapping):
+        return model.begin(X, stream, _given(model, X, numbers, init))
+    if not isinstance(init, str):
+        raise ValueError(f"init is {init!r}; give a start's name, a dict with W and H, or a Posterior")
+    return model.begin(X, stream, init)
 
 
-def noise_mode(model: Conjugate, X: Matrix, sum_of_squares: Tensor) -> Tensor:
-    """Mode of p(σ² | rest): (θ + SSE / 2) / (α + n / 2 + 1), shape of the sum of squares."""
-    return (model.noise_scale + sum_of_squares / 2) / (model.noise_shape + X.n_observed / 2 + 1)
-
-
-def _exponential(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-    """Standard exponential draws for W and H, in float64."""
-    N, D = X.shape
-    W, H = (stream.uniforms(0, Site.START, rows, model.rank, X.device) for rows in (rows_here(X), range(N, N + D)))
-    return {"W": -W.log(), "H": -H.mT.log()}
-
-
-def _prior(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-    draws = {}
-    for site, unit in _exponential(model, X, stream).items():
-        prior = model.prior(site)
-        there = RectifiedNormal(prior.precision.to(X.device), prior.linear.to(X.device), validate_args=False)
-        draws[site] = there.survival_inverse((-unit).exp()).to(X.dtype)
-    scale = torch.full((len(stream),), model.noise_scale, dtype=torch.float64, device=X.device)
-    draws["sigma2"] = kernels_for(X.device).inverse_gamma(model.noise_shape, scale, stream, 0).to(X.dtype)
-    return draws
-
-
-def _scaled(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-    mean = X.mean()
-    size = (abs(mean) / model.rank) ** 0.5 or 1.0
-    return {site: (size * unit).to(X.dtype) for site, unit in _exponential(model, X, stream).items()}
-
-
-def _nndsvd(model: Conjugate, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-    W, H = nndsvd(X.filled().double(), model.rank, Stream(stream.keys[:1]))
-    N = X.shape[0]
-    u = stream.uniforms(0, Site.START, range(N + X.shape[1]), model.rank, X.device)
-    jitter = (JITTER * torch.special.ndtri(u)).exp()
-    return {"W": (W * jitter[:, :N]).to(X.dtype), "H": (H * jitter[:, N:].mT).to(X.dtype)}
-
-
-def _given(model: Conjugate, X: Matrix, chains: list[int], values: Mapping[str, Any]) -> dict[str, Tensor]:
-    N, D = len(rows_here(X)), X.shape[1]
-    shapes: dict[str, tuple[int, ...]] = {"W": (N, model.rank), "H": (model.rank, D), "sigma2": ()}
-    unknown, absent = set(values) - set(shapes), {"W", "H"} - set(values)
+def _given(model: Sweeping, X: Matrix, chains: list[int], values: Mapping[str, Any]) -> dict[str, Tensor]:
+    sites = model.sites(len(rows_here(X)), X.shape[1])
+    unknown, absent = set(values) - set(sites), set(FACTORS) - set(values)
     if unknown or absent:
-        raise ValueError(f"init has {sorted(values)}; it needs W and H, and may have sigma2")
+        others = ", ".join(site for site in sites if site not in FACTORS)
+        raise ValueError(f"init has {sorted(values)}; it needs W and H, and may have {others}")
     params = {}
     for site, value in values.items():
         found = _in_order(site, opened(f"init's {site}", value), X)
         given = torch.as_tensor(borrowed(f"init's {site}", found), dtype=X.dtype, device=X.device)
-        wanted = shapes[site]
+        wanted = tuple(sites[site].values())
         if given.shape == wanted:
             given = given[None]
         if given.shape[1:] != wanted or len(given) == 0:
             raise ValueError(
                 f"init's {site} has shape {tuple(given.shape)}; give {wanted}, or a leading axis with a value a chain"
             )
-        zero = site == "sigma2" and bool((given == 0).any())
+        zero = site not in FACTORS and bool((given == 0).any())
         if not bool(given.isfinite().all()) or bool((given < 0).any()) or zero:
             raise ValueError(f"init's {site} has entries that are negative, zero where it must not be, or not finite")
         params[site] = given[torch.tensor(chains) % len(given)]
@@ -129,14 +78,11 @@ def _last(site: str, post: Posterior) -> Labelled:
 
 def _in_order(site: str, given: Labelled, X: Matrix) -> Any:
     """W with its rows, H with its columns, in the order of X's, where both have names."""
-    if site not in ("W", "H"):
+    if site not in FACTORS:
         return given.values
-    axis = 0 if site == "W" else 1
+    axis = FACTORS.index(site)
     ours, theirs = given.names[axis], names_of(X)[axis]
     if ours is None or theirs is None:
         return given.values
     places = order(ours, theirs, f"init's {site} is not named as X is", "give each of X's names once, in any order")
     return given.values if places is None else taken(given.values, axis - 2, places)
-
-
-STARTS = {"scaled": _scaled, "prior": _prior, "nndsvd": _nndsvd}

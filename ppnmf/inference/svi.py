@@ -20,14 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from ppnmf.checks import whole_numbers
-from ppnmf.data.labelled import listed, names_of
+from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import Dense, in_memory, without_noise
 from ppnmf.data.sharded import Sharded, add_up, here, rows_here
-from ppnmf.models.elbo import Guide, analytic_elbo, elbo_at
-from ppnmf.models.pae_nmf import MOST_ROWS, PAENMF, Recipe
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Amortised, Matrix
+from ppnmf.protocols import Amortised, Asked, Matrix, Recipe, require_ability
 from ppnmf.rng import Site, Stream, forked
 from ppnmf.threads import ordered_map, ordered_results, single_threaded
 
@@ -48,7 +46,7 @@ POLISH_AT_ONCE = 10  # steps between which Ctrl-C is heard
 OBJECTIVES: dict[str, tuple[float, float] | None] = {"analytic": None, "sampled": (0.0, 1.0), "median": (0.5, 0.5)}
 
 Rows = slice | Tensor
-Pair = tuple[Tensor, ...]
+Outputs = tuple[Tensor, ...]
 Result = TypeVar("Result")
 
 
@@ -62,7 +60,7 @@ class Training(NamedTuple):
 
 @torch.enable_grad()
 def run(
-    model: PAENMF,
+    model: Amortised,
     X: Matrix,
     *,
     steps: int = 2000,
@@ -90,7 +88,7 @@ def run(
         batch_size: rows in a mini-batch, over all processes, or None: all rows in every step.
         draws: independent draws of W from the guide; one chain. H and sigma2 are parameters, and are broadcast.
         learning_rate: of the steps, on parameters of order one. It, `objective` and `divergence` are the model's own
-            (`PAENMF.recipe`) where None is given.
+            (`Amortised.recipe`) where None is given.
         objective: what stands for the mean log likelihood: "analytic", the exact one; "sampled", that at one draw of W
             a step; or "median", that at the guide's median. With the last the bound is none.
         divergence: subtract the divergence of the guide to the prior; without it the guide shrinks to points.
@@ -115,7 +113,7 @@ def run(
     data, rank = _in_memory(X), X.rank if isinstance(X, Sharded) else 0
     with single_threaded(), forked(seed, X.device, rank):  # a sampled objective draws for its own rows
         if not model.is_initialised:
-            model.initialise(data.excerpt(MOST_ROWS) if isinstance(data, Sharded) else data, seed)
+            model.initialise(data, seed)
         elif model.columns is None:
             model.columns = names_of(data).columns
         training = _train(model.train(), data, recipe, batch_size, steps, tol, seed, progress)
@@ -123,12 +121,12 @@ def run(
         model.eval().zero_grad()
         final = _final(model, data, polish, progress)
         polished = time.perf_counter()
-        W = _draw(final.guide, data, draws, Stream.of(seed))
+        W = _draw(model, final.outputs, data, draws, Stream.of(seed))
         lp = _log_joint(model, data, W)
     end = time.perf_counter()
-    H, sigma2 = model.H.detach(), model.sigma2.detach().mean()
+    parameters = {site: values.expand(1, draws, *values.shape) for site, values in model.fitted().items()}
     return Posterior(
-        draws={"W": W[None], "H": H.expand(1, draws, *H.shape), "sigma2": sigma2.expand(1, draws)},
+        draws={"W": W[None], **parameters},
         stats={"lp": lp[None]},
         model=model,
         X=X,
@@ -149,7 +147,7 @@ def run(
 
 
 @torch.no_grad()
-def elbo(model: PAENMF, X: Dense | Sharded) -> float:
+def elbo(model: Amortised, X: Dense | Sharded) -> float:
     """The analytic ELBO of all of X, in nats."""
     own = here(X)
     return _added(X, _by_block(lambda rows: _bound(model, _batch(model, own, rows)), own, model.rank))
@@ -165,39 +163,30 @@ class Batch(NamedTuple):
 
 
 def _batch(
-    model: PAENMF, X: Dense, rows: Rows, coordinates: Tensor | None = None, uniforms: Tensor | None = None
+    model: Amortised, X: Dense, rows: Rows, coordinates: Tensor | None = None, uniforms: Tensor | None = None
 ) -> Batch:
     """Some rows of X; `coordinates` (N, C) are all of X's, where they are known."""
     values, mask = X.values[rows], None if X.mask is None else X.mask[rows]
     return Batch(values, mask, model.coordinates(values, mask) if coordinates is None else coordinates[rows], uniforms)
 
 
-def _bound(model: PAENMF, batch: Batch, divergence: bool = True, guide: Guide | None = None) -> Tensor:
-    """The objective summed over a batch: the ELBO, or what stands for it; of the encoder's guide if none is given."""
-    values, mask, coordinates, u = batch
-    if guide is None:
-        guide, H = model.encoding.guide(*model.outputs(coordinates)), model.H
-    else:
-        H = model.H.detach()  # nobody asks for its slope
-    if u is None:
-        parts = analytic_elbo(values, guide, H, model.relative_sigma2, mask, model.unit)
-    else:
-        W = guide.scale * (-u.log()) ** guide.concentration.reciprocal()
-        parts = elbo_at(W, values, guide, H, model.relative_sigma2, mask, model.unit)
-    return parts.value if divergence else parts.log_likelihood
+def _bound(model: Amortised, batch: Batch, divergence: bool = True) -> Tensor:
+    """The objective summed over a batch, of the encoder's guide: the ELBO, or what stands for it."""
+    outputs = model.outputs(batch.coordinates)
+    return model.bound(batch.values, batch.mask, outputs, Asked(batch.uniforms, divergence))
 
 
 class Problem(NamedTuple):
     """What stays as it is from step to step."""
 
-    model: PAENMF
+    model: Amortised
     parameters: tuple[nn.Parameter, ...]  # the model's
     X: Dense
     coordinates: Tensor  # (N, C), all of X's
     recipe: Recipe
 
     @classmethod
-    def of(cls, model: PAENMF, X: Dense, recipe: Recipe) -> Self:
+    def of(cls, model: Amortised, X: Dense, recipe: Recipe) -> Self:
         return cls(model, tuple(model.parameters()), X, model.coordinates(X.values, X.mask), recipe)
 
 
@@ -233,7 +222,7 @@ def _uniforms(recipe: Recipe, n: int, rank: int, X: Dense) -> Tensor | None:
 
 
 def _train(
-    model: PAENMF,
+    model: Amortised,
     X: Dense | Sharded,
     recipe: Recipe,
     batch_size: int | None,
@@ -274,7 +263,7 @@ def _train(
     return Training(curve[:step].cpu(), converged, interrupted)
 
 
-def _optimiser(model: PAENMF, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(model: Amortised, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.normalised:
         return Normalised(model.parameters(), recipe.learning_rate)
     return torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
@@ -325,23 +314,23 @@ def _batches(rows: range, number: int, stream: Stream, device: torch.device) -> 
 class Free(NamedTuple):
     """Some rows whose guide has parameters of its own, on Adam's way up: a value, of which steps make another."""
 
-    model: PAENMF
+    model: Amortised
     batch: Batch
-    raw: Pair  # what the guide's λ and k are made of
-    first: Pair  # Adam's running mean of the gradient, and of its square
-    second: Pair
-    kept: Pair  # the raw ones with the best bound
+    raw: Outputs  # what the guide is made of
+    first: Outputs  # Adam's running mean of the gradient, and of its square
+    second: Outputs
+    kept: Outputs  # the raw ones with the best bound
     best: Tensor  # (), that bound
 
     @classmethod
-    def of(cls, model: PAENMF, batch: Batch) -> Self:
+    def of(cls, model: Amortised, batch: Batch) -> Self:
         """As the encoder has them."""
-        scale, concentration = raw = model.outputs(batch.coordinates)
-        zeros = torch.zeros_like(scale), torch.zeros_like(concentration)
+        raw = model.outputs(batch.coordinates)
+        zeros = tuple(torch.zeros_like(part) for part in raw)
         return cls(model, batch, raw, zeros, zeros, raw, _bound(model, batch))
 
-    def bound(self, raw: Pair) -> Tensor:
-        return _bound(self.model, self.batch, guide=self.model.encoding.guide(*raw))
+    def bound(self, raw: Outputs) -> Tensor:
+        return self.model.bound(self.batch.values, self.batch.mask, raw, Asked(frozen=True))
 
     def after(self, steps: range, of: int) -> Self:
         """After these steps of Adam, whose rate follows a cosine to zero at step `of`."""
@@ -365,13 +354,13 @@ class Free(NamedTuple):
 class Final(NamedTuple):
     """The guide of the rows that the model was trained on."""
 
-    guide: Guide
+    outputs: Outputs  # what it is made of
     elbo: float
     gap: float  # what the polish has raised the ELBO by
     interrupted: bool
 
 
-def _final(model: PAENMF, X: Dense | Sharded, polish: int, progress: bool) -> Final:
+def _final(model: Amortised, X: Dense | Sharded, polish: int, progress: bool) -> Final:
     """The encoder's guide or, after that many steps on parameters of its own for every entry, the polished one."""
     own = here(X)
     starts = _by_block(lambda rows: Free.of(model, _batch(model, own, rows)), own, model.rank)
@@ -389,23 +378,21 @@ def _final(model: PAENMF, X: Dense | Sharded, polish: int, progress: bool) -> Fi
                 shown.set_postfix_str(f"ELBO {reached:.6g}")
     except KeyboardInterrupt:
         interrupted = True
-    guide = model.encoding.guide(*(torch.cat([free.kept[i] for free in frees]) for i in (0, 1)))
-    return Final(guide, reached, reached - first, interrupted)
+    outputs = tuple(torch.cat(parts) for parts in zip(*(free.kept for free in frees), strict=True))
+    return Final(outputs, reached, reached - first, interrupted)
 
 
 @torch.no_grad()
-def _draw(guide: Guide, X: Dense | Sharded, draws: int, stream: Stream) -> Tensor:
+def _draw(model: Amortised, outputs: Outputs, X: Dense | Sharded, draws: int, stream: Stream) -> Tensor:
     """Independent draws of W from the guide (draws, N, K), by its inverse distribution function; never zero."""
-    rows, tiny = rows_here(X), torch.finfo(X.dtype).tiny
-    W = torch.empty(draws, *guide.scale.shape, dtype=X.dtype, device=X.device)
-    scale, power = guide.scale.double(), guide.concentration.double().reciprocal()
+    rows, quantile = rows_here(X), model.quantile(outputs)
+    W = torch.empty(draws, len(rows), model.rank, dtype=X.dtype, device=X.device)
     for s in range(draws):
-        exponential = -stream.uniforms(s, Site.GUIDE, rows, W.shape[2], X.device)[0].log()
-        W[s] = (scale * exponential**power).clamp(min=tiny)
+        W[s] = quantile(stream.uniforms(s, Site.GUIDE, rows, model.rank, X.device)[0])
     return W
 
 
-def _log_joint(model: PAENMF, X: Dense | Sharded, W: Tensor) -> Tensor:
+def _log_joint(model: Amortised, X: Dense | Sharded, W: Tensor) -> Tensor:
     """log p(X, W | H, σ²) of each of the draws W (S, N, K), shape (S,), float64."""
     own = here(X)
 
@@ -461,21 +448,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _check(model: PAENMF, X: Matrix, steps: int, batch_size: int | None, draws: int, polish: int, tol: float) -> None:
-    if not isinstance(model, Amortised):
-        raise TypeError(
-            f"svi needs a guide and an encoder; {getattr(model, 'name', type(model).__name__)} offers neither"
-        )
-    if model.is_initialised and model.H.shape[1] != X.shape[1]:
-        raise ValueError(
-            f"X has {X.shape[1]} columns and the model has weights for {model.H.shape[1]}; start from a new model"
-        )
-    names = names_of(X).columns
-    if model.is_initialised and model.columns and names and model.columns != names:
-        raise ValueError(
-            f"X's columns ({listed(names)}) are not those that the model was fitted to, in their order "
-            f"({listed(model.columns)}): pass X with these columns, or start from a new model"
-        )
+def _check(
+    model: Amortised, X: Matrix, steps: int, batch_size: int | None, draws: int, polish: int, tol: float
+) -> None:
+    require_ability("svi", model, Amortised)
+    model.require_columns(X.shape[1], names_of(X).columns)
     whole_numbers(steps=(steps, 0), draws=(draws, 1), polish=(polish, 0))
     whole_numbers(batch_size=(1 if batch_size is None else batch_size, 1))
     if not (_is_number(tol) and 0 <= tol < math.inf):

@@ -45,7 +45,7 @@ def rows_of_W(
     Args:
         X: this rank's rows (n, D), on the CPU. block: how many are in a block.
         weight: β / σ² of each chain. natural: of W's prior, broadcastable to (n, K).
-        first_row, first, passes: as in `inference.sweep`; draw: None takes the modes.
+        first_row, first, passes: as in `gaussian.sweep`; draw: None takes the modes.
     """
     moved = W.mT.clone(memory_format=torch.contiguous_format).numpy()
     values, components = X.numpy(), H.contiguous().numpy()

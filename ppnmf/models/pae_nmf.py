@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -23,32 +23,24 @@ from ppnmf.checks import whole_number
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.labelled import Labelled, beside, listed, names_of, order, taken
 from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
-from ppnmf.data.sharded import Excerpt
+from ppnmf.data.sharded import Excerpt, Sharded
 from ppnmf.models import weibull
+from ppnmf.models.elbo import analytic_elbo, elbo_at
 from ppnmf.models.encoding import Encoding, Floored, Smooth, Start
 from ppnmf.nndsvd import nndsvd
-from ppnmf.protocols import Params
+from ppnmf.protocols import Asked, Entries, Params, Recipe
 from ppnmf.rng import Site, Stream
 
-__all__ = ["PAENMF", "Published", "Recipe"]
+__all__ = ["PAENMF", "Published"]
 
 LEAST_NOISE = 1e-10  # of the mean square of X: keeps a learned σ² positive where X is explained exactly
 LEAST_START = 1e-4  # likewise, of the σ² that is begun with: Adam does not come back from a tiny one
 MOST_ROWS = 10_000  # rows that the start is found on
 SWEEPS = 100  # of ordinary NMF, for the start
+JITTER = 0.5  # standard deviation of the logarithm that sets restarts apart
 PER_COLUMN = "per column"
 RELEASED_UNIFORMS = (0.35, 0.65)  # the authors' code draws ε between these
 TRAINING = {"random": "sampled", "median": "median"}  # the paper's word -> the objective
-
-
-class Recipe(NamedTuple):
-    """How `ppnmf.inference.svi` trains a model where it is not told otherwise."""
-
-    objective: str = "analytic"
-    divergence: bool = True  # is the divergence to the prior part of it?
-    uniforms: tuple[float, float] | None = None  # the range of ε in w = λ (-log ε)^(1/k); None: the objective's own
-    normalised: bool = False  # steps along each parameter's gradient divided by its norm, in place of Adam's
-    learning_rate: float = 0.01
 
 
 class Published(NamedTuple):
@@ -91,7 +83,7 @@ class PAENMF(nn.Module):
     """
 
     name: ClassVar[str] = "pae_nmf"
-    accepts_negative: ClassVar[bool] = False
+    accepts: ClassVar[Entries] = Entries.NOT_NEGATIVE
 
     unit: Tensor  # root mean square of X: the parameters below are on this scale
     centre: Tensor  # (D,), the means of X's columns
@@ -262,6 +254,15 @@ class PAENMF(nn.Module):
         variance = params["sigma2"][..., None, None] * self.relative_noise.detach()
         return torch.distributions.Normal(params["W"] @ params["H"], variance.sqrt())
 
+    def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
+        """The factors and the noise variance; H and sigma2 are parameters."""
+        K = self.rank
+        return {"W": {"row": N, "component": K}, "H": {"component": K, "column": D}, "sigma2": {}}
+
+    def factors(self, params: Params) -> tuple[Tensor, Tensor]:
+        """W (*C, N, K) and H (*C, K, D)."""
+        return params["W"], params["H"]
+
     @torch.no_grad()
     def log_joint(self, X: Tensor, W: Tensor, mask: Tensor | None = None) -> Tensor:
         """log p(x_i, w_i | H, σ²) of each row of X (N, D) with draws W (S, N, K) of its loadings: (S, N), float64.
@@ -390,6 +391,46 @@ class PAENMF(nn.Module):
         features = self.body(coordinates)
         return self.to_scale(features), self.to_concentration(features)
 
+    def bound(self, X: Tensor, mask: Tensor | None, outputs: tuple[Tensor, ...], asked: Asked) -> Tensor:
+        """The ELBO summed over rows X (B, D), in nats, or what stands for it (`protocols.Asked`)."""
+        guide, u = self.encoding.guide(*outputs), asked.uniforms
+        H = self.H.detach() if asked.frozen else self.H
+        if u is None:
+            parts = analytic_elbo(X, guide, H, self.relative_sigma2, mask, self.unit)
+        else:
+            W = guide.scale * (-u.log()) ** guide.concentration.reciprocal()
+            parts = elbo_at(W, X, guide, H, self.relative_sigma2, mask, self.unit)
+        return parts.value if asked.divergence else parts.log_likelihood
+
+    def quantile(self, outputs: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
+        """From uniforms (N, K), float64, to loadings of the guide, in the weights' dtype; never zero."""
+        guide = self.encoding.guide(*outputs)
+        scale, power = guide.scale.double(), guide.concentration.double().reciprocal()
+        kind = guide.scale.dtype
+        return lambda u: (scale * (-u.log()) ** power).to(kind).clamp(min=torch.finfo(kind).tiny)
+
+    def fitted(self) -> dict[str, Tensor]:
+        """H (K, D), and sigma2 (), the mean over the columns where they differ."""
+        return {"H": self.H.detach(), "sigma2": self.sigma2.detach().mean()}
+
+    def require_columns(self, D: int, names: Sequence[str] | None) -> None:
+        """Raise ValueError where it has weights for another number of columns, or for others by their names."""
+        if not self.is_initialised:
+            return
+        if self.H.shape[1] != D:
+            raise ValueError(
+                f"X has {D} columns and the model has weights for {self.H.shape[1]}; start from a new model"
+            )
+        if self.columns and names and self.columns != tuple(names):
+            raise ValueError(
+                f"X's columns ({listed(names)}) are not those that the model was fitted to, in their order "
+                f"({listed(self.columns)}): pass X with these columns, or start from a new model"
+            )
+
+    def free_parameters(self, D: int) -> int:
+        """Those of H, and of σ² where it is learned, for D columns."""
+        return D * self.rank + (D if self.per_column else int(self.fixed_sigma2 is None))
+
     # The start
 
     @torch.no_grad()
@@ -402,8 +443,10 @@ class PAENMF(nn.Module):
         A joint mode of W and H, as ICM finds, is no start: with H free, the prior of W draws W to zero and H to infinity.
         (Leukaemia, rank 4: training ends at 745 nats from there and at 190 from here, ½ N D log π left out.)
 
-        Raises ValueError where X is neither a `Dense`, nor an excerpt of rows over processes, nor what `as_matrix` takes.
+        Raises ValueError where X is neither a `Dense`, nor has its rows over processes, nor is what `as_matrix` takes.
         """
+        if isinstance(X, Sharded):
+            X = X.excerpt(MOST_ROWS)
         if not isinstance(X, Dense | Excerpt):
             X = in_memory(without_noise(as_matrix(X), self.name), self.name)
         N = len(X.values)
@@ -423,6 +466,16 @@ class PAENMF(nn.Module):
         told = Start(W, H, noise, self.body(self.coordinates(filled)))
         self.relative_H.copy_(self.encoding.start(self.to_scale, self.to_concentration, told, stream))
         return self
+
+    def restarted(self, X: Any, number: int, seed: int) -> PAENMF:
+        """A copy for one of several trainings: itself for number 0, others started with their components jittered."""
+        if number == 0:
+            return self
+        own = PAENMF(**self.config()).to(dtype=X.dtype, device=X.device).initialise(X, seed)
+        u = Stream.of(seed, replicates=(number,)).uniforms(0, Site.START, range(self.rank), X.shape[1], X.device)[0]
+        with torch.no_grad():
+            own.relative_H.mul_((JITTER * torch.special.ndtri(u)).exp())
+        return own
 
     def _first_noise(self, errors: Tensor, squares: Tensor, observed: Tensor | int) -> Tensor:
         """The noise variance to begin with, relative to unit², from each column's sums of squared errors and of X² (D,)."""

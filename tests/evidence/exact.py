@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference.start import start
-from ppnmf.inference.sweep import misfit
 from ppnmf.kernels import reference
 from ppnmf.models import ExponentialGaussian
 from ppnmf.protocols import Statistics
@@ -54,8 +53,8 @@ def rank_one(
     """
     (N, D), seen = X.shape, (torch.ones_like(X) if mask is None else mask.double()).numpy()
     x = np.where(seen > 0, X.numpy(), 0.0)
-    rates_W = model.rate("W").expand(N, 1)[:, 0].numpy()
-    rates_H = model.rate("H").expand(1, D)[0].numpy()
+    rates_W = model.prior("W").rate.expand(N, 1)[:, 0].numpy()
+    rates_H = model.prior("H").rate.expand(1, D)[0].numpy()
     alpha, theta = model.noise_shape, model.noise_scale
 
     def log_integrand(u: np.ndarray) -> np.ndarray:
@@ -115,11 +114,11 @@ def _axis(log_integrand, mode, axis, floor, step):
 def over_the_prior(model: ExponentialGaussian, X: Tensor, draws: int, seed: int = 0) -> tuple[float, float]:
     """log p(X) at rank 2 and its standard error: H, σ² and W's second column from the prior, W's first integrated."""
     generator, x, (N, D) = np.random.default_rng(seed), X.numpy(), X.shape
-    first, second = model.rate("W").expand(1, 2)[0].tolist()
+    first, second = model.prior("W").rate.expand(1, 2)[0].tolist()
     logs = []
     for _ in range(20):
         size = draws // 20
-        H = generator.exponential(size=(size, 2, D)) / model.rate("H").expand(2, D).numpy()
+        H = generator.exponential(size=(size, 2, D)) / model.prior("H").rate.expand(2, D).numpy()
         s = model.noise_scale / generator.gamma(model.noise_shape, size=size)
         left = x - generator.exponential(size=(size, N, 1)) / second * H[:, None, 1]  # (size, N, D)
         a = (H[:, 0] ** 2).sum(-1) / s
@@ -139,7 +138,7 @@ def annealed(model: ExponentialGaussian, X: Tensor, particles: int, steps: int, 
     params, log_weight = start(model, data, stream, "prior"), torch.zeros(particles, dtype=torch.float64)
     ladder = torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** 4
     for step in range(1, steps + 1):
-        fit = model.log_likelihood(misfit(data, params["W"], params["H"]), params["sigma2"], data.n_observed)
+        fit = model.log_likelihood_at(params, data)
         log_weight += (ladder[step] - ladder[step - 1]) * fit
         params = _tempered_sweep(model, params, X, float(ladder[step]), stream, step)
     parts = log_weight.reshape(20, -1).logsumexp(1) - math.log(particles // 20)
@@ -149,7 +148,7 @@ def annealed(model: ExponentialGaussian, X: Tensor, particles: int, steps: int, 
 
 def _tempered_sweep(model, params, X, power, stream, step):
     W, H, weight = params["W"], params["H"], (power / params["sigma2"])[:, None, None]
-    prior_W, prior_H = model.prior("W"), model.prior("H")
+    prior_W, prior_H = model.prior("W").rectified, model.prior("H").rectified
     natural = (prior_W.precision, prior_W.linear)
     W = reference.half_sweep(W, Statistics(X @ H.mT * weight, H @ H.mT * weight), natural, (stream, step, Site.W))
     natural = (prior_H.precision.mT, prior_H.linear.mT)

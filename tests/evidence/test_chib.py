@@ -191,9 +191,9 @@ def exchange_labels(monkeypatch, order):
     """After each sweep put the components in order(first), those before `first` being held."""
     straight = chib.gibbs.several
 
-    def switching(model, state, X, stream, n, kept, told, first=(0, 0), **options):
-        (params, sweep), own, lp = straight(model, state, X, stream, n, kept, told, first=first, **options)
-        by = order(max(first))
+    def switching(model, state, X, stream, asked):
+        (params, sweep), own, lp = straight(model, state, X, stream, asked)
+        by = order(max(asked.held.W, asked.held.H))
         own = {**own, "W": own["W"][..., by], "H": own["H"][..., by, :]}
         return chib.State({**params, "W": params["W"][..., by], "H": params["H"][:, by]}, sweep), own, lp
 

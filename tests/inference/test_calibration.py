@@ -9,10 +9,12 @@ import torch
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix
-from ppnmf.diagnostics.calibration import SideBySide, data_draws, geweke, prior_draws, sbc
+from ppnmf.diagnostics.calibration import SideBySide, data_draws, geweke, sbc
 from ppnmf.diagnostics.convergence import entries, strengths
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.inference import gibbs, sweep
+from ppnmf.gaussian import noise, ridge, sweep
+from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.inference import gibbs
 from ppnmf.kernels import cpu, reference
 from ppnmf.models import ExponentialGaussian
 from ppnmf.protocols import Statistics
@@ -44,9 +46,9 @@ def judged(shape, step=gibbs.step, sweeps=100, chains=200, seed=1, **options):
 
 def test_prior_draws_have_the_moments_of_the_prior():
     model = uneven_model(3, 5, 2)
-    draws = prior_draws(model, (3, 5), 100_000, Stream.of(0))
+    draws = model.prior_draws((3, 5), 100_000, Stream.of(0))
     X = data_draws(model, draws, Stream.of(1), 0)
-    rates = {"W": model.rate("W"), "H": model.rate("H")}
+    rates = {"W": model.prior("W").rate, "H": model.prior("H").rate}
     alpha, theta = torch.tensor(model.noise_shape), model.noise_scale
     checks = [(draws[site] * rates[site] - 1).flatten(1) for site in rates]
     checks += [((draws[site] * rates[site]).square() - 2).flatten(1) for site in rates]
@@ -95,7 +97,7 @@ def test_one_chain_alone_gives_the_same_verdicts():
 
 def test_chains_side_by_side_are_chains_alone():
     model = uneven_model(4, 3, 2)
-    params = prior_draws(model, (4, 3), 3, Stream.of(5))
+    params = model.prior_draws((4, 3), 3, Stream.of(5))
     X = tuple(as_matrix(own, mask_of((4, 3))) for own in data_draws(model, params, Stream.of(6), 0))
     together, info = gibbs.step(model, gibbs.State(params, 1), SideBySide(X), Stream.of(7, 3))
     for c in range(3):
@@ -155,8 +157,9 @@ MISTAKES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_planted_mistake_is_found(mistake, shape, monkeypatch):
-    monkeypatch.setattr(gibbs, "compiled", lambda *whatever: None)  # sweeps that call the kernels one by one
-    monkeypatch.setattr(gibbs, "kernels_for", kernels_with(**MISTAKES[mistake]))
+    monkeypatch.setattr(sweep, "compiled", lambda *whatever: None)  # sweeps that call the kernels one by one
+    for module in (noise, ridge):
+        monkeypatch.setattr(module, "kernels_for", kernels_with(**MISTAKES[mistake]))
     assert judged(shape, sweeps=50).p_value < CAUGHT
 
 
@@ -185,8 +188,9 @@ def test_ranks_of_the_truth_are_uniform():
 
 
 def test_the_slip_in_the_shape_of_the_noise_shows_in_sigma2_and_the_log_likelihood(monkeypatch):
+    given = NoisePrior.given
     monkeypatch.setattr(
-        gibbs, "_noise_conditional", lambda model, X, power: (model.noise_shape + 1 + X.n_observed / 2, 8.0)
+        NoisePrior, "given", lambda self, n, power=1.0: NoisePrior(given(self, n, power).shape + 1, 8.0)
     )
     found = ranked()
     shown = {name for name, p in found.p_values.items() if p < LUCK / len(found.ranks)}
@@ -205,8 +209,8 @@ def test_ranks_of_the_truth_are_uniform_in_many_simulations(mask):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
 def test_long_runs_leave_the_joint_invariant(shape, kernels, masked, monkeypatch):
-    monkeypatch.setattr(gibbs, "kernels_for", lambda device: kernels)
-    monkeypatch.setattr(sweep, "kernels_for", lambda device: kernels)
+    for module in (noise, ridge, sweep):
+        monkeypatch.setattr(module, "kernels_for", lambda device: kernels)
     found = judged(shape, sweeps=500, chains=400, seed=8, mask=mask_of(shape) if masked else None)
     assert found.p_value > LUCK, found.worst
 
@@ -224,7 +228,7 @@ def quadrature_at_rank_one(X, model, points=70):
     grid = lambda low, high: torch.linspace(low, high, points, dtype=torch.float64)
     a, b, s = torch.meshgrid(grid(-9, 3), grid(-9, 3), grid(-4, 5), indexing="ij")
     h, sigma2 = torch.stack([a, b], -1).exp(), s.exp()  # (..., 2), (...)
-    rate_W, rate_H = model.rate("W")[:, 0], model.rate("H")[0]
+    rate_W, rate_H = model.prior("W").rate[:, 0], model.prior("H").rate[0]
     w = RectifiedNormal(
         (h.square().sum(-1) / sigma2)[..., None].expand(*s.shape, len(X)), h @ X.T / sigma2[..., None] - rate_W
     )  # (..., N)

@@ -208,8 +208,7 @@ def test_a_row_of_x_is_the_same_row_in_any_share():
     X, stream = as_matrix(ranks.data()), Stream.of(1, 2)
     state = gibbs.init(ranks.PLAIN, X, stream)
     W, H, weight = state.params["W"], state.params["H"], 1 / state.params["sigma2"]
-    prior = ranks.PLAIN.prior("W")
-    natural = prior.precision, prior.linear
+    natural = ranks.PLAIN.prior("W").natural("cpu")
     whole, _ = split.rows_of_W(X.values, 3, W, H, weight, natural, (stream, 1), 0, 0, 1)
     part, told = split.rows_of_W(X.values[4:], 3, W[:, 4:], H, weight, natural, (stream, 1), 4, 0, 1)
     torch.testing.assert_close(part, whole[:, 4:], rtol=1e-12, atol=1e-12)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import ppnmf
-from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference import gibbs
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
@@ -168,14 +167,6 @@ def test_a_model_s_rates_are_its_own():
     model = ExponentialGaussian(3, rate)
     rate[0] = 7.0
     assert float(model.rate_W[0]) == 1.0
-
-
-def test_the_moves_are_refused_where_the_priors_are_not_exponential(monkeypatch):
-    half_normal = RectifiedNormal(torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
-    monkeypatch.setattr(ExponentialGaussian, "prior", lambda self, site: half_normal)
-    with pytest.raises(TypeError, match="the moves need exponential priors"):
-        ppnmf.fit(ExponentialGaussian(3), X, **QUICK)
-    ppnmf.fit(ExponentialGaussian(3), X, moves=False, **QUICK)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

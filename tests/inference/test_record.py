@@ -634,7 +634,7 @@ def climb(where=None, **options):
 @pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
 def test_icm_resumes_to_the_same_bits_wherever_it_is_cut(masked, tmp_path, monkeypatch):
     """In the first sweeps, when some restarts have left, when all but one have, and when it is over."""
-    monkeypatch.setattr("ppnmf.inference.icm.OPERATIONS_AT_ONCE", 4 * 600 * 3 * 4)  # four compiled sweeps of all
+    monkeypatch.setattr("ppnmf.gaussian.ascent.OPERATIONS_AT_ONCE", 4 * 600 * 3 * 4)  # four compiled sweeps of all
     options = {"mask": MASK if masked else None}
     whole = climb(**options)
     sweeps = sorted(whole.attrs["sweeps"])

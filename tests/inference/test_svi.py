@@ -11,8 +11,9 @@ from scipy import optimize, special, stats
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference import svi
 from ppnmf.models.elbo import analytic_elbo
-from ppnmf.models.pae_nmf import PAENMF, Recipe
+from ppnmf.models.pae_nmf import PAENMF
 from ppnmf.posterior import Posterior
+from ppnmf.protocols import Recipe
 from ppnmf.rng import Stream, forked
 
 K = 3

@@ -7,8 +7,8 @@ import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
 from ppnmf.diagnostics.calibration import SideBySide
+from ppnmf.gaussian.sweep import compiled, sweep_factors
 from ppnmf.inference import gibbs
-from ppnmf.inference.sweep import compiled, sweep_factors
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
 

@@ -2,33 +2,132 @@
 
 For each block: P = X Hᵀ, update its rows of W, add to Wᵀ W and Xᵀ W; then update H. Blocks are the same whatever the
 number of threads, each is worked on by one thread, and their sums are added in order, so the bits are the same too.
+
+`swept` is what models offer as `protocols.Sweeping.sweep`: so many whole sweeps, σ² and the moves along the ridge included.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ppnmf.data.sharded import Sharded, add_up, log_prior, rows_here, whole_columns
-from ppnmf.distributions import RectifiedNormal
+from ppnmf.data.sharded import Sharded, add_up, rows_here, whole_columns
+from ppnmf.gaussian import ridge
+from ppnmf.gaussian.noise import NoisePrior, log_likelihood
 from ppnmf.kernels import cpu, dense, kernels_for, split
-from ppnmf.protocols import Conjugate, Matrix, Params, Statistics
+from ppnmf.priors import FactorPrior
+from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import allowed_threads, ordered_results, single_threaded
 
-__all__ = ["Swept", "compiled", "exponential_rates", "log_joint", "misfit", "sweep_factors"]
+__all__ = ["Factors", "compiled", "log_likelihood_of", "misfit", "passes", "sweep_factors", "swept"]
 
 Natural = tuple[Tensor, Tensor]
-Prior = Callable[[str], RectifiedNormal]
+Prior = Callable[[str], FactorPrior]
+SITES = ("W", "H", "sigma2")
 SMALL = 2**14  # entries of X up to which a call costs more than its work
 ROWS_AT_ONCE = 1024  # rows of Hᵀ in a task; they are independent, so this changes nothing but who does them
+PASS_COST = 3.0  # time of an operation in a pass over a factor, in operations of a product with X
+MOST_PASSES = 8
 
 
-class Swept(NamedTuple):
+class Story(NamedTuple):
+    """What a sweep needs of a model."""
+
+    prior: Prior
+    noise: NoisePrior
+
+
+def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | None) -> Swept:
+    """So many sweeps of every chain; `params` stay as they are.
+
+    Args:
+        params: W (C, N, K), H (C, K, D), sigma2 (C,).
+        asked: what happens in each of them, and which are kept.
+        at: where their random numbers are; not needed for modes.
+    """
+    if asked.read is Read.MODE:
+        return _climbed(story, X, params, asked)
+    if asked.read is not Read.DRAW or at is None:
+        raise NotImplementedError(f"a Gaussian sweep reads draws, at an address, or modes; asked was {asked.read}")
+    whole = compiled(story.prior, X, asked.moves)
+    if whole is None or (asked.moves and whole.rates is None):
+        return _one_by_one(story, X, params, asked, at)
+    noise = None if asked.held.others else story.noise.given(X.n_observed, asked.power)
+    first = asked.held.W, asked.held.H
+    plan = dense.Plan(asked.power, first, noise=noise, moves=asked.moves, kept=asked.kept)
+    with single_threaded():
+        after, kept = dense.sweep(whole, params, asked.number, at, plan)
+    draws = {"W": kept.W, "H": kept.H, "sigma2": kept.sigma2}
+    return Swept(after, draws, log_likelihood_of(X, kept.misfit, kept.sigma2))
+
+
+def _one_by_one(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address) -> Swept:
+    """`swept` where sweeps are not compiled whole."""
+    draws: list[Params] = []
+    fits: list[Tensor] = []
+    first = asked.held.W, asked.held.H
+    for s in range(asked.number):
+        step = at.step + s
+        W, H, left = sweep_factors(story.prior, params, X, Address(at.stream, step), asked.power, first)
+        sigma2 = params["sigma2"]
+        if not asked.held.others:
+            sigma2 = story.noise.draw(left, X.n_observed, asked.power, at.stream, step).to(W.dtype)
+        if asked.moves:
+            W, H = ridge.moved(story.prior, X, W, H, at.stream, step, max(first))
+        params = {"W": W, "H": H, "sigma2": sigma2}
+        if s in asked.kept:
+            draws.append(params)
+            fits.append(log_likelihood_of(X, left, sigma2))
+    if not draws:
+        return Swept(params, {}, torch.empty(len(params["W"]), 0, dtype=torch.float64, device=X.device))
+    return Swept(params, {site: torch.stack([own[site] for own in draws], 1) for site in SITES}, torch.stack(fits, 1))
+
+
+def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
+    """Sweeps of modes: of W, H and σ², and then the scales of the components; only the last can be kept."""
+    left = torch.empty(0)
+    for _ in range(asked.number):
+        prior = _flat if asked.flat else story.prior
+        W, H, left = sweep_factors(prior, params, X, None, passes=passes(X.shape, params["W"].shape[-1]))
+        sigma2 = story.noise.mode(left, X.n_observed)
+        if not asked.flat:
+            W, H = ridge.balanced(story.prior, X, W, H)
+        params = {"W": W, "H": H, "sigma2": sigma2.to(W.dtype)}
+    draws = {site: values[:, None] for site, values in params.items()}
+    return Swept(params, draws, log_likelihood_of(X, left, params["sigma2"])[:, None])
+
+
+class _Flat(NamedTuple):
+    """A prior that says nothing."""
+
+    is_exponential: bool = True
+
+    def natural(self, device: torch.device) -> Natural:
+        zero = torch.zeros(1, 1, dtype=torch.float64, device=device)
+        return zero, zero
+
+
+def _flat(site: str) -> Any:
+    return _Flat()
+
+
+def passes(shape: tuple[int, int], rank: int) -> tuple[int, int]:
+    """How often a sweep of modes goes through W, and through H: as long as that costs half of the factor's product with X.
+
+    The product of W takes 2 N D K operations and a pass 2 N K², each of which takes `PASS_COST` times as long.
+    """
+    N, D = shape
+    W, H = (min(MOST_PASSES, math.ceil(size / (2 * PASS_COST * rank))) for size in (D, N))
+    return W, H
+
+
+class Factors(NamedTuple):
     """Factors after a sweep, and the residual sum of squares that goes with them."""
 
     W: Tensor  # (C, N, K)
@@ -44,7 +143,7 @@ def sweep_factors(
     power: float = 1.0,
     first: tuple[int, int] = (0, 0),
     passes: tuple[int, int] = (1, 1),
-) -> Swept:
+) -> Factors:
     """Update W's components and then H's, each from its conditional (or at its mode, where `draw` is None).
 
     Args:
@@ -59,13 +158,13 @@ def sweep_factors(
         problem = compiled(prior, X)
         if problem is not None:
             after, kept = dense.sweep(problem, params, 1, draw, dense.Plan(power, first, passes))
-            return Swept(after["W"], after["H"], kept.misfit[:, 0])
+            return Factors(after["W"], after["H"], kept.misfit[:, 0])
         W, H = params["W"], params["H"]
         weight = (power / params["sigma2"]).to(W.dtype)
         W, statistics = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
         statistics = whole_columns(X, statistics)
         H = _update_H(prior, H, statistics, weight, X, draw, first[1], passes[1])
-        return Swept(W, H, misfit(X, W, H, statistics))
+        return Factors(W, H, misfit(X, W, H, statistics))
 
 
 def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
@@ -73,8 +172,8 @@ def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | No
     plain = getattr(X, "plain", None)
     if plain is None or kernels_for(X.device) is not cpu:
         return None
-    W, H = (_natural(prior(site), X.device) for site in ("W", "H"))
-    rates = exponential_rates(prior, X.device) if moves else None
+    W, H = (prior(site).natural(X.device) for site in ("W", "H"))
+    rates = ridge.rates_of(prior, X.device) if moves else None
     return dense.Problem.of(plain, len(X.blocks[0]), X.sum_of_squares, W, H, rates)
 
 
@@ -88,7 +187,7 @@ def _update_W(
     first: int,
     passes: int,
 ) -> tuple[Tensor, Statistics]:
-    kernels, natural_W = kernels_for(W.device), _natural(prior("W"), W.device)
+    kernels, natural_W = kernels_for(W.device), prior("W").natural(W.device)
     first_row, plain = rows_here(X).start, getattr(X.local, "plain", None) if isinstance(X, Sharded) else None
     if plain is not None and kernels is cpu:
         return split.rows_of_W(plain[0], len(X.blocks[0]), W, H, weight, natural_W, draw, first_row, first, passes)
@@ -129,7 +228,7 @@ def _update_H(
     first: int,
     passes: int,
 ) -> Tensor:
-    kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in _natural(prior("H"), H.device))
+    kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in prior("H").natural(H.device))
     groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
     P, Q = statistics
 
@@ -179,10 +278,9 @@ def _residual_sum_of_squares(X: Matrix, W: Tensor, H: Tensor) -> Tensor:
     return add_up(X, reduce(torch.add, parts))
 
 
-def log_joint(model: Conjugate, X: Matrix, params: Params, sum_of_squares: Tensor) -> Tensor:
-    """log p(X, W, H, σ²) from the residual sum of squares, (C,)."""
-    log_likelihood = model.log_likelihood(sum_of_squares, params["sigma2"], X.n_observed) - X.log_noise / 2
-    return log_likelihood + log_prior(model, X, params)
+def log_likelihood_of(X: Matrix, misfit: Tensor, sigma2: Tensor) -> Tensor:
+    """log p(X | W, H, σ²) of the observed entries from their residual sum of squares, of any shape, float64."""
+    return log_likelihood(misfit, sigma2, X.n_observed) - X.log_noise / 2
 
 
 def _room(F: Tensor) -> Tensor:
@@ -193,25 +291,6 @@ def _room(F: Tensor) -> Tensor:
 
 def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
-
-
-def exponential_rates(prior: Prior, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """The rates of W's and H's priors, broadcastable to (N, K) and (K, D); None where they are not exponential."""
-    W, H = (_on(prior(site), device) for site in ("W", "H"))
-    return None if W[2] is None or H[2] is None else (W[2], H[2])
-
-
-def _natural(prior: RectifiedNormal, device: torch.device) -> Natural:
-    return _on(prior, device)[:2]
-
-
-def _on(prior: RectifiedNormal, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Natural parameters on the device, and the rates if exponential: kept with the prior, since both ways there wait."""
-    known = prior.__dict__.setdefault("_known_on", {})
-    if device not in known:
-        precision, linear = prior.precision.to(device), prior.linear.to(device)
-        known[device] = precision, linear, None if bool((prior.precision > 0).any()) else -linear
-    return known[device]
 
 
 def _groups(F: Tensor, X: Matrix) -> list[slice]:

@@ -1,0 +1,265 @@
+"""What the models of the Gaussian family share: all but their factors' priors."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ppnmf.checks import whole_number
+from ppnmf.data.matrix import as_matrix
+from ppnmf.gaussian import ascent, blocks, start, sweep
+from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.kernels.reference import column
+from ppnmf.priors import FactorPrior, Range, hyperparameter, of_factor
+from ppnmf.protocols import Address, Ascent, Entries, Matrix, Pace, Params, Reduced, Sweeps, Swept
+from ppnmf.rng import Stream
+
+__all__ = ["DataScale", "RectifiedGaussian", "data_scale"]
+
+AXES = {"W": 1, "H": 0}  # along which the components of a factor lie
+
+
+class DataScale(NamedTuple):
+    """Of the observed entries of X."""
+
+    mean: float
+    variance: float
+
+
+def data_scale(X: Any, rank: int, mask: Any = None, missing: str = "error") -> DataScale:
+    """What priors on X's scale are made from.
+
+    Raises:
+        ValueError: the observed X has a mean or a variance that is not positive.
+    """
+    data = as_matrix(X, mask, missing)
+    scale = DataScale(data.mean(), data.variance())
+    if scale.mean <= 0 or scale.variance <= 0:
+        raise ValueError(
+            f"X has mean {scale.mean:.6g} and variance {scale.variance:.6g}; both must be positive to scale the priors to X: "
+            "give the priors' parameters yourself"
+        )
+    return scale
+
+
+class RectifiedGaussian(ABC):
+    r"""X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma, and a rectified-normal prior for every entry of W and H.
+
+    A member of the family is a frozen dataclass with the fields `rank`, `noise_shape`, `noise_scale` and, for each name in
+    `hyper`, that name with _W and with _H: a number, one a component (K,), or one an entry. It says `prior_of` and `for_data`,
+    and has everything else from here: the Pyro program, sweeps for Gibbs, ICM and SMC, and the blocks for Chib.
+    """
+
+    rank: int
+    noise_shape: float
+    noise_scale: float
+
+    name: ClassVar[str]
+    accepts: ClassVar[Entries] = Entries.REAL
+    hyper: ClassVar[Mapping[str, Range]]
+
+    @abstractmethod
+    def prior_of(self, *hyper: Tensor) -> FactorPrior:
+        """A factor's prior from its hyperparameters, in the order of `hyper`."""
+
+    @classmethod
+    @abstractmethod
+    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
+        """Priors on the scale of the observed X (N, D)."""
+
+    @classmethod
+    def scaled_to(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
+        """Another name of `for_data`."""
+        return cls.for_data(X, rank, mask, missing)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
+        for name, allowed in self.hyper.items():
+            for site, axis in AXES.items():
+                own = f"{name}_{site}"
+                object.__setattr__(self, own, hyperparameter(own, getattr(self, own), self.rank, axis, allowed))
+        for own in ("noise_shape", "noise_scale"):
+            value = float(getattr(self, own))
+            if not (0 < value < math.inf):
+                raise ValueError(f"{own} is {value}; it must be a positive number")
+            object.__setattr__(self, own, value)
+
+    def __call__(
+        self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """The generative story. X (N, D) is observed where `mask` is True; with X None, X of `shape` is drawn.
+
+        Raises:
+            ValueError: neither X nor shape is given, a prior is improper, or hyperparameters do not fit X.
+        """
+        self.require_proper()
+        (N, D), like = _shape_of(X, shape)
+        self.require_fits((N, D))
+        rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
+        sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
+        with rows, pyro.plate("component of W", self.rank, dim=-1):
+            W = pyro.sample("W", self.prior("W").distribution(like))
+        with pyro.plate("component of H", self.rank, dim=-2), columns:
+            H = pyro.sample("H", self.prior("H").distribution(like))
+        if mask is not None and X is not None:
+            X = torch.where(mask, X, torch.zeros_like(X))  # what lies under the mask must not leak, NaN least of all
+        with rows, columns:
+            return pyro.sample("X", dist.Normal(W @ H, sigma2.sqrt()).mask(True if mask is None else mask), obs=X)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
+        """The factors and the noise variance."""
+        K = self.rank
+        return {"W": {"row": N, "component": K}, "H": {"component": K, "column": D}, "sigma2": {}}
+
+    def factors(self, params: Params) -> tuple[Tensor, Tensor]:
+        """W (*C, N, K) and H (*C, K, D)."""
+        return params["W"], params["H"]
+
+    def likelihood(self, params: Params) -> dist.Normal:
+        """The distribution of X given W (*C, N, K), H (*C, K, D), sigma2 (*C,): batch shape (*C, N, D)."""
+        return dist.Normal(params["W"] @ params["H"], params["sigma2"].sqrt()[..., None, None])
+
+    # The priors
+
+    def prior(self, site: str) -> FactorPrior:
+        """The prior of "W" or of "H"."""
+        return self._priors[site]
+
+    @property
+    def noise(self) -> NoisePrior:
+        """The prior of σ²."""
+        return NoisePrior(self.noise_shape, self.noise_scale)
+
+    @cached_property
+    def _priors(self) -> dict[str, FactorPrior]:
+        return {site: self.prior_of(*self._hyper_of(site)) for site in AXES}
+
+    def _hyper_of(self, site: str) -> list[Tensor]:
+        """A factor's hyperparameters, float64, broadcastable to it, with two axes."""
+        return [of_factor(getattr(self, f"{name}_{site}"), AXES[site]) for name in self.hyper]
+
+    def log_prior(self, params: Params) -> Tensor:
+        """log p(W, H, σ²), shape (*C,); the constant of an improper prior is dropped."""
+        total = self.noise.log_prob(params["sigma2"])
+        for site in AXES:
+            F, prior = params[site], self.prior(site)
+            total = total + prior.log_constant((F.shape[-2], F.shape[-1])) - prior.energy(F)
+        return total
+
+    def require_proper(self) -> None:
+        """Raise ValueError when a factor's prior is improper."""
+        for site in AXES:
+            if not self.prior(site).is_proper:
+                first = next(iter(self.hyper))
+                raise ValueError(
+                    f"{first}_{site} is 0 somewhere: that prior is improper, and only icm can use it; give a positive {first}"
+                )
+
+    def require_fits(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when hyperparameters per entry are not for X of this shape (N, D)."""
+        for site, axis, what in (("W", 0, "rows"), ("H", 1, "columns")):
+            for name, values in zip(self.hyper, self._hyper_of(site), strict=True):
+                given, size = values.shape[axis], shape[axis]
+                if given not in (1, size):
+                    raise ValueError(
+                        f"{name}_{site} is for {given} {what} and X has {size}; give a {name} for each, or one for all"
+                    )
+
+    def for_rows(self, rows: range) -> Self:
+        """The model of those rows of X alone: hyperparameters per entry of W are cut to them."""
+        per_entry = {
+            f"{name}_W": values[rows.start : rows.stop]
+            for name, values in zip(self.hyper, self._hyper_of("W"), strict=True)
+            if values.shape[0] > 1
+        }
+        return replace(self, **per_entry) if per_entry else self  # type: ignore[type-var]
+
+    def log_likelihood_at(self, params: Params, X: Matrix) -> Tensor:
+        """log p(X | W, H, σ²) of the observed entries, (C,)."""
+        left = sweep.misfit(X, params["W"], params["H"])
+        return sweep.log_likelihood_of(X, left, params["sigma2"])
+
+    # What methods ask for
+
+    @property
+    def _story(self) -> sweep.Story:
+        return sweep.Story(self.prior, self.noise)
+
+    def begin(self, X: Matrix, stream: Stream, how: str | Params) -> dict[str, Tensor]:
+        """A start by its name ("scaled", "prior", "nndsvd"), or values, where sigma2 may be left out."""
+        return start.begin(self._story, self.rank, X, stream, how)
+
+    def prior_draws(self, shape: tuple[int, int], n: int, stream: Stream) -> dict[str, Tensor]:
+        """n draws of W (n, N, K), H (n, K, D), sigma2 (n,) from the prior."""
+        return start.prior_draws(self._story, self.rank, shape, n, stream)
+
+    def sweep(self, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
+        """So many sweeps: the columns of W, the rows of H, σ², and moves along the ridge."""
+        return sweep.swept(self._story, X, params, asked, at)
+
+    def climb(
+        self, X: Matrix, params: Params, before: Params, reach: tuple[Tensor, Tensor], lp: Tensor, pace: Pace, most: int
+    ) -> Ascent | None:
+        """Accelerated sweeps of modes, compiled whole, where X is small and complete."""
+
+        def log_joint(own: Params, misfit: Tensor) -> Tensor:
+            return sweep.log_likelihood_of(X, misfit, own["sigma2"]) + self.log_prior(own)
+
+        return ascent.climb(self._story, X, params, before, reach, lp, pace, most, log_joint)
+
+    def conditional(
+        self, site: str, params: Params, X: Matrix, component: int | None = None, power: float = 1.0
+    ) -> Any:
+        """p(site | rest, X^power): of "sigma2", or of column `component` of W, or of row `component` of H.
+
+        Shapes: (*C,) for sigma2, (*C, N) for a column of W, (*C, D) for a row of H. Sweeps draw from these.
+        """
+        W, H, sigma2 = params["W"], params["H"], params["sigma2"]
+        every = range(X.shape[0])
+        if site == "sigma2":
+            return self.noise.conditional(X.residual_sum_of_squares(every, W, H), X.n_observed, power)
+        if component is None:
+            raise ValueError(f"a component is needed for the conditional of {site!r}")
+        precision, linear = self.prior(site).natural(X.device)
+        if site == "W":
+            told = X.row_statistics(every, X.prepare(H))
+            return column(component, W, told.weighted(power / sigma2), (precision, linear))
+        told = X.column_statistics(every, W)
+        return column(component, H.mT, told.weighted(power / sigma2), (precision.mT, linear.mT))
+
+    def classes(self) -> list[int]:
+        """For each component the first one with its priors."""
+        return blocks.classes(self._story, self.rank)
+
+    def log_density_of_others(self, given: Params, X: Matrix) -> Callable[[Params], Tensor]:
+        """Of σ² given draws, as a function of a point."""
+        return blocks.log_density_of_noise(self._story, given, X)
+
+    def log_density_of_component(self, site: str, at: Tensor, given: Params, labels: list[int], X: Matrix) -> Tensor:
+        """Of a component of a factor, the length of its other half integrated out, (C, n, labels)."""
+        return blocks.log_density_of_component(self._story, site, at, given, labels, X)
+
+    def log_density_of_factor(self, site: str, at: Params, begun: Params, X: Matrix, run: Reduced) -> Tensor:
+        """Of a factor given all else, (C,)."""
+        return blocks.log_density_of_factor(self._story, site, at, begun, X, run)
+
+
+def _shape_of(X: Tensor | None, shape: tuple[int, int] | None) -> tuple[tuple[int, int], Tensor]:
+    if X is not None:
+        return (X.shape[-2], X.shape[-1]), X
+    if shape is None:
+        raise ValueError("neither X nor shape=(N, D) is given; give X to observe it, or a shape to draw it")
+    return shape, torch.empty(0)

@@ -1,0 +1,66 @@
+"""The noise variance σ² ~ InverseGamma(α, θ), of density θ^α / Γ(α) · s^(-α-1) · exp(-θ / s), and all that is read off it.
+
+Given the rest, σ² ~ InverseGamma(α + β n / 2, θ + β SSE / 2): n entries are observed, SSE is their residual sum of squares
+and β the temperature of the likelihood. (Schmidt, Winther, Hansen 2009 print one more in the shape, a slip.)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from pyro.distributions import InverseGamma
+from torch import Tensor
+
+from ppnmf.kernels import kernels_for
+from ppnmf.rng import Stream
+
+__all__ = ["NoisePrior", "log_likelihood"]
+
+
+class NoisePrior(NamedTuple):
+    """InverseGamma(shape, scale): α and θ."""
+
+    shape: float
+    scale: float
+
+    def given(self, observed: int, power: float = 1.0) -> NoisePrior:
+        """The conditional but for what the misfit adds to the scale, `power` times half of it.
+
+        Args:
+            observed: n, how many entries of X are observed.
+            power: β.
+        """
+        return NoisePrior(self.shape + power * observed / 2, self.scale)
+
+    def conditional(self, misfit: Tensor, observed: int, power: float = 1.0) -> InverseGamma:
+        """p(σ² | rest) from the residual sums of squares (*C,)."""
+        of_misfit = self.given(observed, power)
+        return InverseGamma(of_misfit.shape, of_misfit.scale + power * misfit / 2)
+
+    def draw(self, misfit: Tensor, observed: int, power: float, stream: Stream, step: int) -> Tensor:
+        """A draw of it for each chain, (C,), float64."""
+        of_misfit = self.given(observed, power)
+        kernels = kernels_for(misfit.device)
+        return kernels.inverse_gamma(of_misfit.shape, of_misfit.scale + power * misfit / 2, stream, step)
+
+    def mode(self, misfit: Tensor, observed: int) -> Tensor:
+        """Its mode, (θ + SSE / 2) / (α + n / 2 + 1): there the one is right."""
+        return (self.scale + misfit / 2) / (self.shape + observed / 2 + 1)
+
+    def prior_draw(self, stream: Stream, device: torch.device) -> Tensor:
+        """A draw of the prior for each chain, (C,), float64."""
+        scale = torch.full((len(stream),), self.scale, dtype=torch.float64, device=device)
+        return kernels_for(device).inverse_gamma(self.shape, scale, stream, 0)
+
+    def log_prob(self, sigma2: Tensor) -> Tensor:
+        """log p(σ²), float64."""
+        s = sigma2.double()
+        return self.shape * math.log(self.scale) - math.lgamma(self.shape) - (self.shape + 1) * s.log() - self.scale / s
+
+
+def log_likelihood(misfit: Tensor, sigma2: Tensor, observed: int) -> Tensor:
+    """log p(X | W, H, σ²) from the residual sum of squares over the observed entries, float64, (*C,)."""
+    sigma2 = sigma2.double()
+    return -0.5 * observed * (math.log(2 * math.pi) + sigma2.log()) - 0.5 * misfit / sigma2

@@ -1,0 +1,55 @@
+"""Truncated normal priors, Gaussian likelihood."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from ppnmf.gaussian.model import RectifiedGaussian, data_scale
+from ppnmf.priors import POSITIVE, REAL, Hyper, TruncatedNormal
+
+__all__ = ["TruncatedNormalGaussian"]
+
+MEAN = 1.2875999709391783  # of Normal(1, 1) truncated to w >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class TruncatedNormalGaussian(RectifiedGaussian):
+    r"""W_ik ~ Normal(mean_W, scale_W²) given W_ik >= 0, H_kj likewise, σ² ~ InverseGamma, X_ij ~ Normal((WH)_ij, σ²).
+
+    A mean per entry says where a known profile lies; a negative mean favours zeros.
+
+    Args:
+        rank: K, the number of components.
+        mean_W, scale_W: of the normal before it is truncated: numbers, (K,), or (N, K); scales are > 0.
+        mean_H, scale_H: the same for H: numbers, (K,), or (K, D).
+        noise_shape, noise_scale: of the noise variance's prior, as in `ExponentialGaussian`.
+
+    Raises:
+        ValueError: a rank below 1, a scale that is not positive, a shape that does not fit, noise parameters not positive.
+    """
+
+    rank: int
+    mean_W: Hyper = 0.0
+    mean_H: Hyper = 0.0
+    scale_W: Hyper = 1.0
+    scale_H: Hyper = 1.0
+    noise_shape: float = 1.0
+    noise_scale: float = 1.0
+
+    name: ClassVar[str] = "truncated_normal_gaussian"
+    hyper: ClassVar = {"mean": REAL, "scale": POSITIVE}
+
+    def prior_of(self, *hyper: Tensor) -> TruncatedNormal:
+        """Truncated normal, with the factor's means and scales."""
+        return TruncatedNormal(*hyper)
+
+    @classmethod
+    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
+        """Means equal to scales, such that W @ H has X's mean a priori; noise_shape 1, noise_scale X's variance."""
+        scale = data_scale(X, rank, mask, missing)
+        size = math.sqrt(scale.mean / max(rank, 1)) / MEAN
+        return cls(rank, size, size, size, size, 1.0, scale.variance)
