@@ -229,7 +229,7 @@ def hyperparameter(name: str, value: Any, rank: int, axis: int, allowed: Range) 
         raise ValueError(f"{name} has shape {tuple(values.shape)}; give a number, (K,) or {wanted} with K = {rank}")
     if not bool(allowed.holds(values).all()) or not bool(values.isfinite().all()):
         raise ValueError(
-            f"{name} has entries that are not finite and {allowed.words} (least {values.min():.6g}): give numbers that are"
+            f"{name} has entries that are not {allowed.words} and finite (least {values.min():.6g}): give numbers that are"
         )
     return float(values) if values.ndim == 0 else values
 

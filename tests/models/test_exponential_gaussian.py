@@ -129,7 +129,7 @@ def test_priors_scaled_to_the_data_match_its_mean():
     [
         ({"rank": 0}, "rank is 0"),
         ({"rank": 2.0}, "rank is 2.0"),
-        ({"rank": 2, "rate_W": -1.0}, "rate_W has entries that are negative"),
+        ({"rank": 2, "rate_W": -1.0}, "rate_W has entries that are not >= 0 and finite"),
         ({"rank": 2, "rate_H": torch.ones(3)}, r"rate_H has shape \(3,\)"),
         ({"rank": 2, "rate_W": torch.ones(2, 5)}, r"rate_W has shape \(2, 5\)"),
         ({"rank": 2, "noise_shape": 0.0}, "noise_shape is 0.0"),
