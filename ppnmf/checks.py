@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["borrowed", "known_options", "whole_number", "whole_numbers"]
+__all__ = ["borrowed", "known_options", "plain", "whole_number", "whole_numbers"]
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
@@ -38,13 +38,18 @@ def borrowed(name: str, values: Any, kinds: str = "fiub", wanted: str = "real nu
         ValueError: entries of another kind (NumPy's `dtype.kind`).
     """
     if isinstance(values, Tensor):
-        return values.detach()
+        return plain(values)
     array = np.asarray(values)
     if array.dtype.kind not in kinds:
         raise ValueError(f"{name} has entries of type {array.dtype}; {wanted}")
     usable = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
     native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     return torch.from_numpy(native if usable else native.copy())
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor without its gradient; a copy where it was made in inference mode, which no gradient can go through."""
+    return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
 def known_options(method: str, run: Callable[..., Any], options: Iterable[str]) -> None:

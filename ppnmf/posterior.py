@@ -16,6 +16,7 @@ from ppnmf.checks import whole_number
 from ppnmf.data.dense import in_memory
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.rng import Site, Stream, forked
+from ppnmf.settings import own_settings
 
 if TYPE_CHECKING:
     import xarray
@@ -71,6 +72,7 @@ class Posterior:
         """Mean over chains and draws; of factors it means something only when their components are aligned."""
         return self._kept(site).mean((0, 1))
 
+    @own_settings()
     def reconstruction(self, rows: range | None = None) -> Tensor:
         """Mean of W @ H over chains and draws, shape (N, D); or some rows of it."""
         W, H = (self._kept(site).flatten(0, 1) for site in ("W", "H"))
@@ -86,6 +88,7 @@ class Posterior:
             total += left.permute(1, 0, 2).reshape(N, -1).double() @ right.reshape(-1, D).double()
         return (total / len(W)).to(W.dtype)
 
+    @own_settings()
     def squared_error(self) -> float:
         """Σ (X - reconstruction)² over the observed entries, each over its relative noise variance; row block by row block."""
         total = 0.0
@@ -109,6 +112,7 @@ class Posterior:
             stats={name: pick(values) for name, values in self.stats.items()},
         )
 
+    @own_settings()
     def generate(self, n: int, seed: int = 0, latent: str = "prior") -> Tensor:
         """n new rows of X (n, D).
 
@@ -148,11 +152,13 @@ class Posterior:
                 drawn[at] = self._as_noisy(own, i).sample()[:, 0]
         return drawn
 
+    @own_settings()
     def predictive(self, seed: int = 0) -> Tensor:
         """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
         with forked(seed, self.X.device):
             return self.likelihood(self._factors()).sample()
 
+    @own_settings()
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
         X = in_memory(self.X, "log_likelihood")
@@ -171,6 +177,7 @@ class Posterior:
         variance = noise.variance.expand(self.X.shape)
         return Normal(of_model.loc, of_model.scale * (variance if rows is None else variance[rows, None]).sqrt())
 
+    @own_settings()
     def to_arviz(
         self,
         *,
@@ -196,6 +203,7 @@ class Posterior:
             columns=columns,
         )
 
+    @own_settings()
     def save(self, path: str | Path, **names: Sequence[str] | None) -> Path:
         """Write everything to a NetCDF file that ArviZ opens too; `Posterior.load` gives back the same.
 
@@ -208,6 +216,7 @@ class Posterior:
         return saving.write(self, path, names)
 
     @classmethod
+    @own_settings()
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Raises ValueError when the file is not one of ours."""
         return cls(**saving.read(path))

@@ -25,6 +25,7 @@ from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Model
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 __all__ = [
     "Comparison",
@@ -76,6 +77,7 @@ class Comparison:
         return f"<pre>{escape(str(self))}</pre>"
 
 
+@own_settings()
 def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None) -> Comparison:
     """Compare fits of the same data.
 
@@ -317,6 +319,7 @@ class Experiment:
         return any(post.attrs.get("interrupted") for post in self.fits.values())
 
 
+@own_settings()
 def compare_methods(
     X: Any,
     rank: int,
@@ -381,6 +384,7 @@ def _refusal(model: Model, method: str, data: Dense) -> str | None:
     return None
 
 
+@own_settings()
 def held_out_mask(data: Dense, share: float, seed: int = 0) -> Tensor:
     """The cells to fit, boolean (N, D): each known cell is hidden with probability `share`, by its own random number.
 
@@ -401,6 +405,7 @@ def held_out_mask(data: Dense, share: float, seed: int = 0) -> Tensor:
 # The folder
 
 
+@own_settings()
 def thinned(post: Posterior, entries: int = FILE_ENTRIES) -> Posterior:
     """Every s-th draw, so that W and H hold at most about so many numbers; attrs["kept_every"] says s when it is not 1."""
     held = sum(post.draws[site].numel() for site in ("W", "H") if site in post.draws)

@@ -9,7 +9,7 @@ import ppnmf
 
 ROOT = Path(ppnmf.__file__).parent
 LAYERS = [
-    {"checks", "distributions", "protocols", "rng", "nndsvd", "threads", "progress"},
+    {"checks", "distributions", "protocols", "rng", "nndsvd", "settings", "threads", "progress"},
     {"data", "kernels", "models"},
     {"posterior", "saving", "arviz"},
     {"inference"},

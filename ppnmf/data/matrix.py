@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.checks import borrowed
+from ppnmf.checks import borrowed, plain
 from ppnmf.data.blocked import Blocked, Source, source_of, survey, warn_of_nothing_observed
 from ppnmf.data.dense import Dense, in_memory, without_noise
 from ppnmf.data.noise import as_noise
 from ppnmf.data.sparse import Rows, Sparse, Stored
 from ppnmf.protocols import Matrix
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["Blocked", "Dense", "Sparse", "Stored", "as_mask", "as_matrix", "as_tensor", "in_memory", "without_noise"]
@@ -23,6 +24,7 @@ __all__ = ["Blocked", "Dense", "Sparse", "Stored", "as_mask", "as_matrix", "as_t
 MISSING = ("error", "nan", "unstored")
 
 
+@own_settings()
 def as_matrix(
     X: Any, mask: Any = None, missing: str = "error", device: torch.device | str | None = None, noise: Any = None
 ) -> Any:
@@ -275,9 +277,10 @@ def as_tensor(X: Any) -> Tensor:
         X = X.to_dense()
     if X.is_complex():
         raise ValueError(f"X has entries of type {X.dtype}; real numbers are needed")
+    X = plain(X)
     if not X.is_floating_point():
-        return X.detach().double()
-    return X.detach().float() if X.dtype in (torch.float16, torch.bfloat16) else X.detach()
+        return X.double()
+    return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
 
 
 def as_mask(mask: Any, values: Tensor) -> Tensor:
@@ -289,7 +292,7 @@ def _mask_of(mask: Any, shape: tuple[int, ...]) -> Tensor:
     if hasattr(mask, "toarray"):
         mask = mask.toarray()
     observed = (
-        mask if isinstance(mask, Tensor) else borrowed("mask", mask, "b", "booleans are needed, True where observed")
+        plain(mask) if isinstance(mask, Tensor) else borrowed("mask", mask, "b", "booleans are needed, True where observed")
     )
     if observed.dtype != torch.bool:
         raise ValueError(f"mask has entries of type {observed.dtype}; booleans are needed, True where observed")

@@ -52,6 +52,7 @@ from torch import Tensor
 
 from ppnmf.data.matrix import as_matrix
 from ppnmf.protocols import Conjugate, Params, Statistics
+from ppnmf.settings import own_settings
 
 __all__ = ["Ranks", "Sharded", "add_up", "here", "log_prior", "own_rows", "rows_here", "shard", "whole_columns"]
 
@@ -290,6 +291,7 @@ class Excerpt:
         return self.means
 
 
+@own_settings()
 def shard(
     X: Any,
     mask: Any = None,

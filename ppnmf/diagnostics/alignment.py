@@ -12,12 +12,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ppnmf.posterior import Posterior
+from ppnmf.settings import own_settings
 
 __all__ = ["align", "best_orders"]
 
 Reference = Posterior | Mapping[str, Any]
 
 
+@own_settings()
 def align(post: Posterior, reference: Reference | None = None, scale: bool = False) -> Posterior:
     """The same draws with the components of each in the order that fits the reference best.
 
@@ -55,6 +57,7 @@ def align(post: Posterior, reference: Reference | None = None, scale: bool = Fal
     return replace(post, draws={**post.draws, "W": W, "H": H}, attrs={**post.attrs, "alignment": facts})
 
 
+@own_settings()
 def best_orders(W: Tensor, H: Tensor, V: Tensor, G: Tensor) -> Tensor:
     r"""Orders of the components of the draws W (S, N, K), H (S, K, D) that fit V (N, K), G (K, D) best.
 

@@ -23,6 +23,7 @@ from ppnmf.inference.gibbs import step as gibbs_step
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Params, Statistics
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 __all__ = ["SBC", "Geweke", "SideBySide", "data_draws", "geweke", "moments", "prior_draws", "quantities", "sbc"]
 
@@ -62,6 +63,7 @@ class Geweke:
         return min(1.0, len(self.names) * 2 * float(stats.t(self.batches - 1).sf(abs(self.worst[1]))))
 
 
+@own_settings()
 def geweke(
     model: Conjugate,
     shape: tuple[int, int],
@@ -171,6 +173,7 @@ class SBC:
         return min(1.0, len(self.ranks) * self.worst[1])
 
 
+@own_settings()
 def sbc(
     model: Conjugate,
     shape: tuple[int, int],

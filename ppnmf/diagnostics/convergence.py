@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ppnmf.posterior import Posterior
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 if TYPE_CHECKING:
     import xarray
@@ -137,6 +138,7 @@ class Summary:
         return f"<pre>{escape(str(self))}</pre>"
 
 
+@own_settings()
 def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
     """Judge a posterior, and say the judgement in a sentence.
 
@@ -163,6 +165,7 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
     )
 
 
+@own_settings()
 def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
     """R-hat, bulk and tail ESS and the Monte Carlo error of the identified quantities, by `arviz_stats`.
 
@@ -173,6 +176,7 @@ def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
     return Diagnosis(tuple(quantities), post.chains, post.n_draws)
 
 
+@own_settings()
 def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     """The quantities that are judged: lp, sigma2, strength (rank), and WH (entry), each (chain, draw, ...).
 
@@ -191,6 +195,7 @@ def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     return data
 
 
+@own_settings()
 def strengths(post: Posterior) -> Tensor:
     """‖W_k‖‖H_k‖ of the components of each draw, greatest first, float64, shape (chain, draw, K)."""
     W, H = post._kept("W"), post._kept("H")
@@ -198,6 +203,7 @@ def strengths(post: Posterior) -> Tensor:
     return (norm(W, dim=-2, dtype=torch.float64) * norm(H, dim=-1, dtype=torch.float64)).sort(descending=True).values
 
 
+@own_settings()
 def entries(post: Posterior, n: int = 100, seed: int = 0) -> Tensor:
     """Entries of W @ H at the `chosen_cells`, float64, shape (chain, draw, n)."""
     rows, columns = chosen_cells(post.X.shape, n, seed).to(post.X.device).unbind(-1)
@@ -205,6 +211,7 @@ def entries(post: Posterior, n: int = 100, seed: int = 0) -> Tensor:
     return (W[..., rows, :].double() * H[..., :, columns].mT.double()).sum(-1)
 
 
+@own_settings()
 def chosen_cells(shape: tuple[int, int], n: int, seed: int = 0) -> Tensor:
     """Row and column of n different cells of an (N, D) matrix, or of all where there are no more, shape (n, 2)."""
     N, D = shape

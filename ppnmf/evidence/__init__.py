@@ -12,6 +12,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.estimate import Evidence
 from ppnmf.inference import check
 from ppnmf.protocols import Model
+from ppnmf.settings import own_settings
 
 __all__ = ["METHODS", "Evidence", "log_evidence", "method_named"]
 
@@ -21,6 +22,7 @@ METHODS = {  # name -> the module whose `run` it is
 }
 
 
+@own_settings()
 def log_evidence(
     model: Model,
     X: Any,

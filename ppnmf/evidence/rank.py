@@ -26,6 +26,7 @@ from ppnmf.evidence.score import Score
 from ppnmf.inference import check
 from ppnmf.progress import bar
 from ppnmf.protocols import Matrix, Model
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["CRITERIA", "RankTable", "Score", "select_rank"]
@@ -257,6 +258,7 @@ class RankTable:
         return f"{by}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."
 
 
+@own_settings()
 def select_rank(
     model: Model | Callable[[int], Model],
     X: Any,

@@ -16,6 +16,7 @@ from ppnmf.data.sharded import Sharded
 from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Matrix, Model
+from ppnmf.settings import own_settings
 
 __all__ = ["METHODS", "check", "fit", "method_named"]
 
@@ -29,6 +30,7 @@ METHODS = {  # name -> the module whose `run` it is
 BY_PROGRAM = ("svi", "nuts")  # they run the Pyro program, which takes a dense X whose entries are equally noisy
 
 
+@own_settings()
 def fit(
     model: Model,
     X: Any,

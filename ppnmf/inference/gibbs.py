@@ -28,6 +28,7 @@ from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix, Params
 from ppnmf.rng import Stream
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["GibbsKernel", "Info", "State", "init", "run", "step"]
@@ -48,6 +49,7 @@ class Info(NamedTuple):
     lp: Tensor  # log joint, (C,)
 
 
+@own_settings()
 def init(
     model: Conjugate, X: Matrix, stream: Stream, begin: Start = "scaled", chains: Sequence[int] | None = None
 ) -> State:
@@ -55,6 +57,7 @@ def init(
     return State(start(model, X, stream, begin, chains), 1)
 
 
+@own_settings()
 def step(
     model: Conjugate,
     state: State,
@@ -168,6 +171,7 @@ def _no_moves(model: Conjugate) -> TypeError:
     return TypeError(f"the moves need exponential priors; those of {model.name} are not: pass moves=False")
 
 
+@own_settings()
 def run(
     model: Conjugate,
     X: Dense,
@@ -305,6 +309,7 @@ class GibbsKernel(MCMCKernel):
         self._params: dict[str, Tensor] | None = None
         self._chain = -1
 
+    @own_settings()
     def setup(self, warmup_steps: int, X: Any, mask: Any = None) -> None:
         """Start a chain on X (N, D); a worker process of Pyro's carries its chain's number as its name."""
         from ppnmf.inference import check
@@ -332,6 +337,7 @@ class GibbsKernel(MCMCKernel):
     def initial_params(self, params: dict[str, Tensor]) -> None:
         self._given.append(params)  # Pyro sets one a chain on the same kernel before it starts its workers
 
+    @own_settings()
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         state = State({site: values[None] for site, values in params.items()}, self._state.sweep)
         self._state, info = step(self.model, state, self._X, self._stream, moves=self.moves)

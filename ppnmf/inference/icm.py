@@ -33,6 +33,7 @@ from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix, Params
 from ppnmf.rng import Stream
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["Climb", "advance", "begin", "dead_components", "passes", "run", "step"]
@@ -67,6 +68,7 @@ class Climb(NamedTuple):
         )
 
 
+@own_settings()
 def step(model: Conjugate, state: State, X: Matrix) -> tuple[State, Info]:
     """One sweep of modes: W, H, the noise variance, and the scales of the components."""
     W, H, misfit = sweep_factors(model.prior, state.params, X, None, passes=passes(X.shape, model.rank))
@@ -86,6 +88,7 @@ def passes(shape: tuple[int, int], rank: int) -> tuple[int, int]:
     return W, H
 
 
+@own_settings()
 def advance(model: Conjugate, climb: Climb, X: Matrix, tol: float = 0.0) -> tuple[Climb, Info]:
     """One sweep begun ahead of the climb, or an ordinary one where that gains no more than tol, relatively.
 
@@ -150,6 +153,7 @@ def _balance(model: Conjugate, X: Matrix, W: Tensor, H: Tensor) -> tuple[Tensor,
     return W * c[:, None, :], H / c[:, :, None]
 
 
+@own_settings()
 def run(
     model: Conjugate,
     X: Dense,

@@ -17,10 +17,13 @@ from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate
 from ppnmf.rng import forked
+from ppnmf.settings import own_settings
 
 __all__ = ["run"]
 
 
+@own_settings()
+@torch.enable_grad()
 def run(
     model: Conjugate,
     X: Dense,

@@ -34,6 +34,7 @@ from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Conjugate, Matrix, Params
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["Climb", "climb", "climbs", "run"]
@@ -64,6 +65,7 @@ class Climb:
     least_effective: float
 
 
+@own_settings()
 def climb(
     model: Conjugate,
     X: Matrix,
@@ -139,6 +141,7 @@ def climbs(
                 yield one
 
 
+@own_settings()
 def run(
     model: Conjugate,
     X: Matrix,

@@ -27,7 +27,8 @@ from ppnmf.models.pae_nmf import MOST_ROWS, PAENMF, Recipe
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Amortised, Matrix
-from ppnmf.rng import Site, Stream, forked
+from ppnmf.rng import Site, Stream, generator
+from ppnmf.settings import own_settings
 from ppnmf.threads import ordered_map, ordered_results, single_threaded
 
 __all__ = ["OBJECTIVES", "elbo", "run"]
@@ -59,6 +60,7 @@ class Training(NamedTuple):
     interrupted: bool
 
 
+@own_settings()
 @torch.enable_grad()
 def run(
     model: PAENMF,
@@ -112,10 +114,11 @@ def run(
     start = time.perf_counter()
     model = copy.deepcopy(model).to(dtype=X.dtype, device=X.device)
     data, rank = _in_memory(X), X.rank if isinstance(X, Sharded) else 0
-    with single_threaded(), forked(seed, X.device, rank):  # a sampled objective draws for its own rows
+    with single_threaded():
         if not model.is_initialised:
             model.initialise(data.excerpt(MOST_ROWS) if isinstance(data, Sharded) else data, seed)
-        training = _train(model.train(), data, recipe, batch_size, steps, tol, seed, progress)
+        drawn_from = generator(seed, X.device, rank)  # a sampled objective draws for its own rows
+        training = _train(model.train(), data, recipe, batch_size, steps, tol, seed, drawn_from, progress)
         trained = time.perf_counter()
         model.eval().zero_grad()
         final = _final(model, data, polish, progress)
@@ -145,6 +148,7 @@ def run(
     )
 
 
+@own_settings()
 @torch.no_grad()
 def elbo(model: PAENMF, X: Dense | Sharded) -> float:
     """The analytic ELBO of all of X, in nats."""
@@ -192,17 +196,18 @@ class Problem(NamedTuple):
     X: Dense
     coordinates: Tensor  # (N, C), all of X's
     recipe: Recipe
+    drawn_from: torch.Generator  # by an objective that is sampled
 
     @classmethod
-    def of(cls, model: PAENMF, X: Dense, recipe: Recipe) -> Self:
-        return cls(model, tuple(model.parameters()), X, model.coordinates(X.values, X.mask), recipe)
+    def of(cls, model: PAENMF, X: Dense, recipe: Recipe, drawn_from: torch.Generator) -> Self:
+        return cls(model, tuple(model.parameters()), X, model.coordinates(X.values, X.mask), recipe, drawn_from)
 
 
 def _gradient(problem: Problem, batch: Tensor | None, scale: float) -> list[Tensor]:
     """The objective of a batch of rows (None: all) times N / their number, and `scale` times its gradient."""
-    model, parameters, X, coordinates, recipe = problem
+    model, parameters, X, coordinates, recipe, drawn_from = problem
     n = len(X.values) if batch is None else len(batch)
-    blocks, uniforms = _blocks(n, X), _uniforms(recipe, n, model.rank, X)
+    blocks, uniforms = _blocks(n, X), _uniforms(recipe, (n, model.rank), X, drawn_from)
 
     def of(block: slice) -> list[Tensor]:
         u = None if uniforms is None else uniforms[block]
@@ -217,14 +222,15 @@ def _gradient(problem: Problem, batch: Tensor | None, scale: float) -> list[Tens
     return first
 
 
-def _uniforms(recipe: Recipe, n: int, rank: int, X: Dense) -> Tensor | None:
+def _uniforms(recipe: Recipe, shape: tuple[int, int], X: Dense, drawn_from: torch.Generator) -> Tensor | None:
     """Those (n, K) behind the one W of a step, never 0 or 1; None where the objective is exact."""
     between = OBJECTIVES[recipe.objective]
     if recipe.objective == "sampled" and recipe.uniforms is not None:
         between = recipe.uniforms
     if between is None:
         return None
-    u = torch.rand(n, rank, dtype=X.dtype, device=X.device).mul_(between[1] - between[0]).add_(between[0])
+    u = torch.rand(shape, generator=drawn_from, dtype=X.dtype, device=X.device)
+    u = u.mul_(between[1] - between[0]).add_(between[0])
     kind = torch.finfo(X.dtype)
     return u.clamp_(kind.tiny, 1 - kind.eps)
 
@@ -237,6 +243,7 @@ def _train(
     steps: int,
     tol: float,
     seed: int,
+    drawn_from: torch.Generator,
     progress: bool,
 ) -> Training:
     """Steps with the schedule that `run` describes; the model is changed in place."""
@@ -248,7 +255,7 @@ def _train(
     curve, best, decay = torch.zeros(steps, dtype=torch.float64, device=X.device), -math.inf, 1.0
     step, converged, interrupted = 0, False, False
     try:
-        problem = Problem.of(model, own, recipe)
+        problem = Problem.of(model, own, recipe, drawn_from)
         with bar(steps, "svi", progress) as shown:
             while step < steps and not converged:
                 rate = recipe.learning_rate * decay * 0.5 * (1 + math.cos(math.pi * step / steps))

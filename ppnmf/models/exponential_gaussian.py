@@ -18,6 +18,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels.reference import column
 from ppnmf.protocols import Matrix, Params
+from ppnmf.settings import own_settings
 
 __all__ = ["ExponentialGaussian"]
 
@@ -53,6 +54,7 @@ class ExponentialGaussian:
     name: ClassVar[str] = "exponential_gaussian"
     accepts_negative: ClassVar[bool] = True
 
+    @own_settings()
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
         object.__setattr__(self, "rate_W", _rate("rate_W", self.rate_W, self.rank, axis=1))
@@ -64,6 +66,7 @@ class ExponentialGaussian:
             object.__setattr__(self, field, value)
 
     @classmethod
+    @own_settings()
     def scaled_to(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
         """Priors on the data's scale: rate_W = rate_H = √(rank / mean of X), so that W @ H has X's mean a priori.
 
@@ -109,16 +112,19 @@ class ExponentialGaussian:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
+    @own_settings()
     def _rates(self) -> dict[str, Tensor]:
         W, H = (torch.as_tensor(rate, dtype=torch.float64) for rate in (self.rate_W, self.rate_H))
         H = H[:, None] if H.ndim == 1 else H
         return {site: rate.reshape((1,) * (2 - rate.ndim) + rate.shape) for site, rate in (("W", W), ("H", H))}
 
     @cached_property
+    @own_settings()
     def _priors(self) -> dict[str, RectifiedNormal]:  # a rate of 0 is ICM's flat prior
         return {s: RectifiedNormal(torch.zeros_like(r), -r, validate_args=False) for s, r in self._rates.items()}
 
     @cached_property
+    @own_settings()
     def _log_rates(self) -> dict[str, float]:
         """Mean of the log rates; those of zero count as nothing."""
         logs = {s: torch.where(r > 0, r, torch.ones_like(r)).log() for s, r in self._rates.items()}
@@ -160,7 +166,8 @@ class ExponentialGaussian:
     def _rate_on(self, site: str, device: torch.device) -> Tensor:
         """`rate` on a device; kept, since bringing it there waits for the device."""
         if (site, device) not in self._known_on:
-            self._known_on[site, device] = self.rate(site).to(device)
+            with own_settings():
+                self._known_on[site, device] = self.rate(site).to(device)
         return self._known_on[site, device]
 
     def log_prior(self, params: Params) -> Tensor:

@@ -26,6 +26,7 @@ from ppnmf.models.encoding import Encoding, Floored, Smooth, Start
 from ppnmf.nndsvd import nndsvd
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 __all__ = ["PAENMF", "Published", "Recipe"]
 
@@ -179,6 +180,7 @@ class PAENMF(nn.Module):
 
     # What is done with a fitted model
 
+    @own_settings()
     @torch.no_grad()
     def encode(self, X: Any, mask: Any = None) -> Weibull:
         """The guide's distribution of the loadings of new rows X (N, D): batch shape (N, K).
@@ -195,6 +197,7 @@ class PAENMF(nn.Module):
         rows = self._rows(X, mask)
         return self.posterior(self.coordinates(rows.values, rows.mask))
 
+    @own_settings()
     @torch.no_grad()
     def decode(self, W: Any) -> Tensor:
         """The mean W @ H (N, D) of the rows with loadings W (N, K). Raises ValueError for another number of loadings."""
@@ -203,6 +206,7 @@ class PAENMF(nn.Module):
             raise ValueError(f"W has shape {tuple(loadings.shape)}; loadings (N, {self.rank}) are needed, K a row")
         return loadings @ self.H
 
+    @own_settings()
     def interpolate(self, start: Any, end: Any, steps: int = 10) -> Tensor:
         """Rows (steps, D) on the way from one row (D,) to another, by equal steps between the means of their loadings.
 
@@ -213,6 +217,7 @@ class PAENMF(nn.Module):
         share = torch.linspace(0, 1, whole_number("steps", steps, 2), dtype=first.dtype, device=first.device)
         return self.decode(torch.lerp(first, last, share[:, None]))
 
+    @own_settings()
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
         """n new rows (n, D): W from its prior, X from the likelihood.
@@ -224,6 +229,7 @@ class PAENMF(nn.Module):
         noise = torch.special.ndtri(stream.uniforms(0, Site.DATA, rows, H.shape[1], H.device)[0])
         return (W @ H.double() + self.sigma2.double().sqrt() * noise).to(H.dtype)
 
+    @own_settings()
     def log_likelihood(self, X: Any, mask: Any = None, *, draws: int = 1000, seed: int = 0) -> tuple[Tensor, Tensor]:
         """The importance-weighted bound on log p(x_i | H, σ²) of each row of X (N, D), and its standard errors.
 
@@ -255,6 +261,7 @@ class PAENMF(nn.Module):
         variance = params["sigma2"][..., None, None] * self.relative_noise.detach()
         return torch.distributions.Normal(params["W"] @ params["H"], variance.sqrt())
 
+    @own_settings()
     @torch.no_grad()
     def log_joint(self, X: Tensor, W: Tensor, mask: Tensor | None = None) -> Tensor:
         """log p(x_i, w_i | H, σ²) of each row of X (N, D) with draws W (S, N, K) of its loadings: (S, N), float64.
@@ -347,6 +354,7 @@ class PAENMF(nn.Module):
 
     # The start
 
+    @own_settings()
     @torch.no_grad()
     def initialise(self, X: Any, seed: int = 0) -> Self:
         """Build the layers for X (N, D) and start them: H from ordinary NMF, the encoder by regressing that NMF's W.
@@ -390,6 +398,7 @@ class PAENMF(nn.Module):
         self.log_noise.copy_(noise.log())
         return noise
 
+    @own_settings()
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         """As any module's; layers that are not there yet are built to fit."""
         if not self.is_initialised:
