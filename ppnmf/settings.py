@@ -8,8 +8,10 @@ type of what we make.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ import torch
 __all__ = ["own_settings"]
 
 DEVICES = ("cpu", "cuda")  # whose autocast is switched off
+USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}  # NumPy's
 
 
 @contextmanager
@@ -25,13 +28,25 @@ def own_settings() -> Iterator[None]:
 
     As a decorator, `@own_settings()`, around a whole function. Each of these settings belongs to the thread.
     """
-    with ExitStack() as settings:
-        if torch.is_inference_mode_enabled():
-            settings.enter_context(torch.inference_mode(False))
-        if torch.get_default_device().type != "cpu":  # asked first, for this one slows every call of torch down
-            settings.enter_context(torch.device("cpu"))
-        for device in DEVICES:
-            if torch.is_autocast_enabled(device):
-                settings.enter_context(torch.autocast(device, enabled=False))
-        settings.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+    others = _others()
+    if not others:
         yield
+        return
+    with ExitStack() as settings:
+        for other in others:
+            settings.enter_context(other())
+        yield
+
+
+def _others() -> list[Callable[[], AbstractContextManager[Any]]]:
+    """What makes the settings ours, of those that are not: a device in force slows every call of torch down."""
+    others: list[Callable[[], AbstractContextManager[Any]]] = []
+    if torch.is_inference_mode_enabled():
+        others.append(partial(torch.inference_mode, False))
+    if torch.get_default_device().type != "cpu":
+        others.append(partial(torch.device, "cpu"))
+    mixed = [device for device in DEVICES if torch.is_autocast_enabled(device)]
+    others += [partial(torch.autocast, device, enabled=False) for device in mixed]
+    if np.geterr() != USUAL:
+        others.append(partial(np.errstate, **USUAL))  # type: ignore[arg-type]
+    return others

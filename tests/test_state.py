@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import pickle
 import random
@@ -124,7 +125,14 @@ def by_encoder(model, post, deep):
     rows = X[:3]
     bound, error = deep.model.log_likelihood(rows, draws=20)
     between = deep.model.interpolate(rows[0], rows[1], 3)
-    return [deep.model.encode(rows).scale, deep.model.decode(deep.draws["W"][0]), deep.generate(2), bound, error, between]
+    return [
+        deep.model.encode(rows).scale,
+        deep.model.decode(deep.draws["W"][0]),
+        deep.generate(2),
+        bound,
+        error,
+        between,
+    ]
 
 
 def saved(post, folder):
@@ -216,7 +224,9 @@ def test_data_and_models_made_in_inference_mode_serve_outside(method):
     with torch.inference_mode():
         data, seen, model = X.clone(), MASK.clone(), PAENMF(K).initialise(X) if method == "svi" else gaussian()
         drawn = {"steps": 3, "draws": 2} if method == "svi" else {"draws": 2, "warmup": 2, "chains": 1}
-        model.log_prior({"W": torch.ones(N, K), "H": torch.ones(K, D), "sigma2": torch.ones(())}) if method == "nuts" else 0
+        model.log_prior(
+            {"W": torch.ones(N, K), "H": torch.ones(K, D), "sigma2": torch.ones(())}
+        ) if method == "nuts" else 0
     assert data.is_inference()
     found = ppnmf.fit(model, data, method=method, mask=seen, **drawn, **QUIET)
     plainly = PAENMF(K).initialise(X) if method == "svi" else gaussian()
@@ -324,3 +334,74 @@ def test_an_own_generator_gives_the_numbers_of_the_global_one():
     before = generators()
     assert torch.equal(torch.rand(5, generator=generator(7, chain=2)), wanted)
     assert generators() == before
+
+
+# Models as values
+
+
+MODELS = {
+    "numbers": lambda: ExponentialGaussian(3, 2.0, 0.5, 1.5, 2.5),
+    "a rate a component": lambda: ExponentialGaussian(2, [1.0, 2.0], 0.5),
+    "a rate an entry": lambda: ExponentialGaussian(2, np.arange(1.0, 9.0).reshape(4, 2), torch.ones(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_frozen_model_is_equal_to_what_pickle_and_copy_give_back(name):
+    model = MODELS[name]()
+    model.log_prior(
+        {"W": torch.ones(4, model.rank), "H": torch.ones(model.rank, 3), "sigma2": torch.ones(())}
+    )  # caches
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), MODELS[name]()):
+        assert other is not model
+        assert other == model
+        assert hash(other) == hash(model)
+        assert len({model, other}) == 1
+    assert len(pickle.dumps(model)) < 1500  # without what is cached
+    assert model != "exponential_gaussian"
+
+
+def test_frozen_models_that_differ_in_anything_are_not_equal():
+    rates = np.ones((4, 2))
+    models = [
+        ExponentialGaussian(2),
+        ExponentialGaussian(3),
+        ExponentialGaussian(2, noise_shape=2.0),
+        ExponentialGaussian(2, rate_H=2.0),
+        ExponentialGaussian(2, [1.0, 1.0]),
+        ExponentialGaussian(2, rates),
+        ExponentialGaussian(2, rates + np.eye(4, 2)),
+    ]
+    assert len(set(models)) == len(models)
+    assert all(a != b for i, a in enumerate(models) for b in models[:i])
+
+
+def test_a_rate_of_minus_zero_is_a_rate_of_zero():
+    one, other = (ExponentialGaussian(2, [zero, 1.0]) for zero in (0.0, -0.0))
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+def test_a_module_is_the_same_as_what_pickle_gives_back_and_no_other(plain):
+    model = plain.posteriors[1].model
+    back = pickle.loads(pickle.dumps(model))
+    assert ppnmf.models.same(back, model)
+    assert torch.equal(back.encode(X).scale, model.encode(X).scale)
+    assert ppnmf.models.same(PAENMF(3), PAENMF(3))
+    assert len(torch.nn.ModuleList([PAENMF(3), PAENMF(3)])) == 2
+    assert PAENMF(3) != PAENMF(3)  # a container of modules must not take two for one
+    with torch.no_grad():
+        back.relative_H[0, 0] += 1
+    assert not ppnmf.models.same(back, model)
+    assert not ppnmf.models.same(PAENMF(3), PAENMF(3, sigma2=1.0))
+    assert not ppnmf.models.same(PAENMF(K, encoder=(3,)), model)
+    assert not ppnmf.models.same(5, 5)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["gibbs", "svi"])
+def test_a_posterior_comes_back_whole_from_pickle(which, plain):
+    post = plain.posteriors[which]
+    back = pickle.loads(pickle.dumps(post))
+    assert ppnmf.models.same(back.model, post.model)
+    assert all(torch.equal(back.draws[site], values) for site, values in post.draws.items())
+    assert torch.equal(back.predictive(seed=2), post.predictive(seed=2))

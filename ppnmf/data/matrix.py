@@ -292,7 +292,9 @@ def _mask_of(mask: Any, shape: tuple[int, ...]) -> Tensor:
     if hasattr(mask, "toarray"):
         mask = mask.toarray()
     observed = (
-        plain(mask) if isinstance(mask, Tensor) else borrowed("mask", mask, "b", "booleans are needed, True where observed")
+        plain(mask)
+        if isinstance(mask, Tensor)
+        else borrowed("mask", mask, "b", "booleans are needed, True where observed")
     )
     if observed.dtype != torch.bool:
         raise ValueError(f"mask has entries of type {observed.dtype}; booleans are needed, True where observed")

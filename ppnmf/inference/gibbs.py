@@ -337,7 +337,6 @@ class GibbsKernel(MCMCKernel):
     def initial_params(self, params: dict[str, Tensor]) -> None:
         self._given.append(params)  # Pyro sets one a chain on the same kernel before it starts its workers
 
-    @own_settings()
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         state = State({site: values[None] for site, values in params.items()}, self._state.sweep)
         self._state, info = step(self.model, state, self._X, self._stream, moves=self.moves)

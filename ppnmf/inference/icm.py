@@ -88,7 +88,6 @@ def passes(shape: tuple[int, int], rank: int) -> tuple[int, int]:
     return W, H
 
 
-@own_settings()
 def advance(model: Conjugate, climb: Climb, X: Matrix, tol: float = 0.0) -> tuple[Climb, Info]:
     """One sweep begun ahead of the climb, or an ordinary one where that gains no more than tol, relatively.
 

@@ -17,6 +17,7 @@ from ppnmf.checks import borrowed, whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels.reference import column
+from ppnmf.models.equality import hash_of, same
 from ppnmf.protocols import Matrix, Params
 from ppnmf.settings import own_settings
 
@@ -29,7 +30,8 @@ Rate = float | Tensor
 class ExponentialGaussian:
     r"""W_ik ~ Exponential(rate_W), H_kj ~ Exponential(rate_H), σ² ~ InverseGamma, X_ij ~ Normal((WH)_ij, σ²).
 
-    A frozen value: its fields are the hyperparameters, and calling it runs the Pyro program.
+    A frozen value: its fields are the hyperparameters, and calling it runs the Pyro program. Models with equal
+    hyperparameters are equal, have one hash, and come back equal from `pickle`.
 
     Args:
         rank: K, the number of components.
@@ -110,6 +112,15 @@ class ExponentialGaussian:
 
     def config(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __eq__(self, other: object) -> bool:
+        return same(self, other)
+
+    def __hash__(self) -> int:
+        return hash_of(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(self.config().values())  # not what is cached: it may lie on a device
 
     @cached_property
     @own_settings()

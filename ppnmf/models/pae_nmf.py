@@ -72,7 +72,7 @@ class PAENMF(nn.Module):
     weights until `ppnmf.fit` (or `initialise`, or `load_state_dict`) has told it the number of columns. Inside, the
     encoder reads principal coordinates of X with about unit variance, a fixed affine map that training does not
     change: with encoder="linear", k and λ are still functions of one linear layer of X_i, as in the paper.
-    `PAENMF.paper` gives the paper's own setting.
+    `PAENMF.paper` gives the paper's own setting. Being a module it equals itself alone; `ppnmf.models.same` compares weights.
 
     Args:
         rank: K, the number of components.
