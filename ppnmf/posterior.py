@@ -204,16 +204,18 @@ class Posterior:
         )
 
     @own_settings()
-    def save(self, path: str | Path, **names: Sequence[str] | None) -> Path:
+    def save(
+        self, path: str | Path, *, rows: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Path:
         """Write everything to a NetCDF file that ArviZ opens too; `Posterior.load` gives back the same.
 
         A sparse X is written as the entries that it stores. One that is read from disk is not copied: the file says
         where it is, and the loaded posterior's X can be read as long as it is there, unchanged.
 
         Args:
-            names: `rows` and `columns`, as in `to_arviz`; `load` gives them back as the posterior's names.
+            rows, columns: names, as in `to_arviz`; `load` gives them back as the posterior's names.
         """
-        return saving.write(self, path, names)
+        return saving.write(self, path, {"rows": rows, "columns": columns})
 
     @classmethod
     @own_settings()

@@ -19,7 +19,6 @@ import ppnmf
 from ppnmf.data import toy
 from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics import amortised
-from ppnmf.evidence.rank import CRITERIA
 from ppnmf.inference import gibbs, importance
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.rng import Stream, forked, generator
@@ -169,7 +168,7 @@ CALLS = {
     "generate": lambda model, post, deep: [post.generate(5, latent="aggregated"), deep.generate(5, latent="aggregated")],
     "predictive": lambda model, post, deep: [post.predictive(seed=1), deep.predictive(seed=1)],
     "log_likelihood": lambda model, post, deep: [post.log_likelihood(), deep.log_likelihood()],
-    "to_arviz": lambda model, post, deep: [str(post.to_arviz(log_likelihood=True, posterior_predictive=True)["posterior"].data_vars)],
+    "to_arviz": lambda model, post, deep: [str(post.to_arviz(log_likelihood=True, posterior_predictive=True))],
     "weigh": lambda model, post, deep: list(importance.weigh(deep.model, as_matrix(X), draws=5)),
     "sbc": lambda model, post, deep: list(amortised.sbc(deep.model, simulations=3, draws=3).ranks.values()),
     "as_matrix": lambda model, post, deep: [as_matrix(X.numpy().tolist(), MASK.tolist()).values],

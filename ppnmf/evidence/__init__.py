@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, Unpack
 
 from ppnmf.checks import known_options
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.estimate import Evidence
+from ppnmf.evidence.options import EvidenceOptions
 from ppnmf.inference import check
 from ppnmf.protocols import Model
 from ppnmf.settings import own_settings
@@ -33,7 +34,7 @@ def log_evidence(
     missing: str = "error",
     replicates: int = 8,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[EvidenceOptions],
 ) -> Evidence:
     r"""log p(X), the factors and the noise integrated out, with its Monte Carlo error.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
@@ -22,6 +22,7 @@ from ppnmf.evidence import METHODS
 from ppnmf.evidence.estimate import Evidence, describe
 from ppnmf.evidence.finished import Finished, identity
 from ppnmf.evidence.heldout import Nested, nested_choice
+from ppnmf.evidence.options import RankOptions
 from ppnmf.evidence.score import Score
 from ppnmf.inference import check
 from ppnmf.progress import bar
@@ -273,7 +274,7 @@ def select_rank(
     checkpoint: str | Path | None = None,
     resume: str | Path | None = None,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[RankOptions],
 ) -> RankTable:
     """Score a range of ranks by one criterion or several.
 
@@ -492,7 +493,7 @@ def _with_rank(model: Model, rank: int) -> Model:
     return type(model)(**{**model.config(), "rank": rank})
 
 
-def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _options_by_method(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each method's own options. Raises ValueError for an unknown method, TypeError for an option that none has."""
     unknown = [name for name in names if name not in CRITERIA]
     if unknown or not names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from ppnmf.checks import known_options, whole_number
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
+from ppnmf.inference.options import FitOptions
 from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Matrix, Model
@@ -42,7 +43,7 @@ def fit(
     noise: Any = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[FitOptions],
 ) -> Posterior:
     """Fit a model to X by a method.
 
@@ -73,14 +74,14 @@ def fit(
     data = as_matrix(X, mask, missing, device, noise)
     with said_once(data):
         check(model, data, spread=True)
-    options = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
-    options["seed"] = whole_number("seed", seed, 0)
+    chosen = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
+    chosen["seed"] = whole_number("seed", seed, 0)
     if method in BY_PROGRAM:
         without_noise(data, method)
         data = data if isinstance(data, Sharded) else in_memory(data, method)
     if isinstance(data, Sharded):
-        return run_spread(method, run, model, data, progress, **options)
-    return run(model, data, progress=progress, **options)
+        return run_spread(method, run, model, data, progress, **chosen)
+    return run(model, data, progress=progress, **chosen)
 
 
 def method_named(method: str) -> Callable[..., Posterior]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyro
 import pyro.distributions as dist
 import torch
+from numpy.typing import ArrayLike
 from pyro.distributions import InverseGamma
 from torch import Tensor
 
@@ -55,6 +56,17 @@ class ExponentialGaussian:
 
     name: ClassVar[str] = "exponential_gaussian"
     accepts_negative: ClassVar[bool] = True
+
+    if TYPE_CHECKING:  # a field holds a number or a tensor, and the constructor takes whatever one can be made of
+
+        def __init__(
+            self,
+            rank: int,
+            rate_W: ArrayLike | Tensor = 1.0,
+            rate_H: ArrayLike | Tensor = 1.0,
+            noise_shape: float = 1.0,
+            noise_scale: float = 1.0,
+        ) -> None: ...
 
     @own_settings()
     def __post_init__(self) -> None:
