@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ppnmf.checks import described
 from ppnmf.diagnostics.alignment import align
 from ppnmf.diagnostics.convergence import strengths
 from ppnmf.evidence.rank import RankTable
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posterior, require_posteriors
 
 __all__ = ["components", "latent_densities", "loss", "overview", "rank", "reconstructions", "save", "traces"]
 
@@ -59,6 +60,7 @@ def components(
         order: "C", pixels row by row, or "F", column by column.
         columns: names of X's columns.
     """
+    require_posterior("components", post)
     H, share = _mean_components(post)
     picture = picture or (_square(H.shape[1]) if columns is None else None)
     figure = _image_grid(H, share, picture, order) if picture else _stem_grid(H, share, columns)
@@ -122,6 +124,7 @@ def _stem_grid(H: np.ndarray, share: np.ndarray, columns: Sequence[str] | None) 
 
 def traces(post: Posterior, title: str | None = None) -> Figure:
     """Log joint, σ² and the sorted strengths ‖W_k‖‖H_k‖ over the draws, a colour a chain: chains that agree overlap."""
+    require_posterior("traces", post)
     series = [("log joint (nats)", _array(post.stats["lp"])), ("noise variance σ²", _array(post.draws["sigma2"]))]
     if {"W", "H"} <= set(post.draws):
         size = _array(strengths(post))
@@ -156,6 +159,7 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
     Raises:
         ValueError: the posterior has no ELBO curve.
     """
+    require_posterior("loss", post)
     curve = np.asarray(post.attrs.get("elbo_curve", []), float)
     if len(curve) < 2:
         raise ValueError(f"{post.method} left no curve of the ELBO; a fit by svi does")
@@ -180,6 +184,8 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
 
     Open points cannot be told from the best. Of many ranks only those next to the best say how far off they are.
     """
+    if not isinstance(table, RankTable):
+        raise TypeError(f"rank takes the table that ppnmf.select_rank returns, not {described(table)}")
     curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
     across = 2 if len(curves) == 4 else min(len(curves), PANELS_ACROSS)
     down = -(-len(curves) // across)
@@ -246,6 +252,7 @@ def latent_densities(
         rows: of X; a line of panels each.
         names: names of X's rows.
     """
+    require_posteriors("latent_densities", fits)
     matched = _matched(fits)
     reference = _array(next(iter(matched.values())).mean("W"))
     figure = Figure(figsize=(2.9 * components, 1.9 * len(rows) + 1), layout="constrained")
@@ -360,6 +367,7 @@ def reconstructions(
         picture, order: as in `components`.
         names: names of X's rows.
     """
+    require_posteriors("reconstructions", fits)
     means = {name: _array((post.best() if post.n_draws == 1 else post).reconstruction()) for name, post in fits.items()}
     titles = [str(names[row]) if names is not None else f"row {row}" for row in rows]
     draw = _picture_rows if picture else _curve_rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from ppnmf import arviz, saving
-from ppnmf.checks import whole_number
+from ppnmf.checks import described, meant, one_of, require_memory, whole_number
 from ppnmf.data.dense import in_memory
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.rng import Site, Stream, forked
@@ -21,7 +21,7 @@ from ppnmf.settings import own_settings
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Posterior"]
+__all__ = ["Posterior", "require_posterior", "require_posteriors"]
 
 AT_ONCE = 2**22  # entries of W @ H that are formed at a time when averaging over draws
 
@@ -77,7 +77,7 @@ class Posterior:
         """Mean of W @ H over chains and draws, shape (N, D); or some rows of it."""
         W, H = (self._kept(site).flatten(0, 1) for site in ("W", "H"))
         if rows is not None:
-            W = W[:, rows.start : rows.stop]
+            W = W[:, _rows(rows, W.shape[1])]
         N, D = W.shape[1], H.shape[2]
         K, size = W.shape[-1], max(1, AT_ONCE // max(1, N * D))
         total = torch.zeros(N, D, dtype=torch.float64, device=W.device)
@@ -128,10 +128,10 @@ class Posterior:
             ValueError: n below 0, another `latent`.
         """
         n = whole_number("n", n, 0)
+        require_memory(f"{n} rows", n * self.X.shape[1], self.X.dtype, self.X.device, "draw fewer at a time")
         if latent == "aggregated":
             return self._resampled(n, seed)
-        if latent != "prior":
-            raise ValueError(f"latent is {latent!r}; it must be 'prior' or 'aggregated'")
+        one_of("latent", latent, ("prior", "aggregated"))
         generate = getattr(self.model, "generate", None)
         if generate is None:
             raise TypeError(
@@ -155,12 +155,14 @@ class Posterior:
     @own_settings()
     def predictive(self, seed: int = 0) -> Tensor:
         """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
+        self._require_memory("Replicates of X")
         with forked(seed, self.X.device):
             return self.likelihood(self._factors()).sample()
 
     @own_settings()
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
+        self._require_memory("Log likelihoods of X's entries")
         X = in_memory(self.X, "log_likelihood")
         values = self.likelihood(self._factors()).log_prob(X.values)
         return values if X.mask is None else values * X.mask
@@ -224,9 +226,53 @@ class Posterior:
         return cls(**saving.read(path))
 
     def _kept(self, site: str) -> Tensor:
+        if not isinstance(site, str) or site not in (*self.draws, "W", "H", "sigma2"):
+            raise KeyError(f"there is no site {site!r}{meant(site, self.draws)}; there are {', '.join(self.draws)}")
         if site not in self.draws:
             raise KeyError(f"{site} was not kept; kept were {', '.join(self.draws)}: fit with keep=None to keep all")
         return self.draws[site]
 
+    def _require_memory(self, what: str) -> None:
+        N, D = self.X.shape
+        numbers = self.chains * self.n_draws * N * D
+        told = f"{what}, {self.chains} × {self.n_draws} × {N} × {D} numbers,"
+        require_memory(told, numbers, self.X.dtype, self.X.device, "take fewer draws")
+
     def _factors(self) -> dict[str, Tensor]:
         return {site: self._kept(site) for site in ("W", "H", "sigma2")}
+
+
+def require_posterior(who: str, post: Any) -> None:
+    """Raise TypeError when it is no Posterior, and say what to do with what it seems to be."""
+    if isinstance(post, Posterior):
+        return
+    advice = "give what ppnmf.fit returned"
+    if isinstance(post, str | Path):
+        advice = f"load the file first: ppnmf.Posterior.load({str(post)!r})"
+    elif isinstance(post, Model):
+        advice = "fit the model first"
+    elif type(post).__name__ in ("DataTree", "InferenceData"):
+        advice = "give the posterior that it was made from; ArviZ's own functions take trees"
+    elif isinstance(post, Mapping | list | tuple):
+        advice = "give one posterior at a time"
+    raise TypeError(f"{who} takes a Posterior, and was given {described(post)}: {advice}")
+
+
+def require_posteriors(who: str, fits: Any, reasons: bool = False) -> None:
+    """The same of a dict from names to Posteriors; `reasons`: or to the reason why there is none."""
+    if not isinstance(fits, Mapping):
+        raise TypeError(
+            f"{who} takes a dict from names to Posteriors, such as {{'gibbs': post}}, not {described(fits)}"
+        )
+    if not fits:
+        raise ValueError(f"{who} was given no posterior; give a dict from names to them, such as {{'gibbs': post}}")
+    for name, post in fits.items():
+        if not (reasons and isinstance(post, str)):
+            require_posterior(f"{who} (by the name {name!r})", post)
+
+
+def _rows(rows: Any, N: int) -> slice:
+    """The rows of a range. Raises ValueError when it is none, or goes beyond X's."""
+    if not isinstance(rows, range) or rows.step != 1 or not 0 <= rows.start <= rows.stop <= N:
+        raise ValueError(f"rows is {described(rows)}; give a range of step 1 within 0 to {N}, such as range(0, {N})")
+    return slice(rows.start, rows.stop)

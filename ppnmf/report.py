@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.checks import borrowed
 from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.diagnostics.convergence import summary
 from ppnmf.inference import BY_PROGRAM, check, fit
 from ppnmf.models import PAENMF, ExponentialGaussian
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posteriors
 from ppnmf.protocols import Model
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
@@ -92,9 +93,10 @@ def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None)
     Raises:
         ValueError: shapes differ, or there is nothing to compare. A fit that saw hidden cells is a warning.
     """
+    require_posteriors("compare", posteriors, reasons=True)
     fits = {name: post for name, post in posteriors.items() if isinstance(post, Posterior)}
     if not fits:
-        raise ValueError("there is no posterior to compare: " + "; ".join(f"{k}: {v}" for k, v in posteriors.items()))
+        raise ValueError("there is no posterior to compare: " + ("; ".join(f"{k}: {v}" for k, v in posteriors.items())))
     first = in_memory(next(iter(fits.values())).X, "compare")
     data = in_memory(as_matrix(X, missing="nan"), "compare")
     cells = _Cells.of(data, first.mask if mask is None else mask)
@@ -116,7 +118,7 @@ class _Cells(NamedTuple):
     @classmethod
     def of(cls, data: Dense, mask: Any) -> _Cells:
         known = torch.ones(data.shape, dtype=torch.bool) if data.mask is None else data.mask.cpu()
-        given = known if mask is None else torch.as_tensor(mask).cpu()
+        given = known if mask is None else borrowed("mask", mask).cpu()
         if given.dtype != torch.bool or given.shape != data.shape:
             raise ValueError(f"mask is {given.dtype} {tuple(given.shape)}; booleans of shape {data.shape} are needed")
         return cls(known & given, known & ~given)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.checks import borrowed, plain
+from ppnmf.checks import borrowed, plain, require_device
 from ppnmf.data.blocked import Blocked, Source, source_of, survey, warn_of_nothing_observed
 from ppnmf.data.dense import Dense, in_memory, without_noise
 from ppnmf.data.noise import as_noise
@@ -58,6 +58,9 @@ def as_matrix(
     """
     if missing not in MISSING:
         raise ValueError(f"missing is {missing!r}; it must be {', '.join(map(repr, MISSING[:-1]))} or {MISSING[-1]!r}")
+    require_device("device", device)
+    if isinstance(X, Tensor):
+        require_device("X's device", X.device)
     with single_threaded():  # so that no sum depends on how many threads there are
         return _made(X, mask, missing, device, noise)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posterior
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
 
@@ -150,6 +150,7 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
 
     References: Vehtari et al. (2021), doi:10.1214/20-BA1221.
     """
+    require_posterior("summary", post)
     if _holds_modes(post):
         return _of_modes(post)
     found = diagnose(post, n, seed)
@@ -171,6 +172,7 @@ def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
 
     R-hat is the rank-normalised split one; a single chain is cut in two first. Fewer than four draws a chain have none.
     """
+    require_posterior("diagnose", post)
     data = identified(post, n, seed)
     quantities = [q for name in data.data_vars for q in _judged(str(name), data[name])]
     return Diagnosis(tuple(quantities), post.chains, post.n_draws)

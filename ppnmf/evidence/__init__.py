@@ -7,11 +7,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Unpack
 
-from ppnmf.checks import known_options
+from ppnmf.checks import known_options, one_of
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.estimate import Evidence
 from ppnmf.evidence.options import EvidenceOptions
-from ppnmf.inference import check
+from ppnmf.inference import check, require_model
 from ppnmf.protocols import Model
 from ppnmf.settings import own_settings
 
@@ -59,6 +59,7 @@ def log_evidence(
     """
     run = method_named(method)
     known_options(method, run, options)
+    require_model(model, X)
     data = as_matrix(X, mask, missing)
     check(model, data)
     evidence = run(model, data, seed=seed, replicates=replicates, progress=progress, **options)
@@ -69,6 +70,4 @@ def log_evidence(
 
 def method_named(method: str) -> Callable[..., Evidence]:
     """The `run` of a method. Raises ValueError for an unknown name."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; log evidence comes by {', '.join(METHODS)}")
-    return import_module(METHODS[method]).run
+    return import_module(METHODS[one_of("method", method, METHODS)]).run

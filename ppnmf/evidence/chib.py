@@ -56,11 +56,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import require_memory, whole_numbers, yes_or_no
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.evidence.estimate import Evidence, priors_of
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
+from ppnmf.inference.room import require_room
 from ppnmf.inference.sweep import compiled, log_joint, misfit
 from ppnmf.kernels import dense, kernels_for
 from ppnmf.kernels.reference import Natural, column
@@ -174,7 +175,11 @@ def run(
     if not isinstance(model, Conjugate):
         raise TypeError(f"chib needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
     whole_numbers(draws=(draws, 1), thin=(thin, 1), warmup=(warmup, 0), replicates=(replicates, 2))
+    yes_or_no(bridge=bridge)
     model.require_proper()
+    require_room(model, X, replicates, 1)
+    densities = draws * replicates * (2 * model.rank + 1)
+    require_memory(f"The densities at {draws} draws", densities, torch.float64, X.device, "take fewer draws")
     began, burn = time.perf_counter(), warmup // 4
     K = model.rank
     sweeps = warmup + draws * thin + (K + 1) * (burn + draws * thin) + (K - 1) * (burn + draws)

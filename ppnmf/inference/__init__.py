@@ -10,16 +10,17 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from ppnmf.checks import known_options, whole_number
+from ppnmf.checks import described, known_options, one_of, whole_number
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
 from ppnmf.inference.options import FitOptions
 from ppnmf.inference.spread import run_spread, said_once
+from ppnmf.models import REGISTRY
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Conjugate, Matrix, Model
 from ppnmf.settings import own_settings
 
-__all__ = ["METHODS", "check", "fit", "method_named"]
+__all__ = ["METHODS", "check", "fit", "method_named", "require_model"]
 
 METHODS = {  # name -> the module whose `run` it is
     "gibbs": "ppnmf.inference.gibbs",
@@ -67,10 +68,7 @@ def fit(
     """
     run = method_named(method)
     known_options(method, run, options)
-    if not isinstance(model, Model):
-        raise TypeError(
-            f"model is {model!r}; give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
-        )
+    require_model(model, X)
     data = as_matrix(X, mask, missing, device, noise)
     with said_once(data):
         check(model, data, spread=True)
@@ -86,9 +84,23 @@ def fit(
 
 def method_named(method: str) -> Callable[..., Posterior]:
     """The `run` of a method. Raises ValueError for an unknown name."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; there are {', '.join(METHODS)}")
-    return import_module(METHODS[method]).run
+    return import_module(METHODS[one_of("method", method, METHODS)]).run
+
+
+def require_model(model: Any, X: Any = None) -> None:
+    """Raise TypeError when it is no model, and say what it seems to be instead."""
+    if isinstance(model, Model) and not isinstance(model, type):
+        return
+    example = "give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
+    if isinstance(X, Model):
+        example = "the model comes first and X behind it"
+    elif isinstance(model, type) and model in REGISTRY.values():
+        example = f"give a model of that class, such as {model.__name__}(rank=5)"
+    elif isinstance(model, str) and model in REGISTRY:
+        example = f"give the model itself, such as ppnmf.models.{REGISTRY[model].__name__}(rank=5)"
+    elif hasattr(model, "shape"):
+        example = f"the model comes first and X behind it: {example}"
+    raise TypeError(f"model is {described(model)}; {example}")
 
 
 def check(model: Model, X: Matrix, spread: bool = False) -> None:

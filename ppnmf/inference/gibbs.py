@@ -17,10 +17,11 @@ import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import described, whole_numbers, yes_or_no
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.data.sharded import Sharded
 from ppnmf.inference import record
+from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
 from ppnmf.inference.sweep import compiled, exponential_rates, log_joint, sweep_factors
 from ppnmf.kernels import dense, kernels_for, split
@@ -211,8 +212,10 @@ def run(
     if not isinstance(model, Conjugate):
         raise TypeError(f"gibbs needs full conditionals; {getattr(model, 'name', model)} offers none: use svi")
     whole_numbers(draws=(draws, 1), warmup=(warmup, 0), thin=(thin, 1), chains=(chains, 1))
+    yes_or_no(moves=moves)
     kept = _kept_sites(keep)
     model.require_proper()
+    require_room(model, X, chains, 0 if store is not None else draws, kept)
     began, stream = time.perf_counter(), Stream.of(seed, chains)
     plan = {"method": "gibbs", "seed": seed, "chains": chains, "warmup": warmup, "thin": thin, "moves": moves}
     recorder = record.open(
@@ -280,9 +283,8 @@ def _lots(done: int, warmup: int, rest: int, at_once: int) -> Iterator[range]:
 def _kept_sites(keep: Collection[str] | None) -> list[str]:
     if keep is None:
         return list(SITES)
-    unknown = set(keep) - set(SITES)
-    if unknown or isinstance(keep, str):
-        raise ValueError(f"keep is {keep!r}; give a list of sites out of {', '.join(SITES)}")
+    if isinstance(keep, str) or not isinstance(keep, Collection) or not set(keep) <= set(SITES):
+        raise ValueError(f"keep is {described(keep)}; give a list of sites out of {', '.join(SITES)}")
     return [site for site in SITES if site in keep or site == "sigma2"]
 
 

@@ -19,12 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import real_number, whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.data.sharded import add_up
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference import record
 from ppnmf.inference.gibbs import Info, State
+from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, noise_mode, start
 from ppnmf.inference.sweep import compiled, exponential_rates, log_joint, sweep_factors
 from ppnmf.kernels import ascent
@@ -187,8 +188,8 @@ def run(
     if not isinstance(model, Conjugate):
         raise TypeError(f"icm needs full conditionals; {getattr(model, 'name', model)} offers none: use svi")
     whole_numbers(restarts=(restarts, 1), max_sweeps=(max_sweeps, 1))
-    if not tol >= 0:
-        raise ValueError(f"tol is {tol!r}; it must be a number >= 0")
+    real_number("tol", tol, 0)
+    require_room(model, X, restarts, 1)
     began = time.perf_counter()
     recorder = record.open(
         model,

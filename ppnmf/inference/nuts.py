@@ -12,6 +12,7 @@ from torch import Tensor
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import SITES
+from ppnmf.inference.room import require_room
 from ppnmf.inference.sweep import log_joint, misfit
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -48,6 +49,7 @@ def run(
         raise TypeError(f"nuts needs W, H and sigma2 to be random; in {getattr(model, 'name', model)} they are not all")
     whole_numbers(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1), max_tree_depth=(max_tree_depth, 1))
     model.require_proper()
+    require_room(model, X, chains, draws)
     began = time.perf_counter()
     samples: list[dict[str, Tensor]] = []
     divergent: list[int] = []

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.inference.gibbs import State, init, several
+from ppnmf.inference.room import require_room
 from ppnmf.inference.sweep import compiled, log_joint, misfit
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -124,6 +125,7 @@ def climbs(
         raise TypeError(f"smc needs full conditionals; {getattr(model, 'name', model)} offers only a guide")
     whole_numbers(particles=(particles, 2), sweeps=(sweeps, 1), replicates=(replicates, 1))
     model.require_proper()
+    require_room(model, X, particles, replicates)
     ladder = None
     with single_threaded(), bar(1 + replicates, f"smc, rank {model.rank}", progress) as ticker:
         for replicate in range(1 + replicates):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppnmf.checks import borrowed
+from ppnmf.checks import borrowed, described, meant
 from ppnmf.data.sharded import rows_here
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.inference.sweep import misfit
@@ -50,8 +50,9 @@ def start(
         elif isinstance(init, str) and init in STARTS:
             params = STARTS[init](model, X, stream)
         else:
+            near = meant(init, STARTS) if isinstance(init, str) else ""
             raise ValueError(
-                f"init is {init!r}; give {', '.join(map(repr, STARTS))}, a dict with W and H, or a Posterior"
+                f"init is {described(init)}{near}; give {', '.join(map(repr, STARTS))}, a dict with W and H, or a Posterior"
             )
         if "sigma2" not in params:
             params["sigma2"] = noise_mode(model, X, misfit(X, params["W"], params["H"])).to(X.dtype)
@@ -100,7 +101,7 @@ def _given(model: Conjugate, X: Matrix, chains: list[int], values: Mapping[str, 
     shapes: dict[str, tuple[int, ...]] = {"W": (N, model.rank), "H": (model.rank, D), "sigma2": ()}
     unknown, absent = set(values) - set(shapes), {"W", "H"} - set(values)
     if unknown or absent:
-        raise ValueError(f"init has {sorted(values)}; it needs W and H, and may have sigma2")
+        raise ValueError(f"init has {sorted(map(str, values))}; it needs W and H, and may have sigma2")
     params = {}
     for site, value in values.items():
         given = torch.as_tensor(borrowed(f"init's {site}", value), dtype=X.dtype, device=X.device)

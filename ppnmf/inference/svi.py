@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import one_of, real_number, whole_numbers, yes_or_no
 from ppnmf.data.matrix import Dense, in_memory, without_noise
 from ppnmf.data.sharded import Sharded, add_up, here, rows_here
+from ppnmf.inference.room import require_room
 from ppnmf.models.elbo import Guide, analytic_elbo, elbo_at
 from ppnmf.models.pae_nmf import MOST_ROWS, PAENMF, Recipe
 from ppnmf.posterior import Posterior
@@ -452,17 +452,10 @@ def _in_memory(X: Matrix) -> Dense | Sharded:
 def _recipe(own: Recipe, **told: Any) -> Recipe:
     """The model's recipe with what the caller has said otherwise."""
     recipe = own._replace(**{name: choice for name, choice in told.items() if choice is not None})
-    if not (_is_number(recipe.learning_rate) and 0 < recipe.learning_rate < math.inf):
-        raise ValueError(f"learning_rate is {recipe.learning_rate!r}; it must be a positive number")
-    if recipe.objective not in tuple(OBJECTIVES):
-        raise ValueError(f"objective is {recipe.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
-    if not isinstance(recipe.divergence, bool):
-        raise ValueError(f"divergence is {recipe.divergence!r}; it must be True or False")
+    real_number("learning_rate", recipe.learning_rate)
+    one_of("objective", recipe.objective, OBJECTIVES)
+    yes_or_no(divergence=recipe.divergence)
     return recipe
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check(model: PAENMF, X: Matrix, steps: int, batch_size: int | None, draws: int, polish: int, tol: float) -> None:
@@ -476,5 +469,5 @@ def _check(model: PAENMF, X: Matrix, steps: int, batch_size: int | None, draws: 
         )
     whole_numbers(steps=(steps, 0), draws=(draws, 1), polish=(polish, 0))
     whole_numbers(batch_size=(1 if batch_size is None else batch_size, 1))
-    if not (_is_number(tol) and 0 <= tol < math.inf):
-        raise ValueError(f"tol is {tol!r}; it must be a number that is not negative")
+    real_number("tol", tol, 0)
+    require_room(model, X, 1, draws, ["W"])

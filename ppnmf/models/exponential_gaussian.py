@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from pyro.distributions import InverseGamma
 from torch import Tensor
 
-from ppnmf.checks import borrowed, whole_number
+from ppnmf.checks import borrowed, real_number, whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels.reference import column
@@ -74,10 +74,7 @@ class ExponentialGaussian:
         object.__setattr__(self, "rate_W", _rate("rate_W", self.rate_W, self.rank, axis=1))
         object.__setattr__(self, "rate_H", _rate("rate_H", self.rate_H, self.rank, axis=0))
         for field in ("noise_shape", "noise_scale"):
-            value = float(getattr(self, field))
-            if not (0 < value < math.inf):
-                raise ValueError(f"{field} is {value}; it must be a positive number")
-            object.__setattr__(self, field, value)
+            object.__setattr__(self, field, real_number(field, getattr(self, field)))
 
     @classmethod
     @own_settings()
@@ -89,6 +86,7 @@ class ExponentialGaussian:
         Raises:
             ValueError: the observed X has a mean or a variance that is not positive.
         """
+        whole_number("rank", rank, 1)
         data = as_matrix(X, mask, missing)
         mean, variance = data.mean(), data.variance()
         if mean <= 0 or variance <= 0:
@@ -96,7 +94,7 @@ class ExponentialGaussian:
                 f"X has mean {mean:.6g} and variance {variance:.6g}; both must be positive to scale the priors to X: "
                 "give the rates and the noise's scale yourself"
             )
-        rate = math.sqrt(rank / mean) if rank > 0 else 1.0  # a bad rank gets its sentence from the constructor
+        rate = math.sqrt(rank / mean)
         return cls(rank, rate, rate, 1.0, variance)
 
     def __call__(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Weibull
 
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
-from ppnmf.checks import whole_number
+from ppnmf.checks import one_of, whole_number
 from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
 from ppnmf.data.sharded import Excerpt
 from ppnmf.models import weibull
@@ -448,8 +448,7 @@ def _published(told: Sequence[Any], widths: tuple[int, ...]) -> Published:
     if not isinstance(told, list | tuple) or len(told) > len(Published._fields):
         raise ValueError(f"published is {told!r}; give ({', '.join(Published._fields)}), as `PAENMF.paper` does")
     choices = Published(*told)
-    if choices.training not in tuple(TRAINING):
-        raise ValueError(f"training is {choices.training!r}; the paper's are {', '.join(map(repr, TRAINING))}")
+    one_of("training", choices.training, TRAINING)
     for name in ("divergence", "released"):
         if not isinstance(getattr(choices, name), bool):
             raise ValueError(f"{name} is {getattr(choices, name)!r}; it must be True or False")

@@ -13,7 +13,7 @@ from ppnmf.inference import svi
 from ppnmf.models.elbo import analytic_elbo
 from ppnmf.models.pae_nmf import PAENMF, Recipe
 from ppnmf.posterior import Posterior
-from ppnmf.rng import Stream, forked
+from ppnmf.rng import Stream, forked, generator
 
 K = 3
 
@@ -378,10 +378,9 @@ def test_published_uniforms_are_whole_released_or_the_median():
         (PAENMF.paper(2, "median"), 0.5, 0.5),
         (PAENMF.paper(2, "median", released=True), 0.5, 0.5),
     ):
-        with forked(0):
-            u = svi._uniforms(model.recipe, 2000, 2, X)
+        u = svi._uniforms(model.recipe, (2000, 2), X, generator(0))
         assert low <= float(u.min()) <= low + 0.01 and high - 0.01 <= float(u.max()) <= high
-    assert svi._uniforms(PAENMF(2).recipe, 2000, 2, X) is None
+    assert svi._uniforms(PAENMF(2).recipe, (2000, 2), X, generator(0)) is None
 
 
 def test_the_objective_asked_for_overrides_the_released_one():
@@ -469,7 +468,7 @@ def test_bad_options_get_their_sentence():
         ({"steps": -1}, "steps is -1"),
         ({"draws": 0}, "draws is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"objective": "exact"}, "analytic, sampled, median"),
+        ({"objective": "exact"}, "'analytic', 'sampled', 'median'"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"polish": -1}, "polish is -1"),
         ({"tol": -1.0}, "tol is -1.0"),
