@@ -113,12 +113,11 @@ def run(
         )
     start = time.perf_counter()
     model = copy.deepcopy(model).to(dtype=X.dtype, device=X.device)
-    data, rank = _in_memory(X), X.rank if isinstance(X, Sharded) else 0
+    data = _in_memory(X)
     with single_threaded():
         if not model.is_initialised:
             model.initialise(data.excerpt(MOST_ROWS) if isinstance(data, Sharded) else data, seed)
-        drawn_from = generator(seed, X.device, rank)  # a sampled objective draws for its own rows
-        training = _train(model.train(), data, recipe, batch_size, steps, tol, seed, drawn_from, progress)
+        training = _train(model.train(), data, recipe, batch_size, steps, tol, seed, progress)
         trained = time.perf_counter()
         model.eval().zero_grad()
         final = _final(model, data, polish, progress)
@@ -243,7 +242,6 @@ def _train(
     steps: int,
     tol: float,
     seed: int,
-    drawn_from: torch.Generator,
     progress: bool,
 ) -> Training:
     """Steps with the schedule that `run` describes; the model is changed in place."""
@@ -255,7 +253,8 @@ def _train(
     curve, best, decay = torch.zeros(steps, dtype=torch.float64, device=X.device), -math.inf, 1.0
     step, converged, interrupted = 0, False, False
     try:
-        problem = Problem.of(model, own, recipe, drawn_from)
+        rank = X.rank if isinstance(X, Sharded) else 0  # a sampled objective draws for its own rows
+        problem = Problem.of(model, own, recipe, generator(seed, X.device, rank))
         with bar(steps, "svi", progress) as shown:
             while step < steps and not converged:
                 rate = recipe.learning_rate * decay * 0.5 * (1 + math.cos(math.pi * step / steps))
