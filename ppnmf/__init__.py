@@ -4,9 +4,39 @@ Names are imported when first used, so ``import ppnmf`` is quick.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same to Python
+    from ppnmf import models, plots
+    from ppnmf.data import datasets
+    from ppnmf.data.matrix import as_matrix
+    from ppnmf.data.sharded import shard
+    from ppnmf.diagnostics.alignment import align
+    from ppnmf.diagnostics.convergence import summary
+    from ppnmf.evidence import Evidence, log_evidence
+    from ppnmf.evidence.rank import select_rank
+    from ppnmf.inference import fit
+    from ppnmf.posterior import Posterior
+    from ppnmf.report import compare
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Evidence",
+    "Posterior",
+    "__version__",
+    "align",
+    "as_matrix",
+    "compare",
+    "datasets",
+    "fit",
+    "log_evidence",
+    "models",
+    "plots",
+    "select_rank",
+    "shard",
+    "summary",
+]
 
 _HOME = {  # public name -> the module that holds it
     "fit": "ppnmf.inference",
@@ -25,14 +55,13 @@ _HOME = {  # public name -> the module that holds it
     "plots": "ppnmf.plots",
 }
 
-__all__ = [*_HOME, "__version__"]
+if not TYPE_CHECKING:  # a type checker that saw this would take every name for one of ours
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'ppnmf' has no attribute {name!r}")
-    module = import_module(_HOME[name])
-    return module if _HOME[name].endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
+    def __getattr__(name):
+        if name not in _HOME:
+            raise AttributeError(f"module 'ppnmf' has no attribute {name!r}; there are {', '.join(_HOME)}")
+        module = import_module(_HOME[name])
+        return module if _HOME[name].endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
 
 
 def __dir__() -> list[str]:

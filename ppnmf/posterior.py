@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from ppnmf import arviz, saving
-from ppnmf.checks import whole_number
+from ppnmf import arviz, memory, saving
+from ppnmf.checks import described, meant, one_of, whole_number
 from ppnmf.data.dense import in_memory
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.rng import Site, Stream, forked
+from ppnmf.settings import own_settings
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Posterior"]
+__all__ = ["Posterior", "require_posterior", "require_posteriors"]
 
 AT_ONCE = 2**22  # entries of W, H or W @ H that are worked on at a time when averaging over draws
 
@@ -71,13 +72,15 @@ class Posterior:
         """Mean over chains and draws; of factors it means something only when their components are aligned."""
         return self._kept(site).mean((0, 1))
 
+    @own_settings()
     def reconstruction(self, rows: range | None = None) -> Tensor:
         """Mean of W @ H over chains and draws, shape (N, D); or some rows of it."""
         W, H = (self._kept(site).flatten(0, 1) for site in ("W", "H"))
         if rows is not None:
-            W = W[:, rows.start : rows.stop]
+            W = W[:, _rows(rows, W.shape[1])]
         return (_sum_of_products(W, H) / len(W)).to(W.dtype)
 
+    @own_settings()
     def squared_error(self) -> float:
         """Σ (X - reconstruction)² over the observed entries, each over its relative noise variance; row block by row block."""
         total = 0.0
@@ -101,6 +104,7 @@ class Posterior:
             stats={name: pick(values) for name, values in self.stats.items()},
         )
 
+    @own_settings()
     def generate(self, n: int, seed: int = 0, latent: str = "prior") -> Tensor:
         """n new rows of X (n, D).
 
@@ -116,10 +120,10 @@ class Posterior:
             ValueError: n below 0, another `latent`.
         """
         n = whole_number("n", n, 0)
+        memory.require(n * self.X.shape[1], self.X.dtype, self.X.device, f"{n} rows", "draw fewer at a time")
         if latent == "aggregated":
             return self._resampled(n, seed)
-        if latent != "prior":
-            raise ValueError(f"latent is {latent!r}; it must be 'prior' or 'aggregated'")
+        one_of("latent", latent, ("prior", "aggregated"))
         generate = getattr(self.model, "generate", None)
         if generate is None:
             raise TypeError(
@@ -140,13 +144,17 @@ class Posterior:
                 drawn[at] = self._as_noisy(own, i).sample()[:, 0]
         return drawn
 
+    @own_settings()
     def predictive(self, seed: int = 0) -> Tensor:
         """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
+        self._require_memory("Replicates of X")
         with forked(seed, self.X.device):
             return self.likelihood(self._factors()).sample()
 
+    @own_settings()
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
+        self._require_memory("Log likelihoods of X's entries")
         X = in_memory(self.X, "log_likelihood")
         values = self.likelihood(self._factors()).log_prob(X.values)
         return values if X.mask is None else values * X.mask
@@ -163,6 +171,7 @@ class Posterior:
         variance = noise.variance.expand(self.X.shape)
         return Normal(of_model.loc, of_model.scale * (variance if rows is None else variance[rows, None]).sqrt())
 
+    @own_settings()
     def to_arviz(
         self,
         *,
@@ -204,26 +213,38 @@ class Posterior:
             columns=columns,
         )
 
-    def save(self, path: str | Path, **names: Sequence[str] | None) -> Path:
+    @own_settings()
+    def save(
+        self, path: str | Path, *, rows: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Path:
         """Write everything to a NetCDF file that ArviZ opens too; `Posterior.load` gives back the same.
 
         A sparse X is written as the entries that it stores. One that is read from disk is not copied: the file says
         where it is, and the loaded posterior's X can be read as long as it is there, unchanged.
 
         Args:
-            names: `rows` and `columns`, as in `to_datatree`; `load` gives them back as the posterior's names.
+            rows, columns: names, as in `to_datatree`; `load` gives them back as the posterior's names.
         """
-        return saving.write(self, path, names)
+        return saving.write(self, path, {"rows": rows, "columns": columns})
 
     @classmethod
+    @own_settings()
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Raises ValueError when the file is not one of ours."""
         return cls(**saving.read(path))
 
     def _kept(self, site: str) -> Tensor:
+        if not isinstance(site, str) or site not in (*self.draws, "W", "H", "sigma2"):
+            raise KeyError(f"there is no site {site!r}{meant(site, self.draws)}; there are {', '.join(self.draws)}")
         if site not in self.draws:
             raise KeyError(f"{site} was not kept; kept were {', '.join(self.draws)}: fit with keep=None to keep all")
         return self.draws[site]
+
+    def _require_memory(self, what: str) -> None:
+        N, D = self.X.shape
+        numbers = self.chains * self.n_draws * N * D
+        told = f"{what}, {self.chains} × {self.n_draws} × {N} × {D} numbers,"
+        memory.require(numbers, self.X.dtype, self.X.device, told, "take fewer draws")
 
     def _factors(self) -> dict[str, Tensor]:
         return {site: self._kept(site) for site in ("W", "H", "sigma2")}
@@ -244,3 +265,39 @@ def _sum_of_products(W: Tensor, H: Tensor) -> Tensor:
         for block, beside in zip(total.split(height), left.split(height, dim=1), strict=True):
             block.addmm_(beside.permute(1, 0, 2).reshape(len(block), len(below)).double(), below)
     return total
+
+
+def require_posterior(who: str, post: Any) -> None:
+    """Raise TypeError when it is no Posterior, and say what to do with what it seems to be."""
+    if isinstance(post, Posterior):
+        return
+    advice = "give what ppnmf.fit returned"
+    if isinstance(post, str | Path):
+        advice = f"load the file first: ppnmf.Posterior.load({str(post)!r})"
+    elif isinstance(post, Model):
+        advice = "fit the model first"
+    elif type(post).__name__ in ("DataTree", "InferenceData"):
+        advice = "give the posterior that it was made from; ArviZ's own functions take trees"
+    elif isinstance(post, Mapping | list | tuple):
+        advice = "give one posterior at a time"
+    raise TypeError(f"{who} takes a Posterior, and was given {described(post)}: {advice}")
+
+
+def require_posteriors(who: str, fits: Any, reasons: bool = False) -> None:
+    """The same of a dict from names to Posteriors; `reasons`: or to the reason why there is none."""
+    if not isinstance(fits, Mapping):
+        raise TypeError(
+            f"{who} takes a dict from names to Posteriors, such as {{'gibbs': post}}, not {described(fits)}"
+        )
+    if not fits:
+        raise ValueError(f"{who} was given no posterior; give a dict from names to them, such as {{'gibbs': post}}")
+    for name, post in fits.items():
+        if not (reasons and isinstance(post, str)):
+            require_posterior(f"{who} (by the name {name!r})", post)
+
+
+def _rows(rows: Any, N: int) -> slice:
+    """The rows of a range. Raises ValueError when it is none, or goes beyond X's."""
+    if not isinstance(rows, range) or rows.step != 1 or not 0 <= rows.start <= rows.stop <= N:
+        raise ValueError(f"rows is {described(rows)}; give a range of step 1 within 0 to {N}, such as range(0, {N})")
+    return slice(rows.start, rows.stop)

@@ -15,15 +15,17 @@ from typing import Any, NamedTuple, Self
 
 import pyro.distributions as dist
 import torch
+from numpy.typing import ArrayLike
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from ppnmf.checks import borrowed
 from ppnmf.distributions import RectifiedNormal
+from ppnmf.settings import own_settings
 
 __all__ = ["Exponential", "FactorPrior", "HalfNormal", "Hyper", "Natural", "Range", "TruncatedNormal", "hyperparameter"]
 
-Hyper = float | Tensor  # a number, or one a component (K,), or one an entry
+Hyper = ArrayLike | Tensor  # a number, or one a component (K,), or one an entry
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -94,6 +96,7 @@ class FactorPrior(ABC):
         own = lambda values: values if values.shape[0] == 1 else values[rows.start : rows.stop]  # noqa: E731
         return type(self)(*(own(values) for values in self._hyperparameters))
 
+    @own_settings()
     def natural(self, device: torch.device | str) -> Natural:
         """The natural parameters on a device; remembered, since bringing them there waits for the device."""
         device = torch.device(device)
@@ -101,6 +104,7 @@ class FactorPrior(ABC):
             self._natural_on[device] = Natural(self.rectified.precision.to(device), self.rectified.linear.to(device))
         return self._natural_on[device]
 
+    @own_settings()
     def _on(self, device: torch.device) -> tuple[Tensor, ...]:
         """The hyperparameters on a device; remembered too."""
         if device not in self._hyperparameters_on:
@@ -212,7 +216,7 @@ def _weighted_sum(F: Tensor, weight: Tensor) -> Tensor:
     return weighted.sum((-2, -1))
 
 
-def hyperparameter(name: str, value: Any, rank: int, axis: int, allowed: Range) -> Hyper:
+def hyperparameter(name: str, value: Any, rank: int, axis: int, allowed: Range) -> float | Tensor:
     """A number, or a float64 tensor (K,) or with a value an entry, checked.
 
     Args:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.checks import borrowed
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.labelled import AXES, beside, listed, order, taken
 from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
@@ -25,9 +26,10 @@ from ppnmf.diagnostics.convergence import summary
 from ppnmf.disk import write_text
 from ppnmf.inference import BY_PROGRAM, check, fit
 from ppnmf.models import PAENMF, ExponentialGaussian
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posteriors
 from ppnmf.protocols import Model
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 __all__ = [
     "Comparison",
@@ -79,6 +81,7 @@ class Comparison:
         return f"<pre>{escape(str(self))}</pre>"
 
 
+@own_settings()
 def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None) -> Comparison:
     """Compare fits of the same data.
 
@@ -94,9 +97,10 @@ def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None)
     Raises:
         ValueError: shapes or names differ, or there is nothing to compare. A fit that saw hidden cells is a warning.
     """
+    require_posteriors("compare", posteriors, reasons=True)
     fits = {name: post for name, post in posteriors.items() if isinstance(post, Posterior)}
     if not fits:
-        raise ValueError("there is no posterior to compare: " + "; ".join(f"{k}: {v}" for k, v in posteriors.items()))
+        raise ValueError("there is no posterior to compare: " + ("; ".join(f"{k}: {v}" for k, v in posteriors.items())))
     first = in_memory(next(iter(fits.values())).X, "compare")
     given, names = opened("X", X), _shared_names(fits)
     seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
@@ -147,7 +151,7 @@ class _Cells(NamedTuple):
     @classmethod
     def of(cls, data: Dense, mask: Any) -> _Cells:
         known = torch.ones(data.shape, dtype=torch.bool) if data.mask is None else data.mask.cpu()
-        given = known if mask is None else torch.as_tensor(mask).cpu()
+        given = known if mask is None else borrowed("mask", mask).cpu()
         if given.dtype != torch.bool or given.shape != data.shape:
             raise ValueError(f"mask is {given.dtype} {tuple(given.shape)}; booleans of shape {data.shape} are needed")
         return cls(known & given, known & ~given)
@@ -350,6 +354,7 @@ class Experiment:
         return any(post.attrs.get("interrupted") for post in self.fits.values())
 
 
+@own_settings()
 def compare_methods(
     X: Any,
     rank: int,
@@ -414,6 +419,7 @@ def _refusal(model: Model, method: str, data: Dense) -> str | None:
     return None
 
 
+@own_settings()
 def held_out_mask(data: Dense, share: float, seed: int = 0) -> Tensor:
     """The cells to fit, boolean (N, D): each known cell is hidden with probability `share`, by its own random number.
 
@@ -434,6 +440,7 @@ def held_out_mask(data: Dense, share: float, seed: int = 0) -> Tensor:
 # The folder
 
 
+@own_settings()
 def thinned(post: Posterior, entries: int = FILE_ENTRIES) -> Posterior:
     """Every s-th draw, so that W and H hold at most about so many numbers; attrs["kept_every"] says s when it is not 1."""
     held = sum(post.draws[site].numel() for site in ("W", "H") if site in post.draws)

@@ -10,12 +10,14 @@ The torch and the Numba functions give the same numbers, bit for bit.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from threading import RLock
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from ppnmf.checks import whole_number
 
-__all__ = ["Site", "Stream", "forked", "uniform_pair"]
+__all__ = ["Site", "Stream", "forked", "generator", "uniform_pair"]
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -97,23 +99,54 @@ class Stream:
         return both.reshape(len(self), len(rows), 2 * pairs)[..., :columns]
 
 
+class _Turn:
+    """Whose turn it is to use the global generators: they are the process's, and one thread at a time may have them."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = RLock()  # whichever thread held it did not come along
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+
+_turn = _Turn()
+
+
 @contextmanager
 def forked(seed: int, device: torch.device | str = "cpu", chain: int = 0) -> Iterator[None]:
-    """The global generators (Python, NumPy, torch) seeded inside and put back after: for libraries that use them."""
+    """The global generators (Python, NumPy, torch) seeded inside and put back after: for libraries that use them.
+
+    One thread at a time is inside; another one waits for its turn. (A thread that draws from the global generators by
+    itself meanwhile sees them as they are inside; what we can draw from a `generator` of our own, we do.)
+    """
     device = torch.device(device)
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            low, _ = _key(seed, 0, chain)
-            torch.default_generator.manual_seed(low)
-            if device.type == "cuda":
-                torch.cuda.manual_seed(low)
-            random.seed(low)
-            np.random.seed(low)  # noqa: NPY002
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+    low, _ = _key(seed, 0, chain)
+    with _turn.taken():
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            try:
+                torch.default_generator.manual_seed(low)
+                if device.type == "cuda":
+                    torch.cuda.manual_seed(low)
+                random.seed(low)
+                np.random.seed(low)  # noqa: NPY002
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)  # noqa: NPY002
+
+
+def generator(seed: int, device: torch.device | str = "cpu", chain: int = 0) -> torch.Generator:
+    """A generator of torch's own that gives the numbers of the global one inside `forked`, and is nobody else's."""
+    low, _ = _key(seed, 0, chain)
+    return torch.Generator(torch.device(device)).manual_seed(low)
 
 
 @lru_cache(maxsize=64)

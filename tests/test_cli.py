@@ -114,7 +114,7 @@ def test_missing_entries_are_refused_unless_told(table):
         (["compare", "toy9x8", "--rank", 2, "--seed", -1], "seed is -1"),
         (["compare", "toy9x8", "--rank", 2, "--missing", "no"], "--missing is 'no'"),
         (["compare", "toy9x8", "--rank", 2, "--device", "moon"], "--device is 'moon'"),
-        (["fit", "toy9x8", "--rank", 2, "--method", "magic"], "method is 'magic'; there are gibbs"),
+        (["fit", "toy9x8", "--rank", 2, "--method", "magic"], "method is 'magic'; it must be one of 'gibbs'"),
         (["fit", "toy9x8", "--rank", 2, "--steps", 3], "gibbs has no option steps"),
         (["fit", "toy9x8", "--rank", 2, "--out", "fit.txt"], "ends in .nc"),
         (["fit", "toy9x8", "--rank", 2, "--out", "no/fit.nc"], "there is no folder no"),

@@ -9,7 +9,20 @@ import ppnmf
 
 ROOT = Path(ppnmf.__file__).parent
 LAYERS = [
-    {"checks", "compilation", "disk", "distributions", "memory", "protocols", "rng", "nndsvd", "threads", "progress"},
+    {
+        "checks",
+        "compilation",
+        "disk",
+        "distributions",
+        "equality",
+        "memory",
+        "nndsvd",
+        "progress",
+        "protocols",
+        "rng",
+        "settings",
+        "threads",
+    },
     {"priors"},
     {"data", "kernels"},
     {"gaussian"},

@@ -37,16 +37,11 @@ Quick = Annotated[bool, typer.Option("--quick", help="Short runs, for a first lo
 
 
 def device_named(name: str | None) -> str | None:
-    import torch
+    """The device, if it can be worked on."""
+    if name is not None:
+        from ppnmf.checks import require_device
 
-    if name is None:
-        return None
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise ValueError(f"--device is {name!r}; give cpu or cuda") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device is cuda, and there is no CUDA device here: leave it out")
+        require_device("--device", name)
     return name
 
 

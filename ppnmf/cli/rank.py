@@ -68,7 +68,9 @@ def choose_rank(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="What twice and half the rates would do to chib and smc.")
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Ranks worked on at once, in processes.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Ranks worked on at once, in processes; -1 for as many as there are cores.")
+    ] = 1,
     checkpoint: Annotated[
         Path | None, typer.Option(help="JSON file that takes each rank's score when it is done.")
     ] = None,
@@ -91,6 +93,8 @@ def choose_rank(
     By the log evidence (chib, smc), which tells how probable the data are at each rank, by the error on held-out cells, or
     by other criteria; side by side in one table, and with --out in a picture.
     """
+    if jobs == 0:
+        raise ValueError("--jobs is 0; give a whole number >= 1, or -1 for as many as there are cores")
     folder = None if out is None else folder_to_write(out)
     if folder is not None:
         try_folder(folder)

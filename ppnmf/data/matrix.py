@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.checks import borrowed
+from ppnmf.checks import borrowed, plain, require_device
 from ppnmf.data.blocked import Blocked, Source, source_of, survey, warn_of_nothing_observed
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.dense import Dense, in_memory, without_noise
@@ -18,6 +18,7 @@ from ppnmf.data.labelled import NO_NAMES, beside, noise_beside
 from ppnmf.data.noise import as_noise
 from ppnmf.data.sparse import Rows, Sparse, Stored
 from ppnmf.protocols import Matrix
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["Blocked", "Dense", "Sparse", "Stored", "as_mask", "as_matrix", "as_tensor", "in_memory", "without_noise"]
@@ -25,6 +26,7 @@ __all__ = ["Blocked", "Dense", "Sparse", "Stored", "as_mask", "as_matrix", "as_t
 MISSING = ("error", "nan", "unstored")
 
 
+@own_settings()
 def as_matrix(
     X: Any, mask: Any = None, missing: str = "error", device: torch.device | str | None = None, noise: Any = None
 ) -> Any:
@@ -62,6 +64,9 @@ def as_matrix(
     """
     if missing not in MISSING:
         raise ValueError(f"missing is {missing!r}; it must be {', '.join(map(repr, MISSING[:-1]))} or {MISSING[-1]!r}")
+    require_device("device", device)
+    if isinstance(X, Tensor):
+        require_device("X's device", X.device)
     given = opened("X", X)
     seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
     known = None if noise is None else noise_beside(opened("noise", noise), given)
@@ -285,9 +290,10 @@ def as_tensor(X: Any) -> Tensor:
         X = X.to_dense()
     if X.is_complex():
         raise ValueError(f"X has entries of type {X.dtype}; real numbers are needed")
+    X = plain(X)
     if not X.is_floating_point():
-        return X.detach().double()
-    return X.detach().float() if X.dtype in (torch.float16, torch.bfloat16) else X.detach()
+        return X.double()
+    return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
 
 
 def as_mask(mask: Any, values: Tensor) -> Tensor:
@@ -299,7 +305,9 @@ def _mask_of(mask: Any, shape: tuple[int, ...]) -> Tensor:
     if hasattr(mask, "toarray"):
         mask = mask.toarray()
     observed = (
-        mask if isinstance(mask, Tensor) else borrowed("mask", mask, "b", "booleans are needed, True where observed")
+        plain(mask)
+        if isinstance(mask, Tensor)
+        else borrowed("mask", mask, "b", "booleans are needed, True where observed")
     )
     if observed.dtype != torch.bool:
         raise ValueError(f"mask has entries of type {observed.dtype}; booleans are needed, True where observed")

@@ -53,6 +53,7 @@ from torch import Tensor
 from ppnmf.data.labelled import NO_NAMES, Names, listed
 from ppnmf.data.matrix import as_matrix
 from ppnmf.protocols import Params, Statistics, Sweeping
+from ppnmf.settings import own_settings
 
 __all__ = ["Ranks", "Sharded", "add_up", "here", "log_prior", "own_rows", "rows_here", "shard", "whole_columns"]
 
@@ -302,6 +303,7 @@ class Excerpt:
         return self.means
 
 
+@own_settings()
 def shard(
     X: Any,
     mask: Any = None,

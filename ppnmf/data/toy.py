@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 __all__ = ["Toy", "draw", "named"]
 
@@ -25,6 +26,7 @@ class Toy(NamedTuple):
     H: Tensor  # (K, D)
 
 
+@own_settings()
 def draw(N: int, D: int, rank: int, rate: float = 1.0, noise: float = 1.0, seed: int = 0) -> Toy:
     """W, H ~ Exponential(rate), X ~ Normal(W @ H, noise): float64, each number from its own address of the streams.
 

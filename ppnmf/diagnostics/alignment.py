@@ -11,13 +11,16 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ppnmf.posterior import Posterior
+from ppnmf.checks import borrowed, described
+from ppnmf.posterior import Posterior, require_posterior
+from ppnmf.settings import own_settings
 
 __all__ = ["align", "best_orders"]
 
 Reference = Posterior | Mapping[str, Any]
 
 
+@own_settings()
 def align(post: Posterior, reference: Reference | None = None, scale: bool = False) -> Posterior:
     """The same draws with the components of each in the order that fits the reference best.
 
@@ -37,6 +40,7 @@ def align(post: Posterior, reference: Reference | None = None, scale: bool = Fal
         KeyError: W or H was not kept.
         ValueError: the reference has other shapes.
     """
+    require_posterior("align", post)
     W, H = post._kept("W"), post._kept("H")
     V, G = _reference(post, reference)
     order = best_orders(W.flatten(0, 1), H.flatten(0, 1), V, G).unflatten(0, W.shape[:2])
@@ -55,6 +59,7 @@ def align(post: Posterior, reference: Reference | None = None, scale: bool = Fal
     return replace(post, draws={**post.draws, "W": W, "H": H}, attrs={**post.attrs, "alignment": facts})
 
 
+@own_settings()
 def best_orders(W: Tensor, H: Tensor, V: Tensor, G: Tensor) -> Tensor:
     r"""Orders of the components of the draws W (S, N, K), H (S, K, D) that fit V (N, K), G (K, D) best.
 
@@ -78,8 +83,10 @@ def _reference(post: Posterior, reference: Reference | None) -> tuple[Tensor, Te
     if reference is None or isinstance(reference, Posterior):
         best = (reference or post).best()
         V, G = best._kept("W")[0, 0], best._kept("H")[0, 0]
+    elif isinstance(reference, Mapping) and {"W", "H"} <= set(reference):
+        V, G = (borrowed(f"the reference's {site}", reference[site]) for site in ("W", "H"))
     else:
-        V, G = (torch.as_tensor(reference[site]) for site in ("W", "H"))
+        raise TypeError(f"reference is {described(reference)}; give a Posterior, or a dict with W (N, K) and H (K, D)")
     W, H = post.draws["W"], post.draws["H"]
     if V.shape != W.shape[2:] or G.shape != H.shape[2:]:
         raise ValueError(

@@ -19,10 +19,12 @@ from ppnmf.checks import borrowed, whole_numbers
 from ppnmf.diagnostics.calibration import SBC
 from ppnmf.protocols import Amortised
 from ppnmf.rng import Site, Stream, forked
+from ppnmf.settings import own_settings
 
 __all__ = ["coverage", "sbc"]
 
 
+@own_settings()
 @torch.no_grad()
 def sbc(model: Amortised, simulations: int = 1000, draws: int = 99, seed: int = 0, mask: Any = None) -> SBC:
     """Ranks of true loadings among draws from the guide: of each component's, "W[k]", and of the row's "log joint".

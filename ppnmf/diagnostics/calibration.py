@@ -22,6 +22,7 @@ from ppnmf.inference.gibbs import step as gibbs_step
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Params, Statistics, Sweeping
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 __all__ = ["SBC", "Geweke", "SideBySide", "data_draws", "geweke", "moments", "quantities", "sbc"]
 
@@ -61,6 +62,7 @@ class Geweke:
         return min(1.0, len(self.names) * 2 * float(stats.t(self.batches - 1).sf(abs(self.worst[1]))))
 
 
+@own_settings()
 def geweke(
     model: Sweeping,
     shape: tuple[int, int],
@@ -170,6 +172,7 @@ class SBC:
         return min(1.0, len(self.ranks) * self.worst[1])
 
 
+@own_settings()
 def sbc(
     model: Sweeping,
     shape: tuple[int, int],

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ppnmf.diagnostics.names import named, shortened
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posterior
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 if TYPE_CHECKING:
     import xarray
@@ -138,6 +139,7 @@ class Summary:
         return f"<pre>{escape(str(self))}</pre>"
 
 
+@own_settings()
 def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
     """Judge a posterior, and say the judgement in a sentence.
 
@@ -149,6 +151,7 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
 
     References: Vehtari et al. (2021), doi:10.1214/20-BA1221.
     """
+    require_posterior("summary", post)
     if _holds_modes(post):
         return _of_modes(post)
     found = diagnose(post, n, seed)
@@ -164,16 +167,19 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
     )
 
 
+@own_settings()
 def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
     """R-hat, bulk and tail ESS and the Monte Carlo error of the identified quantities, by `arviz_stats`.
 
     R-hat is the rank-normalised split one; a single chain is cut in two first. Fewer than four draws a chain have none.
     """
+    require_posterior("diagnose", post)
     data = identified(post, n, seed)
     quantities = [q for name in data.data_vars for q in _judged(str(name), data[name])]
     return Diagnosis(tuple(quantities), post.chains, post.n_draws)
 
 
+@own_settings()
 def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     """The quantities that are judged: lp, sigma2, strength (rank), and WH (entry), each (chain, draw, ...).
 
@@ -194,6 +200,7 @@ def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     return data
 
 
+@own_settings()
 def strengths(post: Posterior) -> Tensor:
     """‖W_k‖‖H_k‖ of the components of each draw, greatest first, float64, shape (chain, draw, K)."""
     W, H = post._kept("W"), post._kept("H")
@@ -201,6 +208,7 @@ def strengths(post: Posterior) -> Tensor:
     return (norm(W, dim=-2, dtype=torch.float64) * norm(H, dim=-1, dtype=torch.float64)).sort(descending=True).values
 
 
+@own_settings()
 def entries(post: Posterior, n: int = 100, seed: int = 0) -> Tensor:
     """Entries of W @ H at the `chosen_cells`, float64, shape (chain, draw, n)."""
     rows, columns = chosen_cells(post.X.shape, n, seed).to(post.X.device).unbind(-1)
@@ -208,6 +216,7 @@ def entries(post: Posterior, n: int = 100, seed: int = 0) -> Tensor:
     return (W[..., rows, :].double() * H[..., :, columns].mT.double()).sum(-1)
 
 
+@own_settings()
 def chosen_cells(shape: tuple[int, int], n: int, seed: int = 0) -> Tensor:
     """Row and column of n different cells of an (N, D) matrix, or of all where there are no more, shape (n, 2)."""
     N, D = shape

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, Unpack
 
-from ppnmf.checks import known_options
+from ppnmf.checks import known_options, one_of
 from ppnmf.compilation import announced
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.estimate import Evidence
-from ppnmf.inference import check
+from ppnmf.evidence.options import EvidenceOptions
+from ppnmf.inference import check, require_model
 from ppnmf.protocols import Model
+from ppnmf.settings import own_settings
 
 __all__ = ["METHODS", "Evidence", "log_evidence", "method_named"]
 
@@ -22,6 +24,7 @@ METHODS = {  # name -> the module whose `run` it is
 }
 
 
+@own_settings()
 def log_evidence(
     model: Model,
     X: Any,
@@ -32,7 +35,7 @@ def log_evidence(
     missing: str = "error",
     replicates: int = 8,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[EvidenceOptions],
 ) -> Evidence:
     r"""log p(X), the factors and the noise integrated out, with its Monte Carlo error.
 
@@ -57,6 +60,7 @@ def log_evidence(
     """
     run = method_named(method)
     known_options(method, run, options)
+    require_model(model, X)
     data = as_matrix(X, mask, missing)
     check(model, data)
     with announced(progress):
@@ -68,6 +72,4 @@ def log_evidence(
 
 def method_named(method: str) -> Callable[..., Evidence]:
     """The `run` of a method. Raises ValueError for an unknown name."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; log evidence comes by {', '.join(METHODS)}")
-    return import_module(METHODS[method]).run
+    return import_module(METHODS[one_of("method", method, METHODS)]).run

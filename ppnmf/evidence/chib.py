@@ -56,10 +56,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ppnmf.checks import whole_numbers
+from ppnmf import memory
+from ppnmf.checks import whole_numbers, yes_or_no
 from ppnmf.evidence.estimate import Evidence, priors_of
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
+from ppnmf.inference.room import require_room
 from ppnmf.progress import bar
 from ppnmf.protocols import Address, Blocked, Held, Matrix, Params, Reduced, Sweeps, require_ability
 from ppnmf.rng import Site, Stream
@@ -152,7 +154,11 @@ def run(
     """
     require_ability("chib", model, Blocked)
     whole_numbers(draws=(draws, 1), thin=(thin, 1), warmup=(warmup, 0), replicates=(replicates, 2))
+    yes_or_no(bridge=bridge)
     model.require_proper()
+    require_room(model, X, replicates, 1)
+    densities = draws * replicates * (2 * model.rank + 1)
+    memory.require(densities, torch.float64, X.device, f"The densities at {draws} draws", "take fewer draws")
     began, burn = time.perf_counter(), warmup // 4
     K = model.rank
     sweeps = warmup + draws * thin + (K + 1) * (burn + draws * thin) + (K - 1) * (burn + draws)

@@ -15,22 +15,24 @@ from functools import cache
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
-from ppnmf.checks import whole_number
+from ppnmf.checks import described, meant, one_of, whole_number, yes_or_no
 from ppnmf.compilation import announced
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence import METHODS
 from ppnmf.evidence.estimate import Evidence, describe
 from ppnmf.evidence.finished import Finished, identity
 from ppnmf.evidence.heldout import Nested, nested_choice
+from ppnmf.evidence.options import RankOptions
 from ppnmf.evidence.score import Score
-from ppnmf.inference import check
+from ppnmf.inference import check, require_model
 from ppnmf.progress import bar
 from ppnmf.protocols import Matrix, Model
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["CRITERIA", "RankTable", "Score", "select_rank"]
@@ -262,6 +264,7 @@ class RankTable:
         return f"{by}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."
 
 
+@own_settings()
 def select_rank(
     model: Model | Callable[[int], Model],
     X: Any,
@@ -276,7 +279,7 @@ def select_rank(
     checkpoint: str | Path | None = None,
     resume: str | Path | None = None,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[RankOptions],
 ) -> RankTable:
     """Score a range of ranks by one criterion or several.
 
@@ -305,8 +308,12 @@ def select_rank(
             options. Where every rank fails, the first one's own error.
         TypeError: an option that no method has, or every model lacks what the methods need.
     """
-    names = [method] if isinstance(method, str) else list(dict.fromkeys(method))
+    if not callable(model):
+        require_model(model, X)
+    names = _names(method)
     wanted = _whole_numbers(ranks)
+    yes_or_no(sensitivity=sensitivity)
+    _require_jobs(n_jobs)
     chosen = _options_by_method(names, options)
     data, began = as_matrix(X, mask, missing), time.perf_counter()
     models, failures = _models(model, wanted)
@@ -505,15 +512,15 @@ def _table(names: list[str], work: _Work, X: Matrix) -> RankTable:
 
 def _models(model: Model | Callable[[int], Model], ranks: list[int]) -> tuple[dict[int, Model], dict[int, Exception]]:
     """The model of each rank, and the errors of those that cannot be made."""
-    if not isinstance(model, Model) and not callable(model):
-        raise TypeError(f"model is {model!r}; it must be a model, or a function from a rank to one")
     models: dict[int, Model] = {}
     failures: dict[int, Exception] = {}
     for rank in ranks:
         try:
-            models[rank] = _with_rank(model, rank) if isinstance(model, Model) else model(rank)
+            models[rank] = own = _with_rank(model, rank) if isinstance(model, Model) else model(rank)
         except Exception as error:
             failures[rank] = error
+            continue
+        require_model(own)
     return models, failures
 
 
@@ -521,11 +528,8 @@ def _with_rank(model: Model, rank: int) -> Model:
     return type(model)(**{**model.config(), "rank": rank})
 
 
-def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each method's own options. Raises ValueError for an unknown method, TypeError for an option that none has."""
-    unknown = [name for name in names if name not in CRITERIA]
-    if unknown or not names:
-        raise ValueError(f"method is {', '.join(map(repr, unknown)) or 'empty'}; there are {', '.join(CRITERIA)}")
+def _options_by_method(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each method's own options. Raises TypeError for an option that none has."""
     shared = {option: value for option, value in options.items() if option not in CRITERIA}
     wrong = [name for name, value in options.items() if name in CRITERIA and not isinstance(value, Mapping)]
     if wrong:
@@ -535,8 +539,14 @@ def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, d
     if idle:
         raise TypeError(f"there are options for {', '.join(idle)}, which is not among the methods: {', '.join(names)}")
     has = {name: set(inspect.signature(_run_of(name)).parameters) - RESERVED for name in names}
-    strange = [option for option in shared if not any(option in own for own in has.values())]
-    strange += [option for name, own in alone.items() for option in own if option not in has[name]]
+    offers = set().union(*has.values())
+    strange = [f"{option}{meant(option, offers)}" for option in shared if option not in offers]
+    strange += [
+        f"{option}{meant(option, has[name])}"
+        for name, own in alone.items()
+        for option in own
+        if option not in has[name]
+    ]
     if strange:
         offered = "; ".join(f"{name} has {', '.join(sorted(own))}" for name, own in has.items())
         raise TypeError(f"there is no option {', '.join(strange)}: {offered}")
@@ -546,9 +556,25 @@ def _options_by_method(names: list[str], options: dict[str, Any]) -> dict[str, d
     }
 
 
+def _names(method: str | Sequence[str]) -> list[str]:
+    """The methods, each once. Raises ValueError for an unknown one, or none."""
+    names = [method] if isinstance(method, str) or not isinstance(method, Iterable) else list(dict.fromkeys(method))
+    if not names:
+        raise ValueError(f"method is empty; give one or several of {', '.join(CRITERIA)}")
+    return [one_of("method", name, CRITERIA) for name in names]
+
+
+def _require_jobs(n_jobs: int | None) -> None:
+    """Raise ValueError when it is no number of workers; joblib counts negative ones from the number of cores."""
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0):
+        raise ValueError(
+            f"n_jobs is {described(n_jobs)}; give a whole number >= 1, or -1 for as many as there are cores"
+        )
+
+
 def _whole_numbers(ranks: Iterable[int]) -> list[int]:
-    if not isinstance(ranks, Iterable):
-        raise TypeError(f"ranks is {ranks!r}; give several whole numbers, such as range(1, 11)")
+    if isinstance(ranks, str) or not isinstance(ranks, Iterable):
+        raise TypeError(f"ranks is {described(ranks)}; give several whole numbers, such as range(1, 11)")
     wanted = sorted({whole_number("a rank", rank, 1) for rank in ranks})
     if not wanted:
         raise ValueError("ranks is empty; give whole numbers >= 1, such as range(1, 11)")

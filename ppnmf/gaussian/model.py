@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -14,14 +13,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppnmf.checks import whole_number
+from ppnmf.checks import real_number, whole_number
 from ppnmf.data.matrix import as_matrix
+from ppnmf.equality import hash_of, same
 from ppnmf.gaussian import ascent, blocks, start, sweep
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.kernels.reference import column
 from ppnmf.priors import FactorPrior, Range, hyperparameter, of_factor
 from ppnmf.protocols import Address, Ascent, Entries, Matrix, Pace, Params, Reduced, Sweeps, Swept
 from ppnmf.rng import Stream
+from ppnmf.settings import own_settings
 
 __all__ = ["DataScale", "RectifiedGaussian", "data_scale"]
 
@@ -35,12 +36,14 @@ class DataScale(NamedTuple):
     variance: float
 
 
+@own_settings()
 def data_scale(X: Any, rank: int, mask: Any = None, missing: str = "error") -> DataScale:
     """What priors on X's scale are made from.
 
     Raises:
-        ValueError: the observed X has a mean or a variance that is not positive.
+        ValueError: a rank below 1; the observed X has a mean or a variance that is not positive.
     """
+    whole_number("rank", rank, 1)
     data = as_matrix(X, mask, missing)
     scale = DataScale(data.mean(), data.variance())
     if scale.mean <= 0 or scale.variance <= 0:
@@ -81,6 +84,7 @@ class RectifiedGaussian(ABC):
         """Another name of `for_data`."""
         return cls.for_data(X, rank, mask, missing)
 
+    @own_settings()
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
         for name, allowed in self.hyper.items():
@@ -88,10 +92,7 @@ class RectifiedGaussian(ABC):
                 own = f"{name}_{site}"
                 object.__setattr__(self, own, hyperparameter(own, getattr(self, own), self.rank, axis, allowed))
         for own in ("noise_shape", "noise_scale"):
-            value = float(getattr(self, own))
-            if not (0 < value < math.inf):
-                raise ValueError(f"{own} is {value}; it must be a positive number")
-            object.__setattr__(self, own, value)
+            object.__setattr__(self, own, real_number(own, getattr(self, own)))
 
     def __call__(
         self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
@@ -119,6 +120,15 @@ class RectifiedGaussian(ABC):
         """The constructor's arguments."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
+    def __eq__(self, other: object) -> bool:
+        return same(self, other)
+
+    def __hash__(self) -> int:
+        return hash_of(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(self.config().values())  # not what is cached: it may lie on a device
+
     def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
         """The factors and the noise variance."""
         K = self.rank
@@ -144,6 +154,7 @@ class RectifiedGaussian(ABC):
         return NoisePrior(self.noise_shape, self.noise_scale)
 
     @cached_property
+    @own_settings()
     def _priors(self) -> dict[str, FactorPrior]:
         return {site: self.prior_of(*self._hyper_of(site)) for site in AXES}
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
 
-from ppnmf.checks import known_options, whole_number
+from ppnmf.checks import described, known_options, one_of, whole_number
 from ppnmf.compilation import announced
 from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
+from ppnmf.inference.options import FitOptions
+from ppnmf.inference.room import require_room
 from ppnmf.inference.spread import run_spread, said_once
-from ppnmf.memory import require
+from ppnmf.models import REGISTRY
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Amortised, Entries, Matrix, Model, Sweeping, require_ability
+from ppnmf.settings import own_settings
 
-__all__ = ["METHODS", "Method", "check", "fit", "method_named", "methods_of"]
+__all__ = ["METHODS", "Method", "check", "fit", "method_named", "methods_of", "require_model"]
 
 
 class Method(NamedTuple):
@@ -42,6 +44,7 @@ METHODS = {
 BY_PROGRAM = ("svi", "nuts")  # they run the Pyro program, which takes a dense X whose entries are equally noisy
 
 
+@own_settings()
 def fit(
     model: Model,
     X: Any,
@@ -53,7 +56,7 @@ def fit(
     noise: Any = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[FitOptions],
 ) -> Posterior:
     """Fit a model to X by a method.
 
@@ -79,32 +82,43 @@ def fit(
     """
     run = method_named(method)
     known_options(method, run, options)
-    if not isinstance(model, Model):
-        raise TypeError(
-            f"model is {model!r}; give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
-        )
+    require_model(model, X)
     require_ability(method, model, METHODS[method].ability)
     data = as_matrix(X, mask, missing, device, noise)
     with said_once(data):
-        check(model, data, spread=True, at_once=_states(run, options))
-    options = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
-    options["seed"] = whole_number("seed", seed, 0)
+        check(model, data, spread=True)
+    chosen = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
+    chosen["seed"] = whole_number("seed", seed, 0)
     if method in BY_PROGRAM:
         without_noise(data, method)
         data = data if isinstance(data, Sharded) else in_memory(data, method)
     with announced(progress):
         if isinstance(data, Sharded):
-            post = run_spread(method, run, model, data, progress, **options)
+            post = run_spread(method, run, model, data, progress, **chosen)
         else:
-            post = run(model, data, progress=progress, **options)
+            post = run(model, data, progress=progress, **chosen)
     return replace(post, names=names_of(data).to_dict())
 
 
 def method_named(method: str) -> Callable[..., Posterior]:
     """The `run` of a method. Raises ValueError for an unknown name."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; there are {', '.join(METHODS)}")
-    return import_module(METHODS[method].module).run
+    return import_module(METHODS[one_of("method", method, METHODS)].module).run
+
+
+def require_model(model: Any, X: Any = None) -> None:
+    """Raise TypeError when it is no model, and say what it seems to be instead."""
+    if isinstance(model, Model) and not isinstance(model, type):
+        return
+    example = "give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
+    if isinstance(X, Model):
+        example = "the model comes first and X behind it"
+    elif isinstance(model, type) and model in REGISTRY.values():
+        example = f"give a model of that class, such as {model.__name__}(rank=5)"
+    elif isinstance(model, str) and model in REGISTRY:
+        example = f"give the model itself, such as ppnmf.models.{REGISTRY[model].__name__}(rank=5)"
+    elif hasattr(model, "shape"):
+        example = f"the model comes first and X behind it: {example}"
+    raise TypeError(f"model is {described(model)}; {example}")
 
 
 def methods_of(model: Model) -> list[str]:
@@ -112,19 +126,11 @@ def methods_of(model: Model) -> list[str]:
     return [name for name, method in METHODS.items() if isinstance(model, method.ability)]
 
 
-def _states(run: Callable[..., Posterior], options: dict[str, Any]) -> int:
-    """How many values of the factors a method holds at the same time, by the option that says it."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
-    told = [(defaults | options)[name] for name in ("chains", "restarts", "particles") if name in defaults]
-    return max([int(number) for number in told if isinstance(number, int | np.integer)], default=1)
-
-
-def check(model: Model, X: Matrix, spread: bool = False, at_once: int = 1) -> None:
+def check(model: Model, X: Matrix, spread: bool = False) -> None:
     """Whether the model can take the data: negative entries, priors per entry, the rank, and the memory for W and H.
 
     Args:
         spread: whether X's rows may be spread over processes.
-        at_once: how many values of the factors are held at the same time, at least.
     """
     if isinstance(X, Sharded) and not spread:
         raise X.refusal()
@@ -138,13 +144,6 @@ def check(model: Model, X: Matrix, spread: bool = False, at_once: int = 1) -> No
     if isinstance(model, Sweeping):
         model.require_fits(X.shape)
     N, D = X.shape
-    if not spread or not isinstance(X, Sharded):
-        require(
-            at_once * model.rank * (N + D),
-            X.dtype,
-            X.device,
-            f"{at_once} W and H of rank {model.rank} for X {N} × {D}",
-            "ask for a smaller rank or for fewer at once",
-        )
+    require_room(model, X, chains=1, draws=0)
     if model.rank > min(N, D):
         warnings.warn(f"rank {model.rank} is above min(N, D) = {min(N, D)}: components are redundant", stacklevel=3)

@@ -17,15 +17,17 @@ import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import described, whole_numbers, yes_or_no
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.data.sharded import log_prior
 from ppnmf.inference import record
+from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Address, Held, Matrix, Params, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["GibbsKernel", "Info", "State", "init", "log_joint", "run", "several", "step"]
@@ -44,6 +46,7 @@ class Info(NamedTuple):
     lp: Tensor  # log joint, (C,)
 
 
+@own_settings()
 def init(
     model: Sweeping, X: Matrix, stream: Stream, begin: Start = "scaled", chains: Sequence[int] | None = None
 ) -> State:
@@ -51,6 +54,7 @@ def init(
     return State(start(model, X, stream, begin, chains), 1)
 
 
+@own_settings()
 def step(
     model: Sweeping,
     state: State,
@@ -81,6 +85,7 @@ def log_joint(model: Sweeping, X: Matrix, params: Params) -> Tensor:
     return model.log_likelihood_at(params, X) + log_prior(model, X, params)
 
 
+@own_settings()
 def run(
     model: Sweeping,
     X: Dense,
@@ -119,8 +124,10 @@ def run(
     """
     require_ability("gibbs", model, Sweeping)
     whole_numbers(draws=(draws, 1), warmup=(warmup, 0), thin=(thin, 1), chains=(chains, 1))
+    yes_or_no(moves=moves)
     kept = _kept_sites(model, X, keep)
     model.require_proper()
+    require_room(model, X, chains, 0 if store is not None else draws, kept)
     began, stream = time.perf_counter(), Stream.of(seed, chains)
     plan = {"method": "gibbs", "seed": seed, "chains": chains, "warmup": warmup, "thin": thin, "moves": moves}
     recorder = record.open(
@@ -186,8 +193,8 @@ def _kept_sites(model: Sweeping, X: Matrix, keep: Collection[str] | None) -> lis
     sites = model.sites(*X.shape)
     if keep is None:
         return list(sites)
-    if set(keep) - set(sites) or isinstance(keep, str):
-        raise ValueError(f"keep is {keep!r}; give a list of sites out of {', '.join(sites)}")
+    if isinstance(keep, str) or not isinstance(keep, Collection) or not set(keep) <= set(sites):
+        raise ValueError(f"keep is {described(keep)}; give a list of sites out of {', '.join(sites)}")
     return [site for site, dims in sites.items() if site in keep or not {"row", "column"} & set(dims)]
 
 
@@ -214,6 +221,7 @@ class GibbsKernel(MCMCKernel):
         self._params: dict[str, Tensor] | None = None
         self._chain = -1
 
+    @own_settings()
     def setup(self, warmup_steps: int, X: Any, mask: Any = None) -> None:
         """Start a chain on X (N, D); a worker process of Pyro's carries its chain's number as its name."""
         from ppnmf.inference import check

@@ -18,16 +18,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import real_number, whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.data.sharded import add_up, log_prior
 from ppnmf.inference import record
 from ppnmf.inference.gibbs import Info, State
+from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["Climb", "advance", "begin", "dead_components", "run", "step"]
@@ -58,6 +60,7 @@ class Climb(NamedTuple):
         )
 
 
+@own_settings()
 def step(model: Sweeping, state: State, X: Matrix) -> tuple[State, Info]:
     """One sweep of modes: the factors, the noise variance or what else there is, and the scales of the components."""
     return _swept(model, state, X, Sweeps(read=Read.MODE))
@@ -117,6 +120,7 @@ def begin(model: Sweeping, X: Matrix, stream: Stream, init: Start, restarts: Seq
     return State(params, 1)
 
 
+@own_settings()
 def run(
     model: Sweeping,
     X: Dense,
@@ -150,8 +154,8 @@ def run(
     """
     require_ability("icm", model, Sweeping)
     whole_numbers(restarts=(restarts, 1), max_sweeps=(max_sweeps, 1))
-    if not tol >= 0:
-        raise ValueError(f"tol is {tol!r}; it must be a number >= 0")
+    real_number("tol", tol, 0)
+    require_room(model, X, restarts, 1)
     began = time.perf_counter()
     recorder = record.open(
         model,

@@ -31,6 +31,7 @@ from ppnmf.checks import whole_number
 from ppnmf.data.matrix import Dense
 from ppnmf.protocols import Amortised
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 from ppnmf.threads import ordered_map, single_threaded
 
 __all__ = ["Weighed", "weigh"]
@@ -58,6 +59,7 @@ class Weighed(NamedTuple):
         )
 
 
+@own_settings()
 def weigh(model: Amortised, X: Dense, *, draws: int = 1000, widened: bool = True, seed: int = 0) -> Weighed:
     """The importance-weighted bound of each row of X (N, D) from so many draws of its loadings.
 

@@ -12,14 +12,18 @@ from torch import Tensor
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import log_joint
+from ppnmf.inference.room import require_room
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Sweeping, require_ability
 from ppnmf.rng import forked
+from ppnmf.settings import own_settings
 
 __all__ = ["run"]
 
 
+@own_settings()
+@torch.enable_grad()
 def run(
     model: Sweeping,
     X: Dense,
@@ -43,6 +47,7 @@ def run(
     require_ability("nuts", model, Sweeping)
     whole_numbers(draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1), max_tree_depth=(max_tree_depth, 1))
     model.require_proper()
+    require_room(model, X, chains, draws)
     began = time.perf_counter()
     samples: list[dict[str, Tensor]] = []
     divergent: list[int] = []

@@ -29,10 +29,12 @@ from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.inference.gibbs import State, init, log_joint, several
+from ppnmf.inference.room import require_room
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Matrix, Params, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["Climb", "climb", "climbs", "run"]
@@ -63,6 +65,7 @@ class Climb:
     least_effective: float
 
 
+@own_settings()
 def climb(
     model: Sweeping,
     X: Matrix,
@@ -121,6 +124,7 @@ def climbs(
     require_ability("smc", model, Sweeping)
     whole_numbers(particles=(particles, 2), sweeps=(sweeps, 1), replicates=(replicates, 1))
     model.require_proper()
+    require_room(model, X, particles, replicates)
     ladder = None
     with single_threaded(), bar(1 + replicates, f"smc, rank {model.rank}", progress) as ticker:
         for replicate in range(1 + replicates):
@@ -138,6 +142,7 @@ def climbs(
                 yield one
 
 
+@own_settings()
 def run(
     model: Sweeping,
     X: Matrix,

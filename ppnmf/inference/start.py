@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppnmf.checks import borrowed
+from ppnmf.checks import borrowed, described
 from ppnmf.data.containers import opened
 from ppnmf.data.labelled import Labelled, names_of, order, taken
 from ppnmf.data.sharded import rows_here
@@ -42,7 +42,7 @@ def start(
     if isinstance(init, Mapping):
         return model.begin(X, stream, _given(model, X, numbers, init))
     if not isinstance(init, str):
-        raise ValueError(f"init is {init!r}; give a start's name, a dict with W and H, or a Posterior")
+        raise ValueError(f"init is {described(init)}; give a start's name, a dict with W and H, or a Posterior")
     return model.begin(X, stream, init)
 
 
@@ -51,7 +51,7 @@ def _given(model: Sweeping, X: Matrix, chains: list[int], values: Mapping[str, A
     unknown, absent = set(values) - set(sites), set(FACTORS) - set(values)
     if unknown or absent:
         others = ", ".join(site for site in sites if site not in FACTORS)
-        raise ValueError(f"init has {sorted(values)}; it needs W and H, and may have {others}")
+        raise ValueError(f"init has {sorted(map(str, values))}; it needs W and H, and may have {others}")
     params = {}
     for site, value in values.items():
         found = _in_order(site, opened(f"init's {site}", value), X)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import mmap
 import os
 import shutil
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ppnmf.arviz import DIMS
-from ppnmf.memory import require
 
 __all__ = ["Memory", "Zarr"]
 
@@ -48,14 +46,6 @@ class Memory:
         dtypes: Mapping[str, torch.dtype],
         device: torch.device,
     ) -> None:
-        for name, shape in shapes.items():
-            require(
-                chains * draws * math.prod(shape),
-                dtypes[name],
-                device,
-                f"{draws} draws of {name} in each of {chains} chain(s)",
-                "ask for fewer draws (or every thin-th), for a smaller rank, or keep them on disk by store=",
-            )
         self._kept = {
             name: torch.empty(chains, draws, *shape, dtype=dtypes[name], device=device)
             for name, shape in shapes.items()

@@ -13,20 +13,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import one_of, real_number, whole_numbers, yes_or_no
 from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import Dense, in_memory, without_noise
 from ppnmf.data.sharded import Sharded, add_up, here, rows_here
+from ppnmf.inference.room import require_room
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Amortised, Asked, Matrix, Recipe, require_ability
-from ppnmf.rng import Site, Stream, forked
+from ppnmf.rng import Site, Stream, generator
+from ppnmf.settings import own_settings
 from ppnmf.threads import ordered_map, ordered_results, single_threaded
 
 __all__ = ["OBJECTIVES", "elbo", "run"]
@@ -58,6 +59,7 @@ class Training(NamedTuple):
     interrupted: bool
 
 
+@own_settings()
 @torch.enable_grad()
 def run(
     model: Amortised,
@@ -110,8 +112,8 @@ def run(
         )
     start = time.perf_counter()
     model = copy.deepcopy(model).to(dtype=X.dtype, device=X.device)
-    data, rank = _in_memory(X), X.rank if isinstance(X, Sharded) else 0
-    with single_threaded(), forked(seed, X.device, rank):  # a sampled objective draws for its own rows
+    data = _in_memory(X)
+    with single_threaded():
         if not model.is_initialised:
             model.initialise(data, seed)
         elif model.columns is None:
@@ -146,6 +148,7 @@ def run(
     )
 
 
+@own_settings()
 @torch.no_grad()
 def elbo(model: Amortised, X: Dense | Sharded) -> float:
     """The analytic ELBO of all of X, in nats."""
@@ -184,17 +187,18 @@ class Problem(NamedTuple):
     X: Dense
     coordinates: Tensor  # (N, C), all of X's
     recipe: Recipe
+    drawn_from: torch.Generator  # by an objective that is sampled
 
     @classmethod
-    def of(cls, model: Amortised, X: Dense, recipe: Recipe) -> Self:
-        return cls(model, tuple(model.parameters()), X, model.coordinates(X.values, X.mask), recipe)
+    def of(cls, model: Amortised, X: Dense, recipe: Recipe, drawn_from: torch.Generator) -> Self:
+        return cls(model, tuple(model.parameters()), X, model.coordinates(X.values, X.mask), recipe, drawn_from)
 
 
 def _gradient(problem: Problem, batch: Tensor | None, scale: float) -> list[Tensor]:
     """The objective of a batch of rows (None: all) times N / their number, and `scale` times its gradient."""
-    model, parameters, X, coordinates, recipe = problem
+    model, parameters, X, coordinates, recipe, drawn_from = problem
     n = len(X.values) if batch is None else len(batch)
-    blocks, uniforms = _blocks(n, X), _uniforms(recipe, n, model.rank, X)
+    blocks, uniforms = _blocks(n, X), _uniforms(recipe, (n, model.rank), X, drawn_from)
 
     def of(block: slice) -> list[Tensor]:
         u = None if uniforms is None else uniforms[block]
@@ -209,14 +213,15 @@ def _gradient(problem: Problem, batch: Tensor | None, scale: float) -> list[Tens
     return first
 
 
-def _uniforms(recipe: Recipe, n: int, rank: int, X: Dense) -> Tensor | None:
+def _uniforms(recipe: Recipe, shape: tuple[int, int], X: Dense, drawn_from: torch.Generator) -> Tensor | None:
     """Those (n, K) behind the one W of a step, never 0 or 1; None where the objective is exact."""
     between = OBJECTIVES[recipe.objective]
     if recipe.objective == "sampled" and recipe.uniforms is not None:
         between = recipe.uniforms
     if between is None:
         return None
-    u = torch.rand(n, rank, dtype=X.dtype, device=X.device).mul_(between[1] - between[0]).add_(between[0])
+    u = torch.rand(shape, generator=drawn_from, dtype=X.dtype, device=X.device)
+    u = u.mul_(between[1] - between[0]).add_(between[0])
     kind = torch.finfo(X.dtype)
     return u.clamp_(kind.tiny, 1 - kind.eps)
 
@@ -240,7 +245,8 @@ def _train(
     curve, best, decay = torch.zeros(steps, dtype=torch.float64, device=X.device), -math.inf, 1.0
     step, converged, interrupted = 0, False, False
     try:
-        problem = Problem.of(model, own, recipe)
+        rank = X.rank if isinstance(X, Sharded) else 0  # a sampled objective draws for its own rows
+        problem = Problem.of(model, own, recipe, generator(seed, X.device, rank))
         with bar(steps, "svi", progress) as shown:
             while step < steps and not converged:
                 rate = recipe.learning_rate * decay * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -435,17 +441,10 @@ def _in_memory(X: Matrix) -> Dense | Sharded:
 def _recipe(own: Recipe, **told: Any) -> Recipe:
     """The model's recipe with what the caller has said otherwise."""
     recipe = own._replace(**{name: choice for name, choice in told.items() if choice is not None})
-    if not (_is_number(recipe.learning_rate) and 0 < recipe.learning_rate < math.inf):
-        raise ValueError(f"learning_rate is {recipe.learning_rate!r}; it must be a positive number")
-    if recipe.objective not in tuple(OBJECTIVES):
-        raise ValueError(f"objective is {recipe.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
-    if not isinstance(recipe.divergence, bool):
-        raise ValueError(f"divergence is {recipe.divergence!r}; it must be True or False")
+    real_number("learning_rate", recipe.learning_rate)
+    one_of("objective", recipe.objective, OBJECTIVES)
+    yes_or_no(divergence=recipe.divergence)
     return recipe
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check(
@@ -455,5 +454,5 @@ def _check(
     model.require_columns(X.shape[1], names_of(X).columns)
     whole_numbers(steps=(steps, 0), draws=(draws, 1), polish=(polish, 0))
     whole_numbers(batch_size=(1 if batch_size is None else batch_size, 1))
-    if not (_is_number(tol) and 0 <= tol < math.inf):
-        raise ValueError(f"tol is {tol!r}; it must be a number that is not negative")
+    real_number("tol", tol, 0)
+    require_room(model, X, 1, draws, ["W"])

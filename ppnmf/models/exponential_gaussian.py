@@ -18,7 +18,8 @@ __all__ = ["ExponentialGaussian"]
 class ExponentialGaussian(RectifiedGaussian):
     r"""W_ik ~ Exponential(rate_W), H_kj ~ Exponential(rate_H), σ² ~ InverseGamma, X_ij ~ Normal((WH)_ij, σ²).
 
-    A frozen value: its fields are the hyperparameters, and calling it runs the Pyro program.
+    A frozen value: its fields are the hyperparameters, and calling it runs the Pyro program. Models with equal
+    hyperparameters are equal, have one hash, and come back equal from `pickle`.
 
     Args:
         rank: K, the number of components.
@@ -57,5 +58,5 @@ class ExponentialGaussian(RectifiedGaussian):
             ValueError: the observed X has a mean or a variance that is not positive.
         """
         scale = data_scale(X, rank, mask, missing)
-        rate = math.sqrt(rank / scale.mean) if rank > 0 else 1.0  # a bad rank gets its sentence from the constructor
+        rate = math.sqrt(rank / scale.mean)
         return cls(rank, rate, rate, 1.0, scale.variance)

@@ -47,5 +47,5 @@ class HalfNormalGaussian(RectifiedGaussian):
     def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
         """Equal scales such that W @ H has X's mean a priori; noise_shape 1, noise_scale the variance of the observed X."""
         scale = data_scale(X, rank, mask, missing)
-        size = math.sqrt(math.pi / 2 * scale.mean / max(rank, 1))  # the mean of a half-normal is √(2/π) its scale
+        size = math.sqrt(math.pi / 2 * scale.mean / rank)  # the mean of a half-normal is √(2/π) its scale
         return cls(rank, size, size, 1.0, scale.variance)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Weibull
 
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
-from ppnmf.checks import whole_number
+from ppnmf.checks import one_of, whole_number
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.labelled import Labelled, beside, listed, names_of, order, taken
 from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
@@ -30,6 +30,7 @@ from ppnmf.models.encoding import Encoding, Floored, Smooth, Start
 from ppnmf.nndsvd import nndsvd
 from ppnmf.protocols import Asked, Entries, Params, Recipe
 from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
 
 __all__ = ["PAENMF", "Published"]
 
@@ -66,7 +67,7 @@ class PAENMF(nn.Module):
     weights until `ppnmf.fit` (or `initialise`, or `load_state_dict`) has told it the number of columns. Inside, the
     encoder reads principal coordinates of X with about unit variance, a fixed affine map that training does not
     change: with encoder="linear", k and λ are still functions of one linear layer of X_i, as in the paper.
-    `PAENMF.paper` gives the paper's own setting.
+    `PAENMF.paper` gives the paper's own setting. Being a module it equals itself alone; `ppnmf.models.same` compares weights.
 
     Args:
         rank: K, the number of components.
@@ -174,6 +175,7 @@ class PAENMF(nn.Module):
 
     # What is done with a fitted model
 
+    @own_settings()
     @torch.no_grad()
     def encode(self, X: Any, mask: Any = None) -> Weibull:
         """The guide's distribution of the loadings of new rows X (N, D): batch shape (N, K).
@@ -194,6 +196,7 @@ class PAENMF(nn.Module):
         """
         return self._guide_of(self._rows(opened("X", X), mask))
 
+    @own_settings()
     @torch.no_grad()
     def decode(self, W: Any) -> Tensor:
         """The mean W @ H (N, D) of the rows with loadings W (N, K). Raises ValueError for another number of loadings."""
@@ -202,6 +205,7 @@ class PAENMF(nn.Module):
             raise ValueError(f"W has shape {tuple(loadings.shape)}; loadings (N, {self.rank}) are needed, K a row")
         return loadings @ self.H
 
+    @own_settings()
     def interpolate(self, start: Any, end: Any, steps: int = 10) -> Tensor:
         """Rows (steps, D) on the way from one row (D,) to another, by equal steps between the means of their loadings.
 
@@ -212,6 +216,7 @@ class PAENMF(nn.Module):
         share = torch.linspace(0, 1, whole_number("steps", steps, 2), dtype=first.dtype, device=first.device)
         return self.decode(torch.lerp(first, last, share[:, None]))
 
+    @own_settings()
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
         """n new rows (n, D): W from its prior, X from the likelihood.
@@ -223,6 +228,7 @@ class PAENMF(nn.Module):
         noise = torch.special.ndtri(stream.uniforms(0, Site.DATA, rows, H.shape[1], H.device)[0])
         return (W @ H.double() + self.sigma2.double().sqrt() * noise).to(H.dtype)
 
+    @own_settings()
     def log_likelihood(self, X: Any, mask: Any = None, *, draws: int = 1000, seed: int = 0) -> tuple[Tensor, Tensor]:
         """The importance-weighted bound on log p(x_i | H, σ²) of each row of X (N, D), and its standard errors.
 
@@ -263,6 +269,7 @@ class PAENMF(nn.Module):
         """W (*C, N, K) and H (*C, K, D)."""
         return params["W"], params["H"]
 
+    @own_settings()
     @torch.no_grad()
     def log_joint(self, X: Tensor, W: Tensor, mask: Tensor | None = None) -> Tensor:
         """log p(x_i, w_i | H, σ²) of each row of X (N, D) with draws W (S, N, K) of its loadings: (S, N), float64.
@@ -433,6 +440,7 @@ class PAENMF(nn.Module):
 
     # The start
 
+    @own_settings()
     @torch.no_grad()
     def initialise(self, X: Any, seed: int = 0) -> Self:
         """Build the layers for X (N, D) and start them: H from ordinary NMF, the encoder by regressing that NMF's W.
@@ -489,6 +497,7 @@ class PAENMF(nn.Module):
         self.log_noise.copy_(noise.log())
         return noise
 
+    @own_settings()
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         """As any module's; layers that are not there yet are built to fit."""
         if not self.is_initialised:
@@ -551,8 +560,7 @@ def _published(told: Sequence[Any], widths: tuple[int, ...]) -> Published:
     if not isinstance(told, list | tuple) or len(told) > len(Published._fields):
         raise ValueError(f"published is {told!r}; give ({', '.join(Published._fields)}), as `PAENMF.paper` does")
     choices = Published(*told)
-    if choices.training not in tuple(TRAINING):
-        raise ValueError(f"training is {choices.training!r}; the paper's are {', '.join(map(repr, TRAINING))}")
+    one_of("training", choices.training, TRAINING)
     for name in ("divergence", "released"):
         if not isinstance(getattr(choices, name), bool):
             raise ValueError(f"{name} is {getattr(choices, name)!r}; it must be True or False")

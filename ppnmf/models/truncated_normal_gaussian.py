@@ -51,5 +51,5 @@ class TruncatedNormalGaussian(RectifiedGaussian):
     def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
         """Means equal to scales, such that W @ H has X's mean a priori; noise_shape 1, noise_scale X's variance."""
         scale = data_scale(X, rank, mask, missing)
-        size = math.sqrt(scale.mean / max(rank, 1)) / MEAN
+        size = math.sqrt(scale.mean / rank) / MEAN
         return cls(rank, size, size, size, size, 1.0, scale.variance)

@@ -159,7 +159,7 @@ def test_arrays_that_may_not_be_written_are_taken_without_a_word():
     ],
 )
 def test_masks_and_noise_of_another_kind_are_refused_in_a_sentence(given):
-    with pytest.raises(ValueError, match=r"(mask|noise) has entries of type"):
+    with pytest.raises(ValueError, match=r"(mask|noise) (is '|has entries of type)"):
         as_matrix(np.ones((3, 2)), **given)
 
 

@@ -370,7 +370,7 @@ def test_log_evidence_warns_when_the_chains_do_not_agree():
         (ExponentialGaussian(2, rate_W=0.0), {}, ValueError, "rate_W is 0 somewhere: that prior is improper"),
         (RANK_TWO, {"replicates": 1}, ValueError, "replicates is 1; it must be a whole number >= 2"),
         (RANK_TWO, {"draws": 0}, ValueError, "draws is 0"),
-        (RANK_TWO, {"method": "guess"}, ValueError, "method is 'guess'; log evidence comes by chib"),
+        (RANK_TWO, {"method": "guess"}, ValueError, "method is 'guess'; it must be one of 'chib'"),
         (
             RANK_TWO,
             {"particles": 5},

@@ -226,7 +226,7 @@ def test_the_nested_error_stands_in_the_table():
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        ({"method": "guess"}, ValueError, "method is 'guess'; there are chib, smc, heldout, aic"),
+        ({"method": "guess"}, ValueError, "method is 'guess'; it must be one of 'chib', 'smc', 'heldout', 'aic'"),
         ({"method": []}, ValueError, "method is empty"),
         ({"ranks": []}, ValueError, "give whole numbers >= 1"),
         ({"ranks": [0, 1]}, ValueError, "a rank is 0; it must be a whole number"),

@@ -207,7 +207,7 @@ def test_chains_start_apart():
         ({"init": {"W": W}}, "it needs W and H"),
         ({"init": {"W": W, "H": H.T}}, r"init's H has shape \((1, )?20, 3\)"),
         ({"init": {"W": -W, "H": H}}, "init's W has entries that are negative"),
-        ({"method": "magic"}, "method is 'magic'; there are gibbs"),
+        ({"method": "magic"}, "method is 'magic'; it must be one of 'gibbs'"),
     ],
 )
 def test_bad_options_get_their_sentence(options, sentence):

@@ -182,7 +182,7 @@ def test_bad_numbers_of_rows_and_other_latents_are_refused():
             post.generate(n)
         with pytest.raises(ValueError, match=f"n is {n}"):
             post.model.generate(n)
-    with pytest.raises(ValueError, match="'prior' or 'aggregated'"):
+    with pytest.raises(ValueError, match="'prior', 'aggregated'"):
         post.generate(3, latent="posterior")
 
 

@@ -1,0 +1,49 @@
+"""The options of `log_evidence` and `select_rank`, for type checkers and editors; each method's `run` says which it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+__all__ = ["EvidenceOptions", "RankOptions"]
+
+
+class EvidenceOptions(TypedDict, total=False):
+    """Those of the methods that give evidence; a test keeps them equal to those that the `run` of each has."""
+
+    draws: int
+    thin: int
+    warmup: int
+    bridge: bool
+    particles: int
+    sweeps: int
+
+
+class RankOptions(EvidenceOptions, total=False):
+    """Those of all criteria, and of one of them alone as a dict under its name."""
+
+    replicates: int
+    folds: int
+    used: int | None
+    chains: int
+    nested: bool
+    restarts: int
+    invariance: bool
+    corrected: bool
+    precision: float | None
+    factor_precision: float | None
+    steps: int
+    batch_size: int | None
+    polish: int
+    price: bool
+    cells: int
+    axis: str
+    chib: Mapping[str, Any]
+    smc: Mapping[str, Any]
+    heldout: Mapping[str, Any]
+    aic: Mapping[str, Any]
+    bic: Mapping[str, Any]
+    mdl: Mapping[str, Any]
+    elbo: Mapping[str, Any]
+    loo: Mapping[str, Any]
+    consensus: Mapping[str, Any]

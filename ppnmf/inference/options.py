@@ -1,0 +1,40 @@
+"""The options of all methods, for type checkers and editors; what a method itself takes, its `run` says and `fit` checks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TypedDict
+
+from ppnmf.inference.start import Start
+
+__all__ = ["FitOptions"]
+
+
+class FitOptions(TypedDict, total=False):
+    """Options that some method's `run` has; a test keeps them equal to those."""
+
+    draws: int
+    warmup: int
+    thin: int
+    chains: int
+    init: Start
+    keep: Collection[str] | None
+    moves: bool
+    checkpoint: str | Path | None
+    every: int | None
+    resume: str | Path | None
+    store: str | Path | None
+    restarts: int
+    tol: float
+    max_sweeps: int
+    steps: int
+    batch_size: int | None
+    learning_rate: float | None
+    objective: str | None
+    divergence: bool | None
+    polish: int
+    max_tree_depth: int
+    particles: int
+    replicates: int
+    sweeps: int
