@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same to Python
     from ppnmf import models, plots
     from ppnmf.data import datasets
+    from ppnmf.data.files import read
     from ppnmf.data.matrix import as_matrix
     from ppnmf.data.sharded import shard
     from ppnmf.diagnostics.alignment import align
@@ -33,6 +34,7 @@ __all__ = [
     "log_evidence",
     "models",
     "plots",
+    "read",
     "select_rank",
     "shard",
     "summary",

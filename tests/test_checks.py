@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import ppnmf
-from ppnmf import checks
+from ppnmf import checks, memory
 from ppnmf.cli import app
 from ppnmf.data import toy
 from ppnmf.models import PAENMF, ExponentialGaussian
@@ -101,7 +102,7 @@ MISTAKES: dict[str, tuple[Callable, type[Exception], str]] = {
     "ranks []": (rank(MODEL, X, []), ValueError, "ranks is empty; give whole numbers >= 1"),
     # starts and sites
     "init scald": (fit(init="scald"), ValueError, "init is 'scald' (did you mean 'scaled'?); give 'scaled', 'prior', 'nndsvd', a dict with W and H, or a Posterior"),
-    "init 5": (fit(init=5), ValueError, "init is 5; give 'scaled', "),
+    "init 5": (fit(init=5), ValueError, "init is 5; give a start's name, a dict with W and H, or a Posterior"),
     "init w": (fit(init={"w": X, 5: X}), ValueError, "init has ['5', 'w']; it needs W and H, and may have sigma2"),
     "init text": (fit(init={"W": "abc", "H": X}), ValueError, "init's W is 'abc'; real numbers are needed"),
     "keep w": (fit(keep=["w"]), ValueError, "keep is ['w']; give a list of sites out of W, H, sigma2"),
@@ -115,14 +116,14 @@ MISTAKES: dict[str, tuple[Callable, type[Exception], str]] = {
     "as_matrix device": (lambda: ppnmf.as_matrix(X, device=2.5), ValueError, "device is 2.5; ppnmf works on 'cpu', or on 'cuda'"),
     "X on meta": (fit(MODEL, X.to("meta")), ValueError, "X's device is 'meta'; ppnmf works on 'cpu', or on 'cuda'"),
     # more than memory holds
-    "draws 10**12": (fit(draws=10**12), ValueError, "1000000000000 draws of W and H of 9 × 2 and 2 × 7 in 4 chain(s) need "),
-    "chains 10**9": (fit(chains=10**9), ValueError, "W and H of 9 × 2 and 2 × 7 in 1000000000 chain(s) need "),
-    "restarts 10**9": (fit(method="icm", restarts=10**9), ValueError, "W and H of 9 × 2 and 2 × 7 in 1000000000 chain(s) need "),
-    "draws of nuts": (fit(method="nuts", draws=10**12), ValueError, "1000000000000 draws of W and H "),
-    "particles": (fit(method="smc", particles=10**11), ValueError, "W and H of 9 × 2 and 2 × 7 in 100000000000 chain(s) need "),
-    "draws of svi": (fit(PAENMF(K), X, method="svi", draws=10**12), ValueError, "1000000000000 draws of W and H "),
-    "draws of chib": (evidence(draws=10**12), ValueError, "The densities at 1000000000000 draws need "),
-    "rank 10**11": (lambda: ppnmf.fit(ExponentialGaussian(10**11), X, progress=False), ValueError, "W and H of 9 × 100000000000 and 100000000000 × 7 in 4 chain(s) need "),
+    "draws 10**12": (fit(draws=10**12), MemoryError, "1000000000000 draws of W and H of rank 2 for X 9 × 7 in 4 chain(s) need "),
+    "chains 10**9": (fit(chains=10**9), MemoryError, "W and H of rank 2 for X 9 × 7 in 1000000000 chain(s) need "),
+    "restarts 10**9": (fit(method="icm", restarts=10**9), MemoryError, "W and H of rank 2 for X 9 × 7 in 1000000000 chain(s) need "),
+    "draws of nuts": (fit(method="nuts", draws=10**12), MemoryError, "1000000000000 draws of W and H "),
+    "particles": (fit(method="smc", particles=10**11), MemoryError, "W and H of rank 2 for X 9 × 7 in 100000000000 chain(s) need "),
+    "draws of svi": (fit(PAENMF(K), X, method="svi", draws=10**12), MemoryError, "1000000000000 draws of W and H "),
+    "draws of chib": (evidence(draws=10**12), MemoryError, "The densities at 1000000000000 draws need "),
+    "rank 10**11": (lambda: ppnmf.fit(ExponentialGaussian(10**11), X, progress=False), MemoryError, "W and H of rank 100000000000 for X 9 × 7 in 1 chain(s) need "),
     # models
     "noise_scale": (lambda: ExponentialGaussian(K, noise_scale=[1, 2]), ValueError, "noise_scale is [1, 2]; it must be a positive number"),
     "noise_shape": (lambda: ExponentialGaussian(K, noise_shape="one"), ValueError, "noise_shape is 'one'; it must be a positive number"),
@@ -219,7 +220,7 @@ def test_rows_of_a_reconstruction_are_a_range_within_x(rows, whole):
 
 def test_arguments_of_a_posteriors_methods_get_a_sentence(whole):
     refused(lambda: whole.generate("5"), ValueError, f"n is '5'; {WHOLE}0")
-    refused(lambda: whole.generate(10**12, latent="aggregated"), ValueError, "1000000000000 rows need ")
+    refused(lambda: whole.generate(10**12, latent="aggregated"), MemoryError, "1000000000000 rows need ")
     refused(lambda: whole.generate(3, latent="Prior"), ValueError, "latent is 'Prior' (did you mean 'prior'?)")
     refused(lambda: whole.predictive(seed=None), ValueError, f"seed is None; {WHOLE}0")
     refused(
@@ -234,17 +235,17 @@ def test_arguments_of_a_posteriors_methods_get_a_sentence(whole):
 
 
 def test_what_memory_does_not_hold_is_refused_before_it_is_made(whole, monkeypatch):
-    monkeypatch.setattr(checks, "_memory_of", lambda device: 1000)
-    refused(whole.predictive, ValueError, "Replicates of X, 2 × 2 × 9 × 7 numbers, need ")
-    refused(whole.log_likelihood, ValueError, "Log likelihoods of X's entries, 2 × 2 × 9 × 7 numbers, need ")
-    monkeypatch.setattr(checks, "_memory_of", lambda device: None)  # nobody says: it is tried
+    monkeypatch.setattr(memory, "available", lambda device: 1000.0)
+    refused(whole.predictive, MemoryError, "Replicates of X, 2 × 2 × 9 × 7 numbers, need ")
+    refused(whole.log_likelihood, MemoryError, "Log likelihoods of X's entries, 2 × 2 × 9 × 7 numbers, need ")
+    monkeypatch.setattr(memory, "available", lambda device: math.inf)  # nobody says: it is tried
     assert whole.predictive().shape == (2, 2, N, D)
 
 
 def test_a_store_takes_the_draws_that_memory_does_not_hold(tmp_path, monkeypatch):
     pytest.importorskip("zarr")
-    monkeypatch.setattr(checks, "_memory_of", lambda device: 2000)
-    refused(fit(draws=100, chains=1), ValueError, "or let a store on disk take the draws")
+    monkeypatch.setattr(memory, "available", lambda device: 3000.0)
+    refused(fit(draws=100, chains=1), MemoryError, "or keep the draws on disk by store=")
     found = fit(draws=100, warmup=1, chains=1, store=tmp_path / "draws.zarr")()
     assert found.n_draws == 100
 

@@ -98,9 +98,9 @@ def evidence(method: str, **options):
     return call
 
 
-def scored(criterion: str, **options):
+def scored(criterion: str, kind=ExponentialGaussian, **options):
     def call(model, post, deep):
-        table = ppnmf.select_rank(ExponentialGaussian(K), X, [1, 2], method=criterion, **{**QUIET, **options})
+        table = ppnmf.select_rank(kind(K), X, [1, 2], method=criterion, **{**QUIET, **options})
         return [str([(row["rank"], row[criterion], row[f"{criterion}_failed"]) for row in table.rows])]
 
     return call
@@ -157,7 +157,7 @@ CALLS = {
     "aic": scored("aic", corrected=False),
     "bic": scored("bic"),
     "mdl": scored("mdl"),
-    "elbo": scored("elbo", steps=5),
+    "elbo": scored("elbo", PAENMF, steps=5),
     "loo": scored("loo", draws=20, warmup=5),
     "consensus": scored("consensus", restarts=3),
     "compare": lambda model, post, deep: [str(ppnmf.compare({"gibbs": post, "pae": deep}, X).rows).replace("nan", "-")],

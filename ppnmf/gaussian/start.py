@@ -9,6 +9,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from ppnmf.checks import meant
 from ppnmf.data.sharded import rows_here
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian.sweep import Story, misfit
@@ -33,7 +34,8 @@ def begin(story: Story, rank: int, X: Matrix, stream: Stream, how: str | Params)
         ValueError: an unknown name.
     """
     if isinstance(how, str) and how not in STARTS:
-        raise ValueError(f"init is {how!r}; give {', '.join(map(repr, STARTS))}, a dict with W and H, or a Posterior")
+        names = ", ".join(map(repr, STARTS))
+        raise ValueError(f"init is {how!r}{meant(how, STARTS)}; give {names}, a dict with W and H, or a Posterior")
     with single_threaded():
         params = STARTS[how](story, rank, X, stream) if isinstance(how, str) else dict(how)
         if "sigma2" not in params:

@@ -15,7 +15,7 @@ from ppnmf.diagnostics.alignment import align
 from ppnmf.plots.factors import typical
 from ppnmf.plots.names import names_of, row_title
 from ppnmf.plots.style import COLOURS, array, entitle, legend_below, new_figure, plain, span, styled
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posteriors
 
 POINTS = 400  # of a curve
 LINES = ("-", "--", ":")  # of fits, with the colours
@@ -38,6 +38,7 @@ def latent_densities(
         names: names of X's rows, by default the first posterior's.
         components: how many of each row.
     """
+    require_posteriors("latent_densities", fits)
     matched = _matched(fits)
     names = names_of(next(iter(fits.values())), "rows", names)
     reference = array(next(iter(matched.values())).mean("W"))

@@ -27,7 +27,7 @@ from ppnmf.plots.style import (
     styled,
     x_label,
 )
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posterior
 
 PAGE = 11.5  # inches: the width of a full grid of pictures
 LARGEST, LARGEST_NAME = 3, 16  # columns that a title names, where an axis cannot name all, and characters of a name
@@ -54,6 +54,7 @@ def components(
     Raises:
         ValueError: a picture of another number of pixels, or names of another number of columns.
     """
+    require_posterior("components", post)
     names = names_of(post, "columns", columns)
     parts = _mean_components(post)
     picture = picture or picture_of(parts.H.shape[1], names)

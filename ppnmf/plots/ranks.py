@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from ppnmf.checks import described
 from ppnmf.evidence.rank import RankTable
 from ppnmf.plots.style import COLOURS, POINT, TICK, entitle, new_figure, plain, styled
 
@@ -26,6 +27,8 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
     The best is ringed; points that cannot be told from it are open. Above each rank stands how far it is from the best;
     of many ranks, above some.
     """
+    if not isinstance(table, RankTable):
+        raise TypeError(f"rank takes the table that ppnmf.select_rank returns, not {described(table)}")
     curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
     if not curves:
         raise ValueError("the table holds no score of any rank: look at its `failed`")

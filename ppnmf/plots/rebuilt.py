@@ -28,7 +28,7 @@ from ppnmf.plots.style import (
     styled,
     x_label,
 )
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posteriors
 
 HIDDEN = COLOURS[1]
 OF_FITS = (COLOURS[0], *COLOURS[2:])
@@ -70,6 +70,7 @@ def reconstructions(
         picture, order: as in `components`.
         names: names of X's rows; columns: of its columns; by default the first posterior's.
     """
+    require_posteriors("reconstructions", fits)
     first = next(iter(fits.values()))
     names, columns = names_of(first, "rows", names), names_of(first, "columns", columns)
     at = [int(row) for row in rows]

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from ppnmf.diagnostics.convergence import strengths
 from ppnmf.plots.factors import label_of
 from ppnmf.plots.style import COLOURS, array, entitle, finite, legend_below, new_figure, plain, styled
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Posterior, require_posterior
 
 TOLD_APART = 8  # chains that have a colour with a name; more take theirs from a scale
 BINS = 15
@@ -24,6 +24,7 @@ def traces(post: Posterior, title: str | None = None) -> Figure:
     Raises:
         ValueError: a chain has one draw, as a mode has.
     """
+    require_posterior("traces", post)
     if post.n_draws < 2:
         raise ValueError(f"{post.method} left one draw a chain, and a trace needs two: look at the components instead")
     series = _series(post)
@@ -91,6 +92,7 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
     Raises:
         ValueError: the posterior has no ELBO curve.
     """
+    require_posterior("loss", post)
     curve = np.asarray(post.attrs.get("elbo_curve", []), float)
     if len(curve) < 2:
         raise ValueError(f"{post.method} left no curve of the ELBO; a fit by svi does")
