@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from ppnmf.posterior import Posterior
 
-__all__ = ["DIMS", "as_numpy", "datatree", "for_arviz"]
+__all__ = ["as_numpy", "datatree", "for_arviz"]
 
-DIMS = {"W": ["row", "component"], "H": ["component", "column"], "sigma2": [], "X": ["row", "column"]}
+OF_X = ["row", "column"]
 CELL = "cell"  # the dimension of a masked X's observed entries
 
 
@@ -62,7 +62,7 @@ def datatree(
         warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw")
         tree = arviz_base.from_dict(
             groups,
-            dims={**DIMS, "mask": DIMS["X"], "noise": DIMS["X"]},
+            dims={**post._dimensions, "X": OF_X, "mask": OF_X, "noise": OF_X},
             coords=coords,
             attrs={
                 "/": library,

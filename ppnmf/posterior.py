@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,9 +22,18 @@ from ppnmf.settings import own_settings
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Posterior", "require_posterior", "require_posteriors"]
+__all__ = ["Kind", "Posterior", "require_posterior", "require_posteriors"]
 
 AT_ONCE = 2**22  # entries of W, H or W @ H that are worked on at a time when averaging over draws
+
+
+class Kind(StrEnum):
+    """What the draws of a posterior are; readers ask it, and never guess."""
+
+    CHAINS = "chains"  # of a Markov chain: to be judged by R-hat
+    MODES = "modes"  # one a restart, each its own chain: no average joins them
+    INDEPENDENT = "independent"  # of independent particles
+    APPROXIMATION = "approximation"  # of a fitted distribution
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,8 +41,8 @@ class Posterior:
     """Draws from a posterior, or modes, or whatever else a method gives as values of the factors.
 
     Args:
-        draws: site -> (chain, draw, *site): W (N, K), H (K, D), sigma2 (). A mode is one draw a restart, each its own
-            chain; a parameter that is not random is broadcast.
+        draws: site -> (chain, draw, *site), of the model's sites: W (N, K), H (K, D), sigma2 () ... A parameter that is not
+            random is broadcast.
         stats: name -> (chain, draw); "lp" is the full log joint density.
         model: the fitted model.
         X: the data, with its mask.
@@ -41,6 +51,7 @@ class Posterior:
         timings: seconds by stage, "total" among them.
         attrs: facts about the run that JSON can hold: warmup, thin, interrupted, elbo ...
         names: of X's "rows" and "columns", where they have any.
+        kind: what the draws are.
     """
 
     draws: dict[str, Tensor]
@@ -52,6 +63,7 @@ class Posterior:
     timings: dict[str, float] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
+    kind: Kind = Kind.CHAINS
 
     @property
     def chains(self) -> int:
@@ -93,6 +105,15 @@ class Posterior:
                 total += float(part.over_noise(squared if part.mask is None else squared * part.mask).sum())
         return total
 
+    @property
+    def small_sites(self) -> list[str]:
+        """The sites that neither rows nor columns have one each of, such as sigma2."""
+        return [site for site, dims in self._dimensions.items() if not {"row", "column"} & set(dims)]
+
+    def typical(self) -> Posterior:
+        """Itself; of modes, which no average joins, the best one."""
+        return self.best() if self.kind is Kind.MODES else self
+
     def best(self) -> Posterior:
         """The single draw with the greatest log joint."""
         at = int(self.stats["lp"].argmax())
@@ -133,14 +154,16 @@ class Posterior:
         return generate(n, seed=seed)
 
     def _resampled(self, n: int, seed: int) -> Tensor:
-        W, H, sigma2 = (values.flatten(0, 1) for values in self._factors().values())
+        sites = {site: values.flatten(0, 1) for site, values in self._sites().items()}
+        W, H = self.model.factors(sites)
         u = Stream.of(seed).uniforms(0, Site.RESAMPLING, range(n), 2, W.device)[0]
         draw, row = (u * u.new_tensor(W.shape[:2])).long().unbind(1)
         drawn = W.new_empty(n, H.shape[2])
         with forked(seed, W.device):
             for at in torch.arange(n, device=W.device).split(max(1, AT_ONCE // H[0].numel())):
                 s, i = draw[at], row[at]
-                own = self.model.likelihood({"W": W[s, i][:, None], "H": H[s], "sigma2": sigma2[s]})
+                chosen = {site: values[s] for site, values in sites.items() if site != "W"}
+                own = self.model.likelihood({**chosen, "W": W[s, i][:, None]})
                 drawn[at] = self._as_noisy(own, i).sample()[:, 0]
         return drawn
 
@@ -149,14 +172,14 @@ class Posterior:
         """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
         self._require_memory("Replicates of X")
         with forked(seed, self.X.device):
-            return self.likelihood(self._factors()).sample()
+            return self.likelihood(self._sites()).sample()
 
     @own_settings()
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
         self._require_memory("Log likelihoods of X's entries")
         X = in_memory(self.X, "log_likelihood")
-        values = self.likelihood(self._factors()).log_prob(X.values)
+        values = self.likelihood(self._sites()).log_prob(X.values)
         return values if X.mask is None else values * X.mask
 
     def likelihood(self, params: Params) -> Distribution:
@@ -231,10 +254,11 @@ class Posterior:
     @own_settings()
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Raises ValueError when the file is not one of ours."""
-        return cls(**saving.read(path))
+        parts = saving.read(path)
+        return cls(**{**parts, "kind": Kind(parts["kind"])})
 
     def _kept(self, site: str) -> Tensor:
-        if not isinstance(site, str) or site not in (*self.draws, "W", "H", "sigma2"):
+        if not isinstance(site, str) or site not in {*self.draws, *self._dimensions}:
             raise KeyError(f"there is no site {site!r}{meant(site, self.draws)}; there are {', '.join(self.draws)}")
         if site not in self.draws:
             raise KeyError(f"{site} was not kept; kept were {', '.join(self.draws)}: fit with keep=None to keep all")
@@ -246,8 +270,13 @@ class Posterior:
         told = f"{what}, {self.chains} × {self.n_draws} × {N} × {D} numbers,"
         memory.require(numbers, self.X.dtype, self.X.device, told, "take fewer draws")
 
-    def _factors(self) -> dict[str, Tensor]:
-        return {site: self._kept(site) for site in ("W", "H", "sigma2")}
+    def _sites(self) -> dict[str, Tensor]:
+        return {site: self._kept(site) for site in self._dimensions}
+
+    @property
+    def _dimensions(self) -> dict[str, list[str]]:
+        """Each site's name -> its dimensions' names."""
+        return {site: list(dims) for site, dims in self.model.sites(*self.X.shape).items()}
 
 
 def _sum_of_products(W: Tensor, H: Tensor) -> Tensor:

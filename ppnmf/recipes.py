@@ -25,7 +25,7 @@ from ppnmf.data import datasets, toy
 from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.inference import fit
 from ppnmf.models import REGISTRY
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.report import held_out_mask
 
 __all__ = ["Outcome", "disagreements", "program", "run"]
@@ -150,16 +150,19 @@ def _model(facts: Mapping[str, Any], data: Any) -> Any:
 
 def _measured(post: Posterior, X: torch.Tensor, known: torch.Tensor | None) -> dict[str, float]:
     """What a reference holds of one fit."""
-    shown = post.best() if post.n_draws == 1 else post
+    shown = post.typical()
     square = (X - shown.reconstruction()).double().square()
     every = torch.ones_like(X, dtype=torch.bool) if known is None else known
     mask = in_memory(post.X, "a recipe").mask
     seen = every if mask is None else mask
     numbers = {
         "root_mean_squared_error": float(square[seen].mean().sqrt()),
-        "sigma2": float(shown.mean("sigma2")),
-        "elbo" if "elbo" in post.attrs else "log_joint": post.attrs.get("elbo", float(shown.stats["lp"].mean())),
+        **{site: float(shown.mean(site)) for site in post.small_sites if shown.draws[site].ndim == 2},
     }
+    if post.kind is Kind.APPROXIMATION:
+        numbers["elbo"] = post.attrs["elbo"]
+    else:
+        numbers["log_joint"] = float(shown.stats["lp"].mean())
     if bool((every & ~seen).any()):
         numbers["hidden_root_mean_squared_error"] = float(square[every & ~seen].mean().sqrt())
     return numbers

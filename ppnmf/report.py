@@ -26,7 +26,7 @@ from ppnmf.diagnostics.convergence import summary
 from ppnmf.disk import write_text
 from ppnmf.inference import BY_PROGRAM, check, fit
 from ppnmf.models import PAENMF, ExponentialGaussian
-from ppnmf.posterior import Posterior, require_posteriors
+from ppnmf.posterior import Kind, Posterior, require_posteriors
 from ppnmf.protocols import Model
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
@@ -173,7 +173,7 @@ def _check_data(name: str, post: Posterior, data: Dense, cells: _Cells) -> None:
 def _row(name: str, post: Posterior | str, data: Dense, cells: _Cells) -> dict[str, Any]:
     if isinstance(post, str):
         return {"method": name, "remark": f"left out: {post}"}
-    judged, shown = summary(post), _shown(post)
+    judged, shown = summary(post), post.typical()
     residual = data.values.double().cpu() - shown.reconstruction().double().cpu()
     kind, density = _log_density(post)
     return {
@@ -192,19 +192,14 @@ def _row(name: str, post: Posterior | str, data: Dense, cells: _Cells) -> dict[s
     }
 
 
-def _shown(post: Posterior) -> Posterior:
-    """The best of several modes; else all draws."""
-    return post.best() if post.n_draws == 1 else post
-
-
 def _root_mean_square(residual: Tensor, cells: Tensor) -> float | None:
     return float(residual[cells].square().mean().sqrt()) if bool(cells.any()) else None
 
 
 def _log_density(post: Posterior) -> tuple[str, float]:
-    if "elbo" in post.attrs:
+    if post.kind is Kind.APPROXIMATION:
         return "ELBO", float(post.attrs["elbo"])
-    if post.n_draws == 1:
+    if post.kind is Kind.MODES:
         return "log joint, best mode", float(post.stats["lp"].max())
     return "log joint, mean", float(post.stats["lp"].mean())
 
@@ -219,7 +214,7 @@ def _log_score(post: Posterior, data: Dense, cells: Tensor) -> float | None:
     draws = {name: site[::every] for name, site in zip(post.draws, sites, strict=True)}
     values, where = data.values.to(post.X.device, post.X.dtype), cells.to(post.X.device)
     total = torch.full((int(cells.sum()),), -math.inf, dtype=torch.float64, device=values.device)
-    count = len(draws["sigma2"])
+    count = len(next(iter(draws.values())))
     for s in range(count):
         own = post.likelihood({name: site[s] for name, site in draws.items()}).log_prob(values)[where]
         total = torch.logaddexp(total, own.double())

@@ -38,6 +38,7 @@ __all__ = ["read", "write"]
 FORMAT = 2  # 1, without a number and a seal, is that of version 0.1.0
 SEAL = b"\nppnmf sha256 "
 SEALED = len(SEAL) + 32  # bytes of a seal
+KINDS = {"icm": "modes", "smc": "independent", "svi": "approximation"}  # of files that do not say, by method
 GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data", "ppnmf_model", "ppnmf_data")  # that are read
 AT_ONCE = 2**22  # bytes that are read at a time
 
@@ -55,6 +56,7 @@ def write(post: Posterior, path: str | Path, names: dict[str, Sequence[str] | No
         "timings": post.timings,
         "attrs": post.attrs,
         "names": post.names | told,
+        "kind": post.kind.value,
     }
     config, arrays = {}, {}
     for name, value in post.model.config().items():
@@ -163,7 +165,8 @@ def read(path: str | Path) -> dict[str, Any]:
             "checked",
             stacklevel=3,
         )
-    return {"draws": draws, "stats": stats, "model": model, "X": restored(about_X, parts), **rest}
+    kind = facts.get("kind", KINDS.get(facts["method"], "chains"))
+    return {"draws": draws, "stats": stats, "model": model, "X": restored(about_X, parts), "kind": kind, **rest}
 
 
 def _checksum(file: IO[bytes], size: int) -> bytes:

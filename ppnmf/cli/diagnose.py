@@ -39,10 +39,11 @@ def diagnose(
 
 def _draw(post: Posterior, folder: Path) -> None:
     from ppnmf import plots
+    from ppnmf.posterior import Kind
 
     folder.mkdir(parents=True, exist_ok=True)
     note(plots.save(plots.components(post), folder / "components.png"))
-    if post.n_draws > 1:
+    if post.kind is not Kind.MODES and post.n_draws > 1:
         note(plots.save(plots.traces(post), folder / "traces.png"))
 
 

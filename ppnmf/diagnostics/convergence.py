@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.diagnostics.names import named, shortened
-from ppnmf.posterior import Posterior, require_posterior
+from ppnmf.posterior import Kind, Posterior, require_posterior
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
 
@@ -152,10 +152,10 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
     References: Vehtari et al. (2021), doi:10.1214/20-BA1221.
     """
     require_posterior("summary", post)
-    if _holds_modes(post):
+    if post.kind is Kind.MODES:
         return _of_modes(post)
     found = diagnose(post, n, seed)
-    independent = "elbo" in post.attrs  # drawn from a fitted approximation: no chain to judge
+    independent = post.kind is Kind.APPROXIMATION  # no chain to judge
     sentence = _about_guide(post) if independent else _about_chains(found)
     return Summary(
         heading=_heading(post),
@@ -181,7 +181,9 @@ def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
 
 @own_settings()
 def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
-    """The quantities that are judged: lp, sigma2, strength (rank), and WH (entry), each (chain, draw, ...).
+    """The quantities that are judged: lp, sigma2 and what else is small, strength (place), WH (entry): (chain, draw, ...).
+
+    Of a site with a value a component the values are sorted, greatest first: components have no order.
 
     WH carries the coordinates `row` and `column` of its entries: names where the posterior has them, else numbers.
     strength and WH are left out when W or H was not kept.
@@ -189,7 +191,11 @@ def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     import xarray as xr
 
     sample = ("chain", "draw")
-    data = xr.Dataset({"lp": (sample, _array(post.stats["lp"])), "sigma2": (sample, _array(post._kept("sigma2")))})
+    data = xr.Dataset({"lp": (sample, _array(post.stats["lp"]))})
+    for site in post.small_sites:
+        values = _array(post._kept(site))
+        places = [f"place of {site}"] if values.ndim == 3 else [f"{site}_{axis}" for axis in range(values.ndim - 2)]
+        data[site] = ((*sample, *places), -np.sort(-values, axis=-1) if values.ndim == 3 else values)
     if {"W", "H"} <= set(post.draws):
         rows, columns = chosen_cells(post.X.shape, n, seed).unbind(-1)
         data["strength"] = ((*sample, "place"), _array(strengths(post)))
@@ -334,14 +340,10 @@ def _remarks(post: Posterior) -> list[str]:
     return remarks
 
 
-def _holds_modes(post: Posterior) -> bool:
-    """One draw a chain that neither a Markov chain nor a guide has left."""
-    return post.n_draws == 1 and not {"warmup", "elbo"} & set(post.attrs)
-
-
 def _of_modes(post: Posterior) -> Summary:
     """Restarts of an optimiser: which is best, and whether the others reached the same W @ H."""
-    lp, sigma2 = post.stats["lp"][:, 0].double(), post._kept("sigma2")[:, 0].double()
+    lp = post.stats["lp"][:, 0].double()
+    small = {site: post._kept(site)[:, 0].double() for site in post.small_sites if post._kept(site).ndim == 2}
     best, distance = int(lp.argmax()), _distances(post)
     short = lp[best] - lp
     table = [
@@ -349,7 +351,7 @@ def _of_modes(post: Posterior) -> Summary:
             "restart": c,
             "lp": float(lp[c]),
             "below_best": float(short[c]),
-            "sigma2": float(sigma2[c]),
+            **{site: float(values[c]) for site, values in small.items()},
             "distance": float(distance[c]),
         }
         for c in range(post.chains)
@@ -400,7 +402,7 @@ def _distances(post: Posterior) -> Tensor:
 
 
 def _heading(post: Posterior) -> str:
-    (N, D), each = post.X.shape, "restart" if _holds_modes(post) else "chain"
+    (N, D), each = post.X.shape, "restart" if post.kind is Kind.MODES else "chain"
     size = f"{post.chains} {each}{'s' if post.chains > 1 else ''}"
     draws = "" if each == "restart" else f" × {post.n_draws} draws"
     return f"{post.model.name} by {post.method}: X {N} × {D}, rank {post.model.rank}; {size}{draws}"

@@ -23,7 +23,7 @@ from ppnmf.data.sharded import log_prior
 from ppnmf.inference import record
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Address, Held, Matrix, Params, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
@@ -168,6 +168,7 @@ def run(
         model=model,
         X=X,
         method="gibbs",
+        kind=Kind.CHAINS,
         seed=seed,
         timings=seconds,
         attrs={"warmup": warmup, "thin": thin, "moves": moves, "interrupted": recorder.done < draws},

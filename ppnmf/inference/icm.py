@@ -25,7 +25,7 @@ from ppnmf.inference import record
 from ppnmf.inference.gibbs import Info, State
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
@@ -178,6 +178,7 @@ def run(
         model=model,
         X=X,
         method="icm",
+        kind=Kind.MODES,
         seed=seed,
         timings={"total": time.perf_counter() - began},
         attrs={

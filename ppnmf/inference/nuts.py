@@ -13,7 +13,7 @@ from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import log_joint
 from ppnmf.inference.room import require_room
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Sweeping, require_ability
 from ppnmf.rng import forked
@@ -72,6 +72,7 @@ def run(
         model=model,
         X=X,
         method="nuts",
+        kind=Kind.CHAINS,
         seed=seed,
         timings={"total": time.perf_counter() - began},
         attrs={"warmup": warmup, "thin": 1, "divergences": divergent, "interrupted": interrupted},

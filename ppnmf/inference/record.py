@@ -192,10 +192,12 @@ def open(
     if isinstance(X, Sharded):
         raise TypeError("checkpoint= and store= keep a run of one process, and the rows of X are spread over several")
     told = identity(model, X, {**plan, "keep": list(sites)})
+    dims = {site: list(own) for site, own in model.sites(*X.shape).items()}
     with _room("at the beginning"):
         if folder is None:
             params = begin()
-            return Recorder(Zarr(store, *_layout(params, sites, draws, X), told), {}, Snapshot(params, 1))  # type: ignore[arg-type]
+            kept = Zarr(store, *_layout(params, sites, draws, X), dims, told)  # type: ignore[arg-type]
+            return Recorder(kept, {}, Snapshot(params, 1))
         if resume is not None and Path(resume).absolute() != Path(folder).absolute():
             raise ValueError(f"checkpoint is {checkpoint} and resume {resume}: a run goes on in one folder, give that")
         point = Checkpoint(folder)
@@ -204,7 +206,7 @@ def open(
         point.hold(must_exist=checkpoint is None)
         held: Checkpoint | Recorder = point
         try:
-            held = recorder = _opened(point, told, X, begin, sites, draws, every, store, again=resume is not None)
+            held = recorder = _opened(point, told, X, begin, sites, dims, draws, every, store, again=resume is not None)
             if not point:
                 recorder._write()  # now, so that a folder in which nothing can be written is known at once
         except BaseException:
@@ -219,6 +221,7 @@ def _opened(
     X: Matrix,
     begin: Callable[[], Params],
     sites: Sequence[str],
+    dims: Mapping[str, list[str]],
     draws: int,
     every: int | None,
     store: str | Path | None,
@@ -245,7 +248,7 @@ def _opened(
         for first, values in point.draws():
             kept.write(first, values)
     else:
-        kept = Zarr(store, *layout, told, again)
+        kept = Zarr(store, *layout, dims, told, again)
         if not kept.holds(done):
             kept.close()
             raise ValueError(f"store is {store}, which lacks some of the {done} draws that the checkpoint has noted")

@@ -30,7 +30,7 @@ from torch import Tensor
 from ppnmf.checks import whole_numbers
 from ppnmf.inference.gibbs import State, init, log_joint, several
 from ppnmf.inference.room import require_room
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Matrix, Params, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Site, Stream
@@ -176,6 +176,7 @@ def run(
         model=model,
         X=X,
         method="smc",
+        kind=Kind.INDEPENDENT,
         seed=seed,
         timings={"total": time.perf_counter() - began},
         attrs={

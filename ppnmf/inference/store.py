@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.arviz import DIMS
-
 __all__ = ["Memory", "Zarr"]
 
 MISSING = 2**64 - 1  # the format's word for a chunk that is not there
@@ -77,6 +75,7 @@ class Zarr:
 
     Args:
         path: the folder of the store; what is not there is made.
+        dims: site -> its dimensions' names; an array without is a statistic.
         facts: what JSON can hold about the run; a store with other facts is refused.
         again: whether a store of the same facts may be there, and is written over.
 
@@ -94,12 +93,16 @@ class Zarr:
         chains: int,
         draws: int,
         dtypes: Mapping[str, torch.dtype],
+        dims: Mapping[str, list[str]],
         facts: Mapping[str, Any],
         again: bool = False,
     ) -> None:
         self.path = Path(path)
         facts = json.loads(json.dumps({**facts, "draws": draws}))
-        arrays = {name: _Array((chains, draws, *shape), _numpy_type(dtypes[name])) for name, shape in shapes.items()}
+        arrays = {
+            name: _Array((chains, draws, *shape), _numpy_type(dtypes[name]), dims.get(name))
+            for name, shape in shapes.items()
+        }
         if not self.path.exists():
             _make(self.path, arrays, facts)
         elif not again:
@@ -108,7 +111,7 @@ class Zarr:
             why = "more or fewer draws" if told == {**facts, "draws": told.get("draws")} else "another run"
             raise ValueError(f"store is {self.path}, which is for {why}: give the store that the run was begun with")
         for name, array in arrays.items():
-            array.open(self.path / _place(name))
+            array.open(self.path / array.place(name))
         self._arrays = arrays
 
     def write(self, first: int, values: Mapping[str, Tensor]) -> None:
@@ -137,10 +140,19 @@ class Zarr:
 class _Array:
     """The one file of an array (C, draws, ...): its index, where it has one, and then the draws of each chain."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, dims: list[str] | None) -> None:
+        self.shape, self.dtype, self.dims = shape, dtype, dims
         self.draw = int(np.prod(shape[2:])) * dtype.itemsize  # bytes of one
         self.index = 16 * shape[0] * shape[1] if len(shape) > 2 else 0  # bytes: an offset and a size for each draw
+
+    @property
+    def group(self) -> str:
+        """ArviZ's group of a site, or of a statistic."""
+        return "sample_stats" if self.dims is None else "posterior"
+
+    def place(self, name: str) -> str:
+        """Its file below the store."""
+        return "/".join([self.group, name, "c", *["0"] * len(self.shape)])
 
     def make(self, path: Path) -> None:
         """The file without a draw: an index of what is missing, or NaN; the rest is a hole that takes no room."""
@@ -198,12 +210,6 @@ def _write(file: Any, at: int, values: np.ndarray) -> None:
         left = left[file.write(left) :]
 
 
-def _place(name: str) -> str:
-    """The file of an array below the store."""
-    group = "posterior" if name in DIMS else "sample_stats"
-    return "/".join([group, name, "c", *["0"] * (2 + len(DIMS.get(name, [])))])
-
-
 def _make(path: Path, arrays: Mapping[str, _Array], facts: Mapping[str, Any]) -> None:
     """The store without a draw, whole or not at all."""
     zarr = _zarr()
@@ -217,7 +223,7 @@ def _make(path: Path, arrays: Mapping[str, _Array], facts: Mapping[str, Any]) ->
     root = zarr.open_group(new, mode="w", zarr_format=3, attributes={"ppnmf": facts})
     groups = {group: root.create_group(group) for group in ("posterior", "sample_stats")}
     for name, array in arrays.items():
-        groups["posterior" if name in DIMS else "sample_stats"].create_array(
+        groups[array.group].create_array(
             name,
             shape=array.shape,
             chunks=array.shape,
@@ -225,9 +231,9 @@ def _make(path: Path, arrays: Mapping[str, _Array], facts: Mapping[str, Any]) ->
             fill_value=np.nan,
             compressors=None,
             serializer=_shard(array.shape) if array.index else "auto",
-            dimension_names=["chain", "draw", *DIMS.get(name, [])],
+            dimension_names=["chain", "draw", *(array.dims or [])],
         )
-        array.make(new / _place(name))
+        array.make(new / array.place(name))
     new.replace(path)
 
 

@@ -23,7 +23,7 @@ from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import Dense, in_memory, without_noise
 from ppnmf.data.sharded import Sharded, add_up, here, rows_here
 from ppnmf.inference.room import require_room
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Amortised, Asked, Matrix, Recipe, require_ability
 from ppnmf.rng import Site, Stream, generator
@@ -133,6 +133,7 @@ def run(
         model=model,
         X=X,
         method="svi",
+        kind=Kind.APPROXIMATION,
         seed=seed,
         timings={"train": trained - start, "polish": polished - trained, "draw": end - polished, "total": end - start},
         attrs={

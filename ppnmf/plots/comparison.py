@@ -13,7 +13,7 @@ from ppnmf.plots.factors import components, picture_of
 from ppnmf.plots.names import names_of
 from ppnmf.plots.rebuilt import reconstructions
 from ppnmf.plots.runs import loss, traces
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 
 PICTURES, CURVES, DENSITIES = 10, 4, 3  # rows of X that are shown
 
@@ -32,7 +32,7 @@ def overview(
     picture = picture or picture_of(X.shape[1], names_of(first, "columns", columns))
     figures = {f"components-{name}": components(post, picture, order, columns) for name, post in fits.items()}
     for name, post in fits.items():
-        if post.n_draws > 1 and "elbo" not in post.attrs:
+        if post.kind is Kind.CHAINS and post.n_draws > 1:
             figures[f"traces-{name}"] = traces(post)
         if len(post.attrs.get("elbo_curve", [])) > 1:
             figures[f"training-{name}"] = loss(post)

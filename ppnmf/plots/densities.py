@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppnmf.diagnostics.alignment import align
-from ppnmf.plots.factors import typical
 from ppnmf.plots.names import names_of, row_title
 from ppnmf.plots.style import COLOURS, array, entitle, legend_below, new_figure, plain, span, styled
 from ppnmf.posterior import Posterior, require_posteriors
@@ -74,7 +73,7 @@ def _matched(fits: Mapping[str, Posterior]) -> dict[str, Posterior]:
     """Each fit aligned, its rows of H summing to one, its components in the order of the first's."""
     out: dict[str, Posterior] = {}
     for name, post in fits.items():
-        own = align(typical(post), scale=True)
+        own = align(post.typical(), scale=True)
         if out:
             first = next(iter(out.values()))
             reference = {site: first.mean(site).to(own.draws[site]) for site in ("W", "H")}

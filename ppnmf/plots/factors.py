@@ -90,11 +90,6 @@ def size_of(picture: tuple[int, int]) -> tuple[float, float]:
     return float(np.clip(1.1 * shape, 0.4, 3.0)), float(np.clip(1.1 / shape, 0.75, 3.0))
 
 
-def typical(post: Posterior) -> Posterior:
-    """The draws; of modes, which no average joins, the best one."""
-    return post.best() if post.n_draws == 1 else post
-
-
 class Parts(NamedTuple):
     """Components that sum to one, strongest first."""
 
@@ -107,7 +102,7 @@ class Parts(NamedTuple):
 
 
 def _mean_components(post: Posterior) -> Parts:
-    aligned = align(typical(post), scale=True)
+    aligned = align(post.typical(), scale=True)
     H = array(aligned.mean("H"))
     total = array(aligned.mean("W")).sum(0) * H.sum(1)  # the sums of H are one, or zero of a dead component
     first = np.argsort(-total, kind="stable")

@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ppnmf.plots.factors import as_picture, size_of, typical
+from ppnmf.plots.factors import as_picture, size_of
 from ppnmf.plots.names import SINGLE, label_columns, names_of, row_title, width_of_named
 from ppnmf.plots.style import (
     COLOURS,
@@ -83,7 +83,7 @@ def reconstructions(
 
 
 def _rows_of_mean(post: Posterior, rows: list[int]) -> np.ndarray:
-    own = typical(post)
+    own = post.typical()
     return np.concatenate([array(own.reconstruction(range(row, row + 1))) for row in rows])
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from ppnmf.diagnostics.convergence import strengths
 from ppnmf.plots.factors import label_of
 from ppnmf.plots.style import COLOURS, array, entitle, finite, legend_below, new_figure, plain, styled
-from ppnmf.posterior import Posterior, require_posterior
+from ppnmf.posterior import Kind, Posterior, require_posterior
 
 TOLD_APART = 8  # chains that have a colour with a name; more take theirs from a scale
 BINS = 15
@@ -25,7 +25,7 @@ def traces(post: Posterior, title: str | None = None) -> Figure:
         ValueError: a chain has one draw, as a mode has.
     """
     require_posterior("traces", post)
-    if post.n_draws < 2:
+    if post.kind is Kind.MODES or post.n_draws < 2:
         raise ValueError(f"{post.method} left one draw a chain, and a trace needs two: look at the components instead")
     series = _series(post)
     figure = new_figure(8.5, 1.6 * len(series) + 0.8)
@@ -44,11 +44,16 @@ def traces(post: Posterior, title: str | None = None) -> Figure:
     return figure
 
 
+WORDS = {"sigma2": "noise variance σ²"}
+
+
 def _series(post: Posterior) -> dict[str, np.ndarray]:
     """What is judged, each (chain, draw)."""
     series = {"log joint (nats)": array(post.stats["lp"])}
-    if "sigma2" in post.draws:
-        series["noise variance σ²"] = array(post.draws["sigma2"])
+    for site in post.small_sites:
+        values = array(post.draws[site])
+        if values.ndim == 2:
+            series[WORDS.get(site, site)] = values
     if {"W", "H"} <= set(post.draws):
         size = array(strengths(post))
         if size.shape[-1] == 1:

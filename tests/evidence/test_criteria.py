@@ -120,7 +120,7 @@ def test_aic_bic_mdl_and_elbo_choose_the_true_rank_of_the_published_toy(real_dat
         assert [table.best_by(method) for method in table.methods] == [10, 10, 10]
         assert not any(table.rivals(method) for method in table.methods)
     above = X.clip(min=0)  # one entry is negative
-    assert ppnmf.select_rank(model, above, range(8, 13), method="elbo", progress=False).best == 10
+    assert ppnmf.select_rank(PAENMF, above, range(8, 13), method="elbo", progress=False).best == 10
 
 
 # Description length
@@ -192,7 +192,7 @@ def test_description_length_knows_no_units_and_its_precision_adds_bits_alone():
 def test_elbo_is_the_fit_s_bound_less_the_price_of_its_parameters():
     X = drawn(20, 8, 2, noise=0.1)[0].clamp(min=0)
     fit = ppnmf.fit(PAENMF(2), X, method="svi", steps=60, draws=1, progress=False)
-    ours = bound.run(ExponentialGaussian(2), as_matrix(X), restarts=1, steps=60, progress=False)
+    ours = bound.run(PAENMF(2), as_matrix(X), restarts=1, steps=60, progress=False)
     assert ours.attrs["elbo"] == fit.attrs["elbo"]
     assert ours.value == pytest.approx((0.5 * (8 * 2 + 1) * math.log(20) - fit.attrs["elbo"]) / math.log(2))
     assert ours.sign == -1 and "(bits)" in ours.label
@@ -204,7 +204,14 @@ def test_elbo_is_the_fit_s_bound_less_the_price_of_its_parameters():
 
 def test_elbo_refuses_negative_entries():
     with pytest.raises(ValueError, match="pae_nmf needs data >= 0"):
-        bound.run(ExponentialGaussian(1), as_matrix(torch.tensor([[1.0, -1.0], [2.0, 1.0]])))
+        bound.run(PAENMF(1), as_matrix(torch.tensor([[1.0, -1.0], [2.0, 1.0]])))
+
+
+def test_elbo_refuses_a_model_that_has_none():
+    with pytest.raises(
+        TypeError, match="elbo needs a guide with an encoder; exponential_gaussian offers full conditionals"
+    ):
+        ppnmf.select_rank(ExponentialGaussian, drawn(6, 5, 1)[0].abs(), [1, 2], method="elbo", progress=False)
 
 
 # Leave one out

@@ -511,6 +511,7 @@ def fit_from(store):
         2,
         12,
         dict.fromkeys(["W", "H", "sigma2", "lp"], torch.float64),
+        {site: list(dims) for site, dims in MODEL.sites(30, 20).items()},
         {k: v for k, v in stores._facts(store).items() if k != "draws"},
         again=True,
     )
