@@ -75,7 +75,7 @@ def mutations(quick: bool) -> Study:
     about = """21 genomes × 96 kinds of substitution. A count varies about as much as its mean, so the noise variances are
 σ² times the counts to be expected if all genomes had one spectrum. Nik-Zainal et al.
 (2012) and Alexandrov et al. (2013) find 4 to 5 signatures in them. A component has 117 parameters, which bic and mdl charge
-for one like the other; chib asks what they explain, and goes further; heldout and loo ask what foretells a cell, and go on
+for one like the other; chib asks what they explain, and goes further; heldout and loo ask what predicts a cell, and go on
 for small gains."""
     return Study(
         X,

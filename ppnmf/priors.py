@@ -23,7 +23,7 @@ from ppnmf.checks import borrowed
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.settings import own_settings
 
-__all__ = ["Exponential", "FactorPrior", "HalfNormal", "Hyper", "Natural", "Range", "TruncatedNormal", "hyperparameter"]
+__all__ = ["Exponential", "FactorPrior", "HalfNormal", "Hyper", "Natural", "Role", "TruncatedNormal", "hyperparameter"]
 
 Hyper = ArrayLike | Tensor  # a number, or one a component (K,), or one an entry
 LOG_2PI = math.log(2 * math.pi)
@@ -36,16 +36,22 @@ class Natural(NamedTuple):
     linear: Tensor
 
 
-class Range(NamedTuple):
-    """What a hyperparameter may be."""
+class Role(NamedTuple):
+    """What a hyperparameter may be, and what it is made of.
+
+    Args:
+        holds: where values are allowed; words: the same in words.
+        dimension: its unit is the factor's entries' to this power.
+    """
 
     holds: Callable[[Tensor], Tensor]
     words: str
+    dimension: int
 
 
-POSITIVE = Range(lambda values: values > 0, "> 0")
-NOT_NEGATIVE = Range(lambda values: values >= 0, ">= 0")
-REAL = Range(lambda values: torch.ones_like(values, dtype=torch.bool), "real numbers")
+RATE = Role(lambda values: values >= 0, ">= 0", -1)
+SCALE = Role(lambda values: values > 0, "> 0", 1)
+MEAN = Role(lambda values: torch.ones_like(values, dtype=torch.bool), "real numbers", 1)
 
 
 class Rectified(RectifiedNormal, TorchDistributionMixin):
@@ -216,13 +222,13 @@ def _weighted_sum(F: Tensor, weight: Tensor) -> Tensor:
     return weighted.sum((-2, -1))
 
 
-def hyperparameter(name: str, value: Any, rank: int, axis: int, allowed: Range) -> float | Tensor:
+def hyperparameter(name: str, value: Any, rank: int, axis: int, role: Role) -> float | Tensor:
     """A number, or a float64 tensor (K,) or with a value an entry, checked.
 
     Args:
         name: for the sentence.
         axis: of a value an entry along which the components lie: 1 for W (N, K), 0 for H (K, D).
-        allowed: what the numbers may be; they are finite in any case.
+        role: says what the numbers may be; they are finite in any case.
 
     Raises:
         ValueError: another shape, or numbers that are not allowed.
@@ -231,9 +237,9 @@ def hyperparameter(name: str, value: Any, rank: int, axis: int, allowed: Range) 
     if values.ndim > 2 or (values.ndim > 0 and values.shape[axis if values.ndim == 2 else 0] != rank):
         wanted = "(N, K)" if axis == 1 else "(K, D)"
         raise ValueError(f"{name} has shape {tuple(values.shape)}; give a number, (K,) or {wanted} with K = {rank}")
-    if not bool(allowed.holds(values).all()) or not bool(values.isfinite().all()):
+    if not bool(role.holds(values).all()) or not bool(values.isfinite().all()):
         raise ValueError(
-            f"{name} has entries that are not {allowed.words} and finite (least {values.min():.6g}): give numbers that are"
+            f"{name} has entries that are not {role.words} and finite (least {values.min():.6g}): give numbers that are"
         )
     return float(values) if values.ndim == 0 else values
 

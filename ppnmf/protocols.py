@@ -128,6 +128,11 @@ class Model(Protocol):
         """Run the Pyro program: observe X (N, D), or draw X of the given shape from the prior. Returns X."""
         ...
 
+    @classmethod
+    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
+        """The model for this data: priors on the scale of the observed X, where it has any that have a scale."""
+        ...
+
     def config(self) -> dict[str, Any]:
         """The constructor's arguments: `type(model)(**model.config())` rebuilds the model."""
         ...
@@ -148,11 +153,6 @@ class Model(Protocol):
 @runtime_checkable
 class Sweeping(Model, Protocol):
     """A model with full conditionals, whose sweeps Gibbs, ICM, SMC and held-out cells run."""
-
-    @classmethod
-    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """Priors on the scale of the observed X."""
-        ...
 
     def log_prior(self, params: Params) -> Tensor:
         """log p of all sites but X, shape (*C,), float64."""
@@ -180,6 +180,10 @@ class Sweeping(Model, Protocol):
 
     def require_fits(self, shape: tuple[int, int]) -> None:
         """Raise ValueError when the priors are not for X of this shape."""
+        ...
+
+    def rescaled(self, size: float) -> Self:
+        """The same with priors under which the entries of W and of H are so many times as large."""
         ...
 
     def for_rows(self, rows: range) -> Self:

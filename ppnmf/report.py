@@ -25,7 +25,7 @@ from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.diagnostics.convergence import summary
 from ppnmf.disk import write_text
 from ppnmf.inference import BY_PROGRAM, check, fit
-from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.models import for_data
 from ppnmf.posterior import Kind, Posterior, require_posteriors
 from ppnmf.protocols import Model
 from ppnmf.rng import Site, Stream
@@ -222,15 +222,15 @@ def _log_score(post: Posterior, data: Dense, cells: Tensor) -> float | None:
 
 
 def _verdict(rows: list[dict[str, Any]]) -> list[str]:
-    """Which method foretells the hidden cells best."""
+    """Which method predicts the hidden cells best."""
     scored = [row for row in rows if row.get("hidden_error") is not None]
     if len(scored) < 2:
         return []
     nearest = min(scored, key=lambda row: row["hidden_error"])["method"]
     surest = max(scored, key=lambda row: row["hidden_log_score"])["method"]
     if nearest == surest:
-        return [f"Hidden cells are foretold best by {nearest}, in error and in score."]
-    return [f"Hidden cells are foretold with the least error by {nearest}, with the best score by {surest}."]
+        return [f"Hidden cells are predicted best by {nearest}, in error and in score."]
+    return [f"Hidden cells are predicted with the least error by {nearest}, with the best score by {surest}."]
 
 
 def _notes(data: Dense, cells: _Cells) -> list[str]:
@@ -302,22 +302,8 @@ def _aligned(rows: list[dict[str, Any]]) -> list[str]:
 # The main job
 
 
-class Plan(NamedTuple):
-    """A method of the main job, and the model it fits."""
-
-    method: str
-    model: Callable[[Dense, int], Model]
-
-
-def _scaled(data: Dense, rank: int) -> Model:
-    return ExponentialGaussian.scaled_to(data, rank)
-
-
-PLANS = {
-    "gibbs": Plan("gibbs", _scaled),
-    "icm": Plan("icm", _scaled),
-    "pae": Plan("svi", lambda data, rank: PAENMF(rank)),
-}
+DEFAULT = "exponential_gaussian"
+CONTENDERS = {"gibbs": ("gibbs", None), "icm": ("icm", None), "pae": ("svi", "pae_nmf")}  # method, and model if its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,6 +342,7 @@ def compare_methods(
     *,
     mask: Any = None,
     missing: str = "error",
+    model: str = DEFAULT,
     held_out: float = 0.1,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -370,6 +357,7 @@ def compare_methods(
     Args:
         X: data (N, D).
         mask, missing, device: as in `ppnmf.fit`.
+        model: the name of the one that Gibbs and ICM fit.
         held_out: share of the known cells that no method sees.
         options: of each of "gibbs", "icm" and "pae", as `ppnmf.fit` takes them.
 
@@ -381,19 +369,20 @@ def compare_methods(
     seen = held_out_mask(data, held_out, seed)
     fitted = data.hide(seen)
     posteriors: dict[str, Posterior | str] = {}
-    for name, plan in PLANS.items():
+    for name, (method, own_model) in CONTENDERS.items():
         if any(isinstance(post, Posterior) and post.attrs.get("interrupted") for post in posteriors.values()):
             posteriors[name] = "the run was interrupted before it began"
             continue
-        model = plan.model(fitted, rank)
-        reason = _refusal(model, plan.method, data)
+        story = for_data(own_model or model, fitted, rank)
+        reason = _refusal(story, method, data)
         own = dict((options or {}).get(name, {}))
-        posteriors[name] = reason or fit(model, fitted, method=plan.method, seed=seed, progress=progress, **own)
+        posteriors[name] = reason or fit(story, fitted, method=method, seed=seed, progress=progress, **own)
     known = data.values.cpu().numpy().astype(float)
     known = known if data.mask is None else np.where(data.mask.cpu().numpy(), known, np.nan)
     table = compare(posteriors, known, mask=seen)
     facts = {
         "rank": rank,
+        "model": model,
         "held_out": held_out,
         "seed": seed,
         "methods": {k: dict(v) for k, v in (options or {}).items()},

@@ -58,7 +58,7 @@ MISTAKES: dict[str, tuple[Callable, type[Exception], str]] = {
     "fit(X, model)": (fit(X, MODEL), TypeError, "model is a Tensor of shape (9, 7); the model comes first and X behind it"),
     "fit(class, X)": (fit(ExponentialGaussian, X), TypeError, "model is the class ExponentialGaussian; give a model of that class, such as ExponentialGaussian(rank=5)"),
     "fit(module, X)": (fit(PAENMF, X), TypeError, "model is the class PAENMF; give a model of that class, such as PAENMF(rank=5)"),
-    "fit(name, X)": (fit("pae_nmf", X), TypeError, "model is 'pae_nmf'; give the model itself, such as ppnmf.models.PAENMF(rank=5)"),
+    "fit(name, X)": (fit("pae_nmf", X), TypeError, "model is 'pae_nmf'; give rank= too, or the model itself, such as ppnmf.models.PAENMF(rank=5)"),
     "fit(None, X)": (fit(None, X), TypeError, f"model is None; give one of ppnmf.models, {INSTANCE}"),
     "log_evidence(X, model)": (evidence(X, MODEL), TypeError, "model is a Tensor of shape (9, 7); the model comes first and X behind it"),
     "log_evidence(class)": (evidence(ExponentialGaussian, X), TypeError, "model is the class ExponentialGaussian; give a model of that class"),

@@ -83,7 +83,7 @@ def test_the_table_prints_the_priors_and_the_verdicts(experiment):
         "PAENMF(rank=2",
         "root mean squared",
         "chains",
-        "Hidden cells are foretold",
+        "Hidden cells are predicted",
     ):
         assert part in text
     assert json.loads(json.dumps(experiment.table.to_dict()))["rows"][0]["method"] == "gibbs"

@@ -19,6 +19,7 @@ from ppnmf.cli.options import (
     Header,
     Layer,
     Missing,
+    ModelName,
     NoProgress,
     NoRowNames,
     Quick,
@@ -38,6 +39,7 @@ from ppnmf.disk import try_folder
 def compare(
     data: Data,
     rank: Rank,
+    model: ModelName = None,
     out: Annotated[Path | None, typer.Option(help="Folder for pictures, posteriors and run.json.")] = None,
     seed: Seed = 0,
     held_out: Annotated[float, typer.Option(help="Share of the cells that no method sees.")] = 0.1,
@@ -79,6 +81,7 @@ def compare(
         Labelled.of(source.X, source.rows, source.columns),
         rank,
         mask=source.mask,
+        model=model or report.DEFAULT,
         held_out=held_out,
         options=options,
         seed=seed,

@@ -20,6 +20,7 @@ from ppnmf.cli.options import (
     Header,
     Layer,
     Missing,
+    ModelName,
     NoProgress,
     NoRowNames,
     Rank,
@@ -37,7 +38,8 @@ from ppnmf.disk import try_to_write
 def fit(
     data: Data,
     rank: Rank,
-    method: Annotated[str, typer.Option(help="gibbs, icm, nuts (exponential-Gaussian), or svi (PAE-NMF).")] = "gibbs",
+    method: Annotated[str, typer.Option(help="gibbs, icm, nuts or smc (Gaussian models), or svi (PAE-NMF).")] = "gibbs",
+    model: ModelName = None,
     out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("fit.nc"),
     seed: Seed = 0,
     draws: Draws = None,
@@ -77,15 +79,16 @@ def fit(
     source = read(data, allow_negative, missing, dense=False, **reading)
     import ppnmf
     from ppnmf.data.labelled import Labelled
-    from ppnmf.models import PAENMF, ExponentialGaussian
+    from ppnmf.inference import default_model
+    from ppnmf.models import for_data
 
-    model = PAENMF(rank) if method == "svi" else ExponentialGaussian.scaled_to(source.X, rank, source.mask)
+    chosen = for_data(model or default_model(method), source.X, rank, source.mask)
     options = options_given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
     options |= options_given(checkpoint=checkpoint, every=every, resume=resume, store=store)
     say_heading(source)
     note_checkpoint(checkpoint or resume)
     post = ppnmf.fit(
-        model,
+        chosen,
         Labelled.of(source.X, source.rows, source.columns),
         method=method,
         mask=source.mask,

@@ -10,6 +10,9 @@ import typer
 QUICK = {"draws": 50, "warmup": 50, "chains": 2, "restarts": 2, "steps": 200}  # for a first look
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (digits, toy60x40, ...) or a file.")]
 Rank = Annotated[int, typer.Option("--rank", "-k", help="Number of components.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="A model of the zoo, by its name (ppnmf zoo); priors are on DATA's scale.")
+]
 Seed = Annotated[int, typer.Option(help="Of every random number.")]
 AllowNegative = Annotated[bool, typer.Option("--allow-negative", help="Take a file with negative entries.")]
 Missing = Annotated[

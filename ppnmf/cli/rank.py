@@ -17,6 +17,7 @@ from ppnmf.cli.options import (
     Header,
     Layer,
     Missing,
+    ModelName,
     NoProgress,
     NoRowNames,
     Quick,
@@ -31,6 +32,7 @@ from ppnmf.cli.options import (
 )
 from ppnmf.disk import try_folder, write_text
 
+DEFAULT = "exponential_gaussian"
 QUICK_CRITERIA: dict[str, dict[str, Any]] = {
     "chib": {"draws": 50, "warmup": 50, "replicates": 3},
     "smc": {"particles": 100, "replicates": 3},
@@ -52,6 +54,7 @@ def choose_rank(
             help="One or several with commas, of which the first decides: chib, smc, heldout, aic, bic, mdl, elbo, loo, consensus."
         ),
     ] = "chib",
+    model: ModelName = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the table, the picture and run.json.")] = None,
     seed: Seed = 0,
     draws: Draws = None,
@@ -104,7 +107,7 @@ def choose_rank(
     import torch
 
     import ppnmf
-    from ppnmf.models import ExponentialGaussian
+    from ppnmf.models import for_data
 
     X = torch.from_numpy(source.X).to(device_named(device))
     methods = method.split(",")
@@ -118,7 +121,7 @@ def choose_rank(
     }
     note_checkpoint(checkpoint or resume)
     table = ppnmf.select_rank(
-        lambda rank: ExponentialGaussian.scaled_to(X, rank, source.mask),
+        lambda rank: for_data(model or DEFAULT, X, rank, source.mask),
         X,
         _whole_numbers(ranks),
         method=methods,
@@ -134,7 +137,12 @@ def choose_rank(
     try:
         if folder is not None:
             with finishing():
-                _write_rank(table, folder, source, {"ranks": ranks, "method": method, "seed": seed, **options})
+                _write_rank(
+                    table,
+                    folder,
+                    source,
+                    {"ranks": ranks, "model": model or DEFAULT, "method": method, "seed": seed, **options},
+                )
     finally:
         typer.echo(f"\n{table}\n")
     if folder is not None:

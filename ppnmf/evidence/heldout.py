@@ -1,4 +1,4 @@
-"""Held-out cells: fit what is kept by Gibbs, and see how well the mean of W @ H foretells what was hidden.
+"""Held-out cells: fit what is kept by Gibbs, and see how well the mean of W @ H predicts what was hidden.
 
 Cells are hidden one by one, not rows or columns whole, so both factors are learned from every fold's data (Wold 1978,
 doi:10.1080/00401706.1978.10489693). Each row and each column has an equal share in each fold, as nearly as whole numbers

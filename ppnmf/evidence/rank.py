@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -30,8 +30,9 @@ from ppnmf.evidence.heldout import Nested, nested_choice
 from ppnmf.evidence.options import RankOptions
 from ppnmf.evidence.score import Score
 from ppnmf.inference import check, require_model
+from ppnmf.models import for_data
 from ppnmf.progress import bar
-from ppnmf.protocols import Matrix, Model
+from ppnmf.protocols import Matrix, Model, Sweeping, require_ability
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
@@ -266,7 +267,7 @@ class RankTable:
 
 @own_settings()
 def select_rank(
-    model: Model | Callable[[int], Model],
+    model: Model | str | Callable[[int], Model],
     X: Any,
     ranks: Iterable[int] = range(1, 11),
     *,
@@ -287,7 +288,8 @@ def select_rank(
     numbers do not depend on how many ranks are worked on at once, or where, or on the libraries' threads.
 
     Args:
-        model: a model, whose rank is replaced (it keeps scalar rates), or a function from rank to model.
+        model: a model, whose rank is replaced (it keeps scalar rates); a model's name, which stands for that model for this
+            data at each rank; or a function from rank to model.
         X: data (N, D), as in `ppnmf.fit`, with `mask` and `missing`.
         ranks: the ranks to try.
         method: one or a list of "chib", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo", "loo" and
@@ -308,7 +310,7 @@ def select_rank(
             options. Where every rank fails, the first one's own error.
         TypeError: an option that no method has, or every model lacks what the methods need.
     """
-    if not callable(model):
+    if not callable(model) and not isinstance(model, str):
         require_model(model, X)
     names = _names(method)
     wanted = _whole_numbers(ranks)
@@ -316,6 +318,8 @@ def select_rank(
     _require_jobs(n_jobs)
     chosen = _options_by_method(names, options)
     data, began = as_matrix(X, mask, missing), time.perf_counter()
+    if isinstance(model, str):
+        model = partial(for_data, model, data)
     models, failures = _models(model, wanted)
     if models:
         check(models[max(models)], data)
@@ -470,10 +474,10 @@ def _elsewhere(table: RankTable, models: Mapping[int, Model]) -> dict[Task, Mode
 
 
 def _with_rates(model: Model, factor: float) -> Model:
-    config = model.config()
-    if not {"rate_W", "rate_H"} <= set(config):
-        raise TypeError(f"sensitivity needs a model with rate_W and rate_H; {model.name} has none: leave it out")
-    return type(model)(**{**config, "rate_W": config["rate_W"] * factor, "rate_H": config["rate_H"] * factor})
+    """Twice the rates are priors of entries half as large."""
+    require_ability("sensitivity", model, Sweeping)
+    rescaled: Any = model
+    return rescaled.rescaled(1 / factor)
 
 
 def _times(factor: float) -> str:

@@ -19,7 +19,7 @@ from ppnmf.equality import hash_of, same
 from ppnmf.gaussian import ascent, blocks, start, sweep
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.kernels.reference import column
-from ppnmf.priors import FactorPrior, Range, hyperparameter, of_factor
+from ppnmf.priors import FactorPrior, Role, hyperparameter, of_factor
 from ppnmf.protocols import Address, Ascent, Entries, Matrix, Pace, Params, Reduced, Sweeps, Swept
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
@@ -68,7 +68,7 @@ class RectifiedGaussian(ABC):
 
     name: ClassVar[str]
     accepts: ClassVar[Entries] = Entries.REAL
-    hyper: ClassVar[Mapping[str, Range]]
+    hyper: ClassVar[Mapping[str, Role]]
 
     @abstractmethod
     def prior_of(self, *hyper: Tensor) -> FactorPrior:
@@ -87,10 +87,10 @@ class RectifiedGaussian(ABC):
     @own_settings()
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
-        for name, allowed in self.hyper.items():
+        for name, role in self.hyper.items():
             for site, axis in AXES.items():
                 own = f"{name}_{site}"
-                object.__setattr__(self, own, hyperparameter(own, getattr(self, own), self.rank, axis, allowed))
+                object.__setattr__(self, own, hyperparameter(own, getattr(self, own), self.rank, axis, role))
         for own in ("noise_shape", "noise_scale"):
             object.__setattr__(self, own, real_number(own, getattr(self, own)))
 
@@ -202,6 +202,15 @@ class RectifiedGaussian(ABC):
         """log p(X | W, H, σ²) of the observed entries, (C,)."""
         left = sweep.misfit(X, params["W"], params["H"])
         return sweep.log_likelihood_of(X, left, params["sigma2"])
+
+    def rescaled(self, size: float) -> Self:
+        """The same model with priors under which the entries of W and of H are so many times as large."""
+        changed = {
+            f"{name}_{site}": getattr(self, f"{name}_{site}") * size**role.dimension
+            for name, role in self.hyper.items()
+            for site in AXES
+        }
+        return replace(self, **changed)  # type: ignore[type-var]
 
     # What methods ask for
 

@@ -19,12 +19,12 @@ from ppnmf.data.sharded import Sharded
 from ppnmf.inference.options import FitOptions
 from ppnmf.inference.room import require_room
 from ppnmf.inference.spread import run_spread, said_once
-from ppnmf.models import REGISTRY
+from ppnmf.models import REGISTRY, for_data
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Amortised, Entries, Matrix, Model, Sweeping, require_ability
 from ppnmf.settings import own_settings
 
-__all__ = ["METHODS", "Method", "check", "fit", "method_named", "methods_of", "require_model"]
+__all__ = ["METHODS", "Method", "check", "default_model", "fit", "method_named", "methods_of", "require_model"]
 
 
 class Method(NamedTuple):
@@ -46,9 +46,10 @@ BY_PROGRAM = ("svi", "nuts")  # they run the Pyro program, which takes a dense X
 
 @own_settings()
 def fit(
-    model: Model,
+    model: Model | str,
     X: Any,
     *,
+    rank: int | None = None,
     method: str = "gibbs",
     mask: Any = None,
     missing: str = "error",
@@ -61,9 +62,11 @@ def fit(
     """Fit a model to X by a method.
 
     Args:
-        model: from `ppnmf.models`; it is never changed, `Posterior.model` is the fitted copy.
+        model: from `ppnmf.models`, or a model's name, which stands for that model for this data at the given rank. It is
+            never changed, `Posterior.model` is the fitted copy.
         X: data (N, D): array, tensor, sparse matrix, memory map, Zarr array, a path, a pandas, polars or xarray container, an
             AnnData ... (`ppnmf.as_matrix`). Names of its rows and columns become the posterior's.
+        rank: with a model's name, the number of components.
         method: "gibbs", "icm", "svi", "nuts" or "smc".
         mask: boolean (N, D), True where observed.
         missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
@@ -82,11 +85,21 @@ def fit(
     """
     run = method_named(method)
     known_options(method, run, options)
-    require_model(model, X)
-    require_ability(method, model, METHODS[method].ability)
-    data = as_matrix(X, mask, missing, device, noise)
+    story: Any = model
+    data = None
+    if isinstance(model, str) and model in REGISTRY and rank is not None:
+        data = as_matrix(X, mask, missing, device, noise)
+        story = for_data(model, data, rank)
+    elif rank is not None:
+        raise TypeError(
+            f"rank is {rank!r} beside {described(model)}; it goes with a model's name: {', '.join(REGISTRY)}"
+        )
+    require_model(story, X)
+    require_ability(method, story, METHODS[method].ability)
+    if data is None:
+        data = as_matrix(X, mask, missing, device, noise)
     with said_once(data):
-        check(model, data, spread=True)
+        check(story, data, spread=True)
     chosen = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
     chosen["seed"] = whole_number("seed", seed, 0)
     if method in BY_PROGRAM:
@@ -94,9 +107,9 @@ def fit(
         data = data if isinstance(data, Sharded) else in_memory(data, method)
     with announced(progress):
         if isinstance(data, Sharded):
-            post = run_spread(method, run, model, data, progress, **chosen)
+            post = run_spread(method, run, story, data, progress, **chosen)
         else:
-            post = run(model, data, progress=progress, **chosen)
+            post = run(story, data, progress=progress, **chosen)
     return replace(post, names=names_of(data).to_dict())
 
 
@@ -115,10 +128,16 @@ def require_model(model: Any, X: Any = None) -> None:
     elif isinstance(model, type) and model in REGISTRY.values():
         example = f"give a model of that class, such as {model.__name__}(rank=5)"
     elif isinstance(model, str) and model in REGISTRY:
-        example = f"give the model itself, such as ppnmf.models.{REGISTRY[model].__name__}(rank=5)"
+        example = "give rank= too, or the model itself, such as ppnmf.models." + f"{REGISTRY[model].__name__}(rank=5)"
     elif hasattr(model, "shape"):
         example = f"the model comes first and X behind it: {example}"
     raise TypeError(f"model is {described(model)}; {example}")
+
+
+def default_model(method: str) -> str:
+    """The name of the first registered model that the method can fit."""
+    ability = METHODS[one_of("method", method, METHODS)].ability
+    return next(name for name, kind in REGISTRY.items() if isinstance(kind(rank=1), ability))  # type: ignore[call-arg]
 
 
 def methods_of(model: Model) -> list[str]:

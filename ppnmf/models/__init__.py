@@ -1,11 +1,29 @@
 """The models by name. A model is a Pyro program; `REGISTRY` maps its name, also its zoo folder's, to its class."""
 
+from typing import Any
+
+from ppnmf.checks import one_of
 from ppnmf.equality import same
 from ppnmf.models.exponential_gaussian import ExponentialGaussian
 from ppnmf.models.half_normal_gaussian import HalfNormalGaussian
 from ppnmf.models.pae_nmf import PAENMF
 from ppnmf.models.truncated_normal_gaussian import TruncatedNormalGaussian
+from ppnmf.protocols import Model
 
-__all__ = ["PAENMF", "REGISTRY", "ExponentialGaussian", "HalfNormalGaussian", "TruncatedNormalGaussian", "same"]
+__all__ = [
+    "PAENMF",
+    "REGISTRY",
+    "ExponentialGaussian",
+    "HalfNormalGaussian",
+    "TruncatedNormalGaussian",
+    "for_data",
+    "same",
+]
 
-REGISTRY = {model.name: model for model in (ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian, PAENMF)}
+MODELS = (ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian, PAENMF)
+REGISTRY: dict[str, type[Model]] = {model.name: model for model in MODELS}
+
+
+def for_data(name: str, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Model:
+    """The registered model of that name for this data (`protocols.Model.for_data`). Raises ValueError for an unknown name."""
+    return REGISTRY[one_of("model", name, REGISTRY)].for_data(X, rank, mask, missing)

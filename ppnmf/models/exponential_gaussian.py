@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from ppnmf.gaussian.model import RectifiedGaussian, data_scale
-from ppnmf.priors import NOT_NEGATIVE, Exponential, Hyper
+from ppnmf.priors import RATE, Exponential, Hyper
 
 __all__ = ["ExponentialGaussian"]
 
@@ -42,7 +42,7 @@ class ExponentialGaussian(RectifiedGaussian):
     noise_scale: float = 1.0
 
     name: ClassVar[str] = "exponential_gaussian"
-    hyper: ClassVar = {"rate": NOT_NEGATIVE}
+    hyper: ClassVar = {"rate": RATE}
 
     def prior_of(self, *hyper: Tensor) -> Exponential:
         """Exponential, with the factor's rates."""

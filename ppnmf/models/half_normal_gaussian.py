@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from ppnmf.gaussian.model import RectifiedGaussian, data_scale
-from ppnmf.priors import POSITIVE, HalfNormal, Hyper
+from ppnmf.priors import SCALE, HalfNormal, Hyper
 
 __all__ = ["HalfNormalGaussian"]
 
@@ -37,7 +37,7 @@ class HalfNormalGaussian(RectifiedGaussian):
     noise_scale: float = 1.0
 
     name: ClassVar[str] = "half_normal_gaussian"
-    hyper: ClassVar = {"scale": POSITIVE}
+    hyper: ClassVar = {"scale": SCALE}
 
     def prior_of(self, *hyper: Tensor) -> HalfNormal:
         """Half-normal, with the factor's scales."""

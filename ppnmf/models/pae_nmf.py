@@ -123,6 +123,11 @@ class PAENMF(nn.Module):
         """
         return cls(rank, sigma2, "linear", Published(training, divergence, released))
 
+    @classmethod
+    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
+        """The model of that rank: training finds the scale of X."""
+        return cls(rank)
+
     def config(self) -> dict[str, Any]:
         sigma2 = PER_COLUMN if self.per_column else self.fixed_sigma2
         published = None if self.published is None else tuple(self.published)

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from ppnmf.gaussian.model import RectifiedGaussian, data_scale
-from ppnmf.priors import POSITIVE, REAL, Hyper, TruncatedNormal
+from ppnmf.priors import MEAN, SCALE, Hyper, TruncatedNormal
 
 __all__ = ["TruncatedNormalGaussian"]
 
-MEAN = 1.2875999709391783  # of Normal(1, 1) truncated to w >= 0
+OF_UNIT = 1.2875999709391783  # the mean of Normal(1, 1) truncated to w >= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class TruncatedNormalGaussian(RectifiedGaussian):
     noise_scale: float = 1.0
 
     name: ClassVar[str] = "truncated_normal_gaussian"
-    hyper: ClassVar = {"mean": REAL, "scale": POSITIVE}
+    hyper: ClassVar = {"mean": MEAN, "scale": SCALE}
 
     def prior_of(self, *hyper: Tensor) -> TruncatedNormal:
         """Truncated normal, with the factor's means and scales."""
@@ -51,5 +51,5 @@ class TruncatedNormalGaussian(RectifiedGaussian):
     def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
         """Means equal to scales, such that W @ H has X's mean a priori; noise_shape 1, noise_scale X's variance."""
         scale = data_scale(X, rank, mask, missing)
-        size = math.sqrt(scale.mean / rank) / MEAN
+        size = math.sqrt(scale.mean / rank) / OF_UNIT
         return cls(rank, size, size, size, size, 1.0, scale.variance)
