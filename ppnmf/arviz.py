@@ -62,7 +62,7 @@ def datatree(
         warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw")
         tree = arviz_base.from_dict(
             groups,
-            dims={**post._dimensions, "X": OF_X, "mask": OF_X, "noise": OF_X},
+            dims={**post.dimensions, "X": OF_X, "mask": OF_X, "noise": OF_X},
             coords=coords,
             attrs={
                 "/": library,

@@ -108,7 +108,7 @@ class Posterior:
     @property
     def small_sites(self) -> list[str]:
         """The sites that neither rows nor columns have one each of, such as sigma2."""
-        return [site for site, dims in self._dimensions.items() if not {"row", "column"} & set(dims)]
+        return [site for site, dims in self.dimensions.items() if not {"row", "column"} & set(dims)]
 
     def typical(self) -> Posterior:
         """Itself; of modes, which no average joins, the best one."""
@@ -258,7 +258,7 @@ class Posterior:
         return cls(**{**parts, "kind": Kind(parts["kind"])})
 
     def _kept(self, site: str) -> Tensor:
-        if not isinstance(site, str) or site not in {*self.draws, *self._dimensions}:
+        if not isinstance(site, str) or site not in {*self.draws, *self.dimensions}:
             raise KeyError(f"there is no site {site!r}{meant(site, self.draws)}; there are {', '.join(self.draws)}")
         if site not in self.draws:
             raise KeyError(f"{site} was not kept; kept were {', '.join(self.draws)}: fit with keep=None to keep all")
@@ -271,10 +271,10 @@ class Posterior:
         memory.require(numbers, self.X.dtype, self.X.device, told, "take fewer draws")
 
     def _sites(self) -> dict[str, Tensor]:
-        return {site: self._kept(site) for site in self._dimensions}
+        return {site: self._kept(site) for site in self.dimensions}
 
     @property
-    def _dimensions(self) -> dict[str, list[str]]:
+    def dimensions(self) -> dict[str, list[str]]:
         """Each site's name -> its dimensions' names."""
         return {site: list(dims) for site, dims in self.model.sites(*self.X.shape).items()}
 

@@ -15,7 +15,7 @@ from ppnmf.distributions import RectifiedNormal
 from ppnmf.protocols import Address, Entries, Matrix, Params, Read, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 
-SHAPE, RATE = 3.0, 2.0  # of the rates' gamma prior
+SHAPE, RATE = 3.0, 2.0  # of the rates' gamma prior, at size 1
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class RandomRates:
     """rate_k ~ Gamma(3, 2), W_ik, H_kj ~ Exponential(rate_k), X_ij ~ Normal((WH)_ij, 1)."""
 
     rank: int
+    size: float = 1.0  # of the entries of W and H, a priori
 
     name: ClassVar[str] = "random_rates"
     accepts: ClassVar[Entries] = Entries.REAL
@@ -31,14 +32,14 @@ class RandomRates:
         self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
     ) -> Tensor:
         N, D = X.shape if X is not None else shape
-        rate = pyro.sample("rate", dist.Gamma(SHAPE, RATE).expand([self.rank]).to_event(1))
+        rate = pyro.sample("rate", dist.Gamma(SHAPE, RATE * self.size).expand([self.rank]).to_event(1))
         W = pyro.sample("W", dist.Exponential(rate).expand([N, self.rank]).to_event(2))
         H = pyro.sample("H", dist.Exponential(rate[:, None]).expand([self.rank, D]).to_event(2))
         seen = torch.ones(N, D, dtype=torch.bool) if mask is None else mask
         return pyro.sample("X", dist.Normal(W @ H, 1.0).mask(seen).to_event(2), obs=X)
 
     def config(self) -> dict[str, Any]:
-        return {"rank": self.rank}
+        return {"rank": self.rank, "size": self.size}
 
     def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
         K = self.rank
@@ -56,7 +57,8 @@ class RandomRates:
 
     def log_prior(self, params: Params) -> Tensor:
         W, H, rate = (params[site].double() for site in ("W", "H", "rate"))
-        of_rate = SHAPE * math.log(RATE) - math.lgamma(SHAPE) + (SHAPE - 1) * rate.log() - RATE * rate
+        scale = RATE * self.size
+        of_rate = SHAPE * math.log(scale) - math.lgamma(SHAPE) + (SHAPE - 1) * rate.log() - scale * rate
         count = W.shape[-2] + H.shape[-1]
         return (of_rate + count * rate.log() - rate * (W.sum(-2) + H.sum(-1))).sum(-1)
 
@@ -73,7 +75,7 @@ class RandomRates:
     def prior_draws(self, shape: tuple[int, int], n: int, stream: Stream) -> dict[str, Tensor]:
         (N, D), K = shape, self.rank
         u = stream.uniforms(0, Site.START, range(n), (N + D + SHAPES) * K)[0].reshape(n, N + D + SHAPES, K)
-        rate = -u[:, :SHAPES].log().sum(1) / RATE  # a gamma of a whole shape is a sum of exponentials
+        rate = -u[:, :SHAPES].log().sum(1) / (RATE * self.size)  # a gamma of a whole shape is a sum of exponentials
         unit = -u[:, SHAPES:].log() / rate[:, None]
         return {"W": unit[:, :N], "H": unit[:, N:].mT, "rate": rate}
 
@@ -96,7 +98,7 @@ class RandomRates:
 
     def _rate(self, params: Params, read: Read, at: Address | None, s: int) -> Tensor:
         W, H = params["W"], params["H"]
-        shape, scale = SHAPE + W.shape[-2] + H.shape[-1], RATE + W.sum(-2) + H.sum(-1)
+        shape, scale = SHAPE + W.shape[-2] + H.shape[-1], RATE * self.size + W.sum(-2) + H.sum(-1)
         if at is None or read is Read.MODE:
             return (shape - 1) / scale
         u = at.stream.uniforms(at.step + s, Site.SIGMA2, range(int(shape)), self.rank)
@@ -122,6 +124,9 @@ class RandomRates:
 
     def require_fits(self, shape: tuple[int, int]) -> None:
         pass
+
+    def rescaled(self, size: float) -> Self:
+        return type(self)(self.rank, self.size * size)
 
     def for_rows(self, rows: range) -> Self:
         return self

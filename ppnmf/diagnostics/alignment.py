@@ -22,7 +22,7 @@ Reference = Posterior | Mapping[str, Any]
 
 @own_settings()
 def align(post: Posterior, reference: Reference | None = None, scale: bool = False) -> Posterior:
-    """The same draws with the components of each in the order that fits the reference best.
+    """The same draws with the components of each in the order that fits the reference best, in every site that has them.
 
     W @ H, hence the likelihood, stays as it is, and so does the log joint when the prior's rates are the same for all
     components. Averages of W and H over draws make sense only after this, and only where the chains agree.
@@ -44,19 +44,29 @@ def align(post: Posterior, reference: Reference | None = None, scale: bool = Fal
     W, H = post._kept("W"), post._kept("H")
     V, G = _reference(post, reference)
     order = best_orders(W.flatten(0, 1), H.flatten(0, 1), V, G).unflatten(0, W.shape[:2])
+    draws = dict(post.draws)
     if not bool((order == torch.arange(order.shape[-1])).all()):
-        index = order.to(W.device)
-        W = W.gather(-1, index[..., None, :].expand(W.shape))
-        H = H.gather(-2, index[..., :, None].expand(H.shape))
+        draws = {site: _reordered(values, post.dimensions[site], order) for site, values in draws.items()}
     if scale:
-        W, H = _scaled(W, H)
+        draws["W"], draws["H"] = _scaled(draws["W"], draws["H"])
     chain, draw = divmod(int(post.stats["lp"].argmax()), post.n_draws)
     facts = {
         "reference": "given" if reference is not None else {"chain": chain, "draw": draw},
         "scaled": scale,
         "order": order.tolist(),
     }
-    return replace(post, draws={**post.draws, "W": W, "H": H}, attrs={**post.attrs, "alignment": facts})
+    return replace(post, draws=draws, attrs={**post.attrs, "alignment": facts})
+
+
+def _reordered(values: Tensor, dims: list[str], order: Tensor) -> Tensor:
+    """A site's draws with their components in the orders (chain, draw, K), where it has any."""
+    if "component" not in dims:
+        return values
+    axis = dims.index("component")
+    shape = [1] * len(dims)
+    shape[axis] = -1
+    index = order.to(values.device).view(*order.shape[:2], *shape)
+    return values.gather(2 + axis, index.expand(values.shape))
 
 
 @own_settings()

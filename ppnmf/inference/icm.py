@@ -50,13 +50,13 @@ class Climb(NamedTuple):
     @classmethod
     def at(cls, state: State) -> Climb:
         """A climb that has not begun."""
-        sigma2 = state.params["sigma2"].double()
+        one = state.params["W"].new_ones(len(state.params["W"]), dtype=torch.float64)
         return cls(
             state,
             state.params,
-            torch.full_like(sigma2, -torch.inf),
-            torch.full_like(sigma2, REACH),
-            torch.ones_like(sigma2),
+            torch.full_like(one, -torch.inf),
+            torch.full_like(one, REACH),
+            one,
         )
 
 
