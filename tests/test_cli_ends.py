@@ -151,7 +151,7 @@ def test_a_signal_waits_while_files_are_written(command, capsys):
 
 def test_the_second_signal_ends_at_once_but_not_the_same_one_heard_twice(command, monkeypatch):
     ended = []
-    monkeypatch.setattr(signals, "_end", lambda code: ended.append(code) or (_ for _ in ()).throw(SystemError))
+    monkeypatch.setattr(signals, "_end", lambda code, kept: ended.append(code) or (_ for _ in ()).throw(SystemError))
 
     def do():
         with guard.finishing():
@@ -168,7 +168,7 @@ def test_handlers_are_put_back_and_signals_to_be_ignored_stay_so(command):
     before = signal.getsignal(signal.SIGTERM)
     heard = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals.heard() as ending:
+        with signals.heard(str) as ending:
             assert signal.getsignal(signal.SIGTERM) == ending.hear
             signal.raise_signal(signal.SIGHUP)  # under nohup
             assert ending.number is None
@@ -215,9 +215,11 @@ def do():
     workers = get_reusable_executor(2)
     [workers.submit(time.sleep, 0.01) for _ in range(2)]
     [workers.submit(time.sleep, 600) for _ in range(2)]
+    guard.note(pathlib.Path("before.nc"))
     with guard.finishing(), disk.replacing(pathlib.Path("a.nc")) as file:
         print("ready", flush=True)
-        time.sleep(600)
+        while True:
+            time.sleep(0.05)  # a signal may come to another thread, and then does not cut a sleep short
 
 if __name__ == "__main__":
     guard.guarded(do)()
@@ -238,7 +240,7 @@ def test_the_second_signal_ends_the_workers_too_and_leaves_no_stump():
             process.send_signal(signal.SIGTERM)
             assert "again to lose it" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            assert process.stderr.readline() == "ppnmf: ended; what was not saved is lost\n"
+            assert process.stderr.readline() == "ppnmf: ended; saved so far: before.nc\n"
             assert process.wait(60) == 130
             until(lambda: not running(process.pid), 30)
         finally:

@@ -40,7 +40,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **given: Any) -> None:
         saved.clear()
         resumable.clear()
-        with signals.heard() as ending, _warnings_as_lines(), _outputs() as output:
+        with signals.heard(_what_was_saved) as ending, _warnings_as_lines(), _outputs() as output:
             try:
                 command(*args, **given)
             except (typer.Exit, typer.Abort, typer.BadParameter):

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -27,11 +27,15 @@ RAISED_AGAIN = 0.05  # seconds after it was lost
 class Ending:
     """What was heard while a command runs.
 
+    Args:
+        kept: says what would be left, if the command ended now.
+
     Attributes:
         number: of the first signal; None: there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Callable[[], str] = lambda: "") -> None:
+        self._kept = kept
         self.number: int | None = None
         self._since = 0.0
         self._waits = False  # until the block of `finishing` is left
@@ -57,7 +61,7 @@ class Ending:
         elif time.monotonic() - self._since < SAME:
             return
         else:
-            _end(128 + number)
+            _end(128 + number, self._kept())
         self._waits = self._finishing
         if not self._waits:
             raise KeyboardInterrupt
@@ -86,10 +90,10 @@ _now = Ending()  # of the command that runs
 
 
 @contextmanager
-def heard() -> Iterator[Ending]:
+def heard(kept: Callable[[], str]) -> Iterator[Ending]:
     """Inside, signals are answered as the module says. Those that the process was told to ignore stay ignored."""
     global _now
-    _now = Ending()
+    _now = Ending(kept)
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_kill"):
         yield _now
         return
@@ -121,7 +125,7 @@ def _say(sentence: str) -> None:
         os.write(2, f"{beginning}{sentence}\n".encode())
 
 
-def _end(code: int) -> None:
+def _end(code: int, kept: str) -> None:
     """End, here and now, this process and those that work for it."""
     from ppnmf import disk
 
@@ -130,5 +134,5 @@ def _end(code: int) -> None:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
     disk.remove_unfinished()
-    _say("ppnmf: ended; what was not saved is lost")
+    _say(f"ppnmf: ended; {kept}")
     os._exit(code)
