@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,23 +26,24 @@ def log_half_line(a, b):
     return 0.5 * (LOG_2PI - np.log(a)) + 0.5 * b * b / a + special.log_ndtr(b / np.sqrt(a))
 
 
-def log_rows_given_one(x: np.ndarray, seen: np.ndarray, h: np.ndarray, s: np.ndarray, rates: np.ndarray) -> np.ndarray:
+def natural_of(model: Any, site: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and linear (size,) of a factor's prior at rank 1, and the log of ∫ exp(-a w²/2 + b w) dw over w >= 0."""
+    shape = (size, 1) if site == "W" else (1, size)
+    a, b = (values.expand(shape).flatten().numpy() for values in model.prior(site).natural("cpu"))
+    return a, b, np.array([log_half_line(p, q) if p > 0 else -math.log(-q) for p, q in zip(a, b, strict=True)])
+
+
+def log_rows_given_one(x: np.ndarray, seen: np.ndarray, h: np.ndarray, s: np.ndarray, prior: Any) -> np.ndarray:
     """log Π_i ∫ p(w_i) p(x_i | w_i h, s) dw_i at each of the points h (..., D) and s (...).
 
-    x (N, D) is zero where `seen` (N, D) is not one; rates (N,) are those of w.
+    x (N, D) is zero where `seen` (N, D) is not one; `prior` is w's, from `natural_of`.
     """
-    a = (h * h) @ seen.T / s[..., None]  # (..., N)
-    b = h @ x.T / s[..., None] - rates
-    return (
-        (log_half_line(a, b) + np.log(rates)).sum(-1)
-        - 0.5 * seen.sum() * (LOG_2PI + np.log(s))
-        - 0.5 * (x**2).sum() / s
-    )
+    a = (h * h) @ seen.T / s[..., None] + prior[0]  # (..., N)
+    b = h @ x.T / s[..., None] + prior[1]
+    return (log_half_line(a, b) - prior[2]).sum(-1) - 0.5 * seen.sum() * (LOG_2PI + np.log(s)) - 0.5 * (x**2).sum() / s
 
 
-def rank_one(
-    model: ExponentialGaussian, X: Tensor, mask: Tensor | None = None, step: float = 0.6, fall: float = 16.0
-) -> float:
+def rank_one(model: Any, X: Tensor, mask: Tensor | None = None, step: float = 0.6, fall: float = 16.0) -> float:
     """log p(X) at rank 1: W is integrated row by row, h and σ² by the trapezoidal rule in their logarithms.
 
     The rule converges geometrically for an integrand that falls off smoothly on both sides, as this one does on the log
@@ -53,15 +55,14 @@ def rank_one(
     """
     (N, D), seen = X.shape, (torch.ones_like(X) if mask is None else mask.double()).numpy()
     x = np.where(seen > 0, X.numpy(), 0.0)
-    rates_W = model.prior("W").rate.expand(N, 1)[:, 0].numpy()
-    rates_H = model.prior("H").rate.expand(1, D)[0].numpy()
+    of_W, of_H = natural_of(model, "W", N), natural_of(model, "H", D)
     alpha, theta = model.noise_shape, model.noise_scale
 
     def log_integrand(u: np.ndarray) -> np.ndarray:
         h, s = np.exp(u[..., :D]), np.exp(u[..., D])
-        prior = np.log(rates_H).sum() - h @ rates_H
+        prior = h @ of_H[1] - 0.5 * (h * h) @ of_H[0] - of_H[2].sum()
         noise = alpha * math.log(theta) - math.lgamma(alpha) - (alpha + 1) * np.log(s) - theta / s
-        rows = log_rows_given_one(x, seen, h, s, rates_W)
+        rows = log_rows_given_one(x, seen, h, s, of_W)
         return prior + noise + rows + u.sum(-1)  # the last: the Jacobian of the logarithms
 
     mode, axes = _mode_and_axes(log_integrand, D + 1)

@@ -15,10 +15,11 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.evidence import Evidence, chib
 from ppnmf.evidence.estimate import describe
-from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.gaussian import blocks
+from ppnmf.models import PAENMF, ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian
 from ppnmf.rng import Stream
 from tests.evidence.exact import annealed, over_the_prior, rank_one
-from tests.scenarios import drawn, per_entry_model
+from tests.scenarios import drawn, per_entry_model, uneven
 
 RANK_ONE = ExponentialGaussian(1, rate_W=0.8, rate_H=1.3, noise_shape=2.0, noise_scale=1.5)
 RANK_TWO = ExponentialGaussian(2, noise_shape=3.0, noise_scale=3.0)
@@ -55,6 +56,16 @@ def test_chib_matches_quadrature_at_rank_one(N, D):
     X, _, _ = drawn(N, D, 1, seed=N + D)
     evidence = estimate(RANK_ONE, X)
     assert abs(evidence.log_evidence - rank_one(RANK_ONE, X)) < max(3 * evidence.mcse, 0.05)
+
+
+@quiet
+@pytest.mark.parametrize("kind", [HalfNormalGaussian, TruncatedNormalGaussian])
+@pytest.mark.parametrize(("N", "D"), [(3, 2), (10, 3), (50, 2)])
+def test_chib_matches_quadrature_under_other_priors(kind, N, D):
+    X, _, _ = drawn(N, D, 1, seed=N + D)
+    model = uneven(kind, N, D, 1, noise_shape=2.0, noise_scale=1.5)
+    evidence = estimate(model, X)
+    assert abs(evidence.log_evidence - rank_one(model, X)) < max(3 * evidence.mcse, 0.05)
 
 
 @quiet
@@ -218,7 +229,7 @@ def test_a_rescaled_point_is_far_off_unless_the_scale_is_integrated_out(monkeypa
 
     monkeypatch.setattr(chib, "explore", rescaled)
     assert_near(estimate(model, X), exact)
-    monkeypatch.setattr(chib, "log_density", given_all_else)
+    monkeypatch.setattr(blocks, "log_density", given_all_else)
     assert abs(estimate(model, X).log_evidence - exact) > 100
 
 
@@ -366,7 +377,12 @@ def test_log_evidence_warns_when_the_chains_do_not_agree():
 @pytest.mark.parametrize(
     ("model", "options", "kind", "sentence"),
     [
-        (PAENMF(rank=2), {}, TypeError, "chib needs full conditionals; pae_nmf offers only a guide"),
+        (
+            PAENMF(rank=2),
+            {},
+            TypeError,
+            "chib needs the densities of its blocks; pae_nmf offers a guide with an encoder",
+        ),
         (ExponentialGaussian(2, rate_W=0.0), {}, ValueError, "rate_W is 0 somewhere: that prior is improper"),
         (RANK_TWO, {"replicates": 1}, ValueError, "replicates is 1; it must be a whole number >= 2"),
         (RANK_TWO, {"draws": 0}, ValueError, "draws is 0"),

@@ -122,7 +122,9 @@ def test_a_rank_whose_model_cannot_be_made_is_reported():
 def test_where_every_rank_fails_the_first_reason_is_raised(scripted):
     with pytest.raises(RuntimeError, match="no luck"):
         scripted({1: RuntimeError("no luck"), 2: ValueError("none either")})()
-    with pytest.raises(TypeError, match="chib needs full conditionals; pae_nmf offers only a guide"):
+    with pytest.raises(
+        TypeError, match="chib needs the densities of its blocks; pae_nmf offers a guide with an encoder"
+    ):
         ppnmf.select_rank(PAENMF(rank=1), torch.ones(4, 3), [1, 2], progress=False)
 
 

@@ -65,7 +65,9 @@ def test_a_planted_mistake_is_found(mistake, monkeypatch):
     X, _, _ = drawn(10, 3, 1, seed=13)
     several, init = smc.several, smc.init
     if mistake == "sweeps at another temperature":
-        monkeypatch.setattr(smc, "several", lambda *given, power: several(*given, power=power**0.5))
+        monkeypatch.setattr(
+            smc, "several", lambda *given: several(*given[:-1], given[-1]._replace(power=given[-1].power ** 0.5))
+        )
     else:
         monkeypatch.setattr(smc, "init", lambda *given: init(*given[:3], "scaled"))
     evidence = estimate(RANK_ONE, X)

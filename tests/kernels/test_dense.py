@@ -10,6 +10,7 @@ from ppnmf.diagnostics.calibration import SideBySide
 from ppnmf.gaussian.sweep import compiled, sweep_factors
 from ppnmf.inference import gibbs
 from ppnmf.models import ExponentialGaussian
+from ppnmf.protocols import Held
 from ppnmf.rng import Stream
 
 SHAPES = {"tall": (23, 9, 4), "wide": (7, 31, 3), "one component": (6, 5, 1)}
@@ -56,7 +57,13 @@ def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block):
 
 @pytest.mark.parametrize(
     "options",
-    [{"power": 0.3}, {"moves": False}, {"moves": False, "first": (1, 2)}, {"first": (2, 0)}, {"noise": False}],
+    [
+        {"power": 0.3},
+        {"moves": False},
+        {"moves": False, "held": Held(1, 2)},
+        {"held": Held(2, 0)},
+        {"held": Held(others=True)},
+    ],
     ids=["tempered", "no moves", "components pinned", "moves among the free ones", "noise held"],
 )
 def test_every_kind_of_step_is_the_reference_one(monkeypatch, options):
