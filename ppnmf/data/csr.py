@@ -22,7 +22,8 @@ def times(data, indices, indptr, Ht, out):  # type: ignore[no-untyped-def]
     total = np.empty(K + WIDE, dtype=out.dtype)
     for i in range(len(indptr) - 1):
         low, high = indptr[i], indptr[i + 1]
-        total[:K] = 0
+        for k in range(K):
+            total[k] = 0
         pairs = high - (high - low) % 2
         for at in range(low, pairs, 2):
             x, y = data[at], data[at + 1]

@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.lanes import COMPILED, fused
+from ppnmf.kernels.lanes import COMPILED, INNER, fused
 
 __all__ = ["Listed", "grams", "listed", "packed_products", "unpacked"]
 
@@ -69,7 +69,13 @@ def _grams(F, full, starts, index, missing, weight, first, out):  # type: ignore
     (m, K), n = F.shape, out.shape[2]
     size = K * (K + 1) // 2
     some = min(m, max(1, TABLE // size))
-    table, sums, at = np.empty((some, size)), np.zeros((n, size)), starts[first : first + n].copy()
+    room = np.empty((some + 1, size))
+    table, every = room[:some], room[some]
+    sums = np.empty((n, size))
+    at = starts[first : first + n].copy()
+    for i in range(n):
+        for t in range(size):
+            sums[i, t] = 0.0
     for begin in range(0, m, some):
         end = min(begin + some, m)
         for j in range(begin, end):
@@ -77,14 +83,14 @@ def _grams(F, full, starts, index, missing, weight, first, out):  # type: ignore
         for i in range(n):
             low, high = at[i], starts[first + i + 1]
             if end < m:
-                high = low + np.searchsorted(index[low:high], end)
+                high = _first_from(index, low, high, end)
             _add(table, index, weight, begin, low, high, sums[i])
             at[i] = high
-    every = np.empty(size)
     position = 0
     for k in range(K):
-        every[position : position + K - k] = full[k, k:]
-        position += K - k
+        for l in range(k, K):
+            every[position] = full[k, l]
+            position += 1
     for i in range(n):
         if missing[first + i]:
             for t in range(size):
@@ -101,7 +107,19 @@ def _grams(F, full, starts, index, missing, weight, first, out):  # type: ignore
                 position += 1
 
 
-@njit(**COMPILED)
+@njit(**INNER)
+def _first_from(index, low, high, end):  # type: ignore[no-untyped-def]
+    """The first place from `low` on, or else `high`, where index[place] >= end; index[low:high] ascends."""
+    while low < high:
+        middle = (low + high) // 2
+        if index[middle] < end:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(**INNER)
 def _products(f, out):  # type: ignore[no-untyped-def]
     """out = the products of the pairs of entries of f (K,), above the diagonal, (K (K + 1) / 2,)."""
     position = 0
@@ -111,7 +129,7 @@ def _products(f, out):  # type: ignore[no-untyped-def]
             position += 1
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _add(table, index, weight, begin, low, high, total):  # type: ignore[no-untyped-def]
     """total += Σ weight · table[index - begin] over index[low:high], four at a time."""
     size = len(total)
@@ -132,7 +150,7 @@ def _add(table, index, weight, begin, low, high, total):  # type: ignore[no-unty
             total[t] = fused(u, table[a, t], total[t])
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _cancelled(left, every, K) -> bool:  # type: ignore[no-untyped-def]
     position = 0
     for k in range(K):
@@ -142,10 +160,11 @@ def _cancelled(left, every, K) -> bool:  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _add_others(F, index, low, high, total, own):  # type: ignore[no-untyped-def]
     """total = the sum of products over the j that are not listed; `own` is room for one."""
-    total[:] = 0.0
+    for t in range(len(total)):
+        total[t] = 0.0
     at = low
     for j in range(len(F)):
         if at < high and index[at] == j:

@@ -5,6 +5,7 @@ For matrices so small that a sweep takes no longer than the calls from Python ar
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.dense import Problem, cancels, copied, factors, sums_like
-from ppnmf.kernels.lanes import COMPILED, inner, select, total_of
+from ppnmf.kernels.cpu import Parts
+from ppnmf.kernels.dense import Data, Problem, Room, Side, cancels, copied, factors
+from ppnmf.kernels.lanes import COMPILED, INNER, inner, select, total_of
 from ppnmf.protocols import Params
 from ppnmf.threads import ordered_map
 
@@ -61,23 +63,43 @@ def climb(
         lp: log joint as `log_joint` has it, (C,).
         constant: what is to be added to it, (C,); the tolerance is relative to the sum.
     """
-    now, earlier = ((copied(own["W"].mT), copied(own["H"])) for own in (params, before))
+    now, earlier, trial = (_Pair.of_params(own) for own in (params, before, params))
     zero = torch.zeros_like(lp)
     numbers = torch.stack([params["sigma2"].double(), zero, lp, constant, *pace, zero], -1).numpy()
-    how = (*problem.natural_W, 0, rules.passes[0], False), (*problem.natural_H, 0, rules.passes[1], False)
-    data = problem.X[0], problem.block, float(problem.squares[0]), cancels(np.finfo(problem.X.dtype).eps)
+    X = problem.X[0]
+    data = Data(X, problem.block, float(problem.squares[0]), cancels(np.finfo(X.dtype).eps))
+    natural = problem.natural_W, problem.natural_H
+    sides = tuple(Side(own, 0, passes, False) for own, passes in zip(natural, rules.passes, strict=True))
+    exponential = not any(precision.any() for precision, _ in natural)
+    parts = Parts.of(X.dtype, moves=False, noise=False)
+    K, (N, D) = now.H.shape[1], X.shape
 
     def one(c: int) -> int:
-        own, own_before = (now[0][c], now[1][c]), (earlier[0][c], earlier[1][c])
-        return _climb(data, how, rules.noise, rules.pace, float(rules.tol), own, own_before, numbers[c], sweeps)
+        room = Room.of(N, D, K, problem.block, X.dtype)
+        pairs = now.one(c), earlier.one(c), trial.one(c)
+        how = rules.noise, rules.pace, float(rules.tol), exponential
+        return _climb(data, sides, how, *pairs, numbers[c], sweeps, room, parts)
 
-    K, N = now[0].shape[1:]
-    done = ordered_map(one, range(len(lp)), 4.0 * N * problem.X.shape[2] * K * sweeps)
+    done = ordered_map(one, range(len(lp)), 4.0 * N * D * K * sweeps)
     found = torch.from_numpy(numbers)
-    after, after_before = ({"W": torch.from_numpy(W).mT, "H": torch.from_numpy(H)} for W, H in (now, earlier))
+    after, after_before = ({"W": torch.from_numpy(F.W).mT, "H": torch.from_numpy(F.H)} for F in (now, earlier))
     sigma2 = found[:, 0].to(params["sigma2"].dtype)
     ends = found[:, 1], found[:, 4], found[:, 5], done, (found[:, 6] > 0).tolist()
     return Climbed(after | {"sigma2": sigma2}, after_before, *ends)
+
+
+class _Pair(NamedTuple):
+    """Factors, written to: W (C, K, N) and H (C, K, D), or of one climb (K, N) and (K, D)."""
+
+    W: np.ndarray
+    H: np.ndarray
+
+    @classmethod
+    def of_params(cls, params: Params) -> _Pair:
+        return cls(copied(params["W"].mT), copied(params["H"]))
+
+    def one(self, c: int) -> _Pair:
+        return _Pair(self.W[c], self.H[c])
 
 
 def log_joint(problem: Problem, rules: Rules, params: Params) -> Tensor:
@@ -88,58 +110,65 @@ def log_joint(problem: Problem, rules: Rules, params: Params) -> Tensor:
     return torch.tensor(lp, dtype=torch.float64)
 
 
-@njit(**COMPILED)
-def _weighted(F, k, natural, squared):  # type: ignore[no-untyped-def]
-    """Σ natural · F[k] (or F[k]²) over the rows; F (K, R), natural (1 | R, 1 | K)."""
-    column = k if natural.shape[1] > 1 else 0
+@njit(**INNER)
+def _sum(F, natural, column):  # type: ignore[no-untyped-def]
+    """Σ_i natural_i F_i; F (R,), natural (1 | R, 1 | K)."""
     if natural.shape[0] == 1:
         weight = natural[0, column]
-        if weight == 0.0:
-            return 0.0
-        return weight * (inner(F[k], F[k]) if squared else total_of(F[k]))
+        return 0.0 if weight == 0.0 else weight * total_of(F)
     total = 0.0
-    for i in range(F.shape[1]):
-        value = np.float64(F[k, i])
-        total += natural[i, column] * (value * value if squared else value)
+    for i in range(len(F)):
+        total += natural[i, column] * np.float64(F[i])
+    return total
+
+
+@njit(**INNER)
+def _sum_of_squares(F, natural, column):  # type: ignore[no-untyped-def]
+    """Σ_i natural_i F_i²; F (R,), natural (1 | R, 1 | K)."""
+    if natural.shape[0] == 1:
+        weight = natural[0, column]
+        return 0.0 if weight == 0.0 else weight * inner(F, F)
+    total = 0.0
+    for i in range(len(F)):
+        value = np.float64(F[i])
+        total += natural[i, column] * (value * value)
     return total
 
 
 @njit(**COMPILED)
 def _balanced_log_prior(W, H, of_W, of_H, exponential):  # type: ignore[no-untyped-def]
-    """W_k ← c W_k, H_k ← H_k / c at the best c where both priors are exponential; log p(W, H) up to a constant."""
+    """W_k ← c W_k, H_k ← H_k / c at the best c where both priors are exponential; log p(W, H) up to a constant.
+
+    of_W, of_H: precision and linear, (1 | R, 1 | K).
+    """
     total = 0.0
+    columns_W, columns_H = of_W[1].shape[1], of_H[1].shape[1]
+    squares_W, squares_H = of_W[0].shape[1], of_H[0].shape[1]
     for k in range(len(W)):
-        a, b = _weighted(W, k, of_W[1], False), _weighted(H, k, of_H[1], False)
+        a = _sum(W[k], of_W[1], k if columns_W > 1 else 0)
+        b = _sum(H[k], of_H[1], k if columns_H > 1 else 0)
         if exponential and a < 0.0 and b < 0.0:
-            c = np.sqrt(b / a)
+            c = math.sqrt(b / a)
             for i in range(W.shape[1]):
                 W[k, i] *= c
             for j in range(H.shape[1]):
                 H[k, j] /= c
             total += c * a + b / c
         else:
-            total += a + b - 0.5 * (_weighted(W, k, of_W[0], True) + _weighted(H, k, of_H[0], True))
+            of_squares_W = _sum_of_squares(W[k], of_W[0], k if squares_W > 1 else 0)
+            of_squares_H = _sum_of_squares(H[k], of_H[0], k if squares_H > 1 else 0)
+            total += a + b - 0.5 * (of_squares_W + of_squares_H)
     return total
 
 
 @njit(**COMPILED)
 def _log_noise(noise, sigma2, misfit):  # type: ignore[no-untyped-def]
     """log p(X, σ² | W, H) up to a constant."""
-    return -noise[1] * np.log(sigma2) - (noise[0] + misfit / 2) / sigma2
+    return -noise[1] * math.log(sigma2) - (noise[0] + misfit / 2) / sigma2
 
 
-@njit(**COMPILED)
-def _sweep(data, how, noise, exponential, W, H, sigma2, room, sums):  # type: ignore[no-untyped-def]
-    """One sweep of modes in place: σ², the misfit, and the log joint up to a constant."""
-    X, block, squares, cancels = data
-    misfit = factors(X, block, squares, cancels, W, H, 1.0 / sigma2, (0, 0), 0, how, room, sums)
-    sigma2 = (noise[0] + misfit / 2) / noise[1]
-    log_prior = _balanced_log_prior(W, H, how[0], how[1], exponential)
-    return sigma2, misfit, log_prior + _log_noise(noise, sigma2, misfit)
-
-
-@njit(**COMPILED)
-def _put_beyond(before, now, reach, out):  # type: ignore[no-untyped-def]
+@njit(**INNER)
+def _copy_beyond(before, now, reach, out):  # type: ignore[no-untyped-def]
     """out = now + reach · (now - before), cut off at zero."""
     for k in range(now.shape[0]):
         for i in range(now.shape[1]):
@@ -147,34 +176,49 @@ def _put_beyond(before, now, reach, out):  # type: ignore[no-untyped-def]
             out[k, i] = select(there > 0.0, there, 0.0)
 
 
+@njit(**INNER)
+def _step(before, now, trial):  # type: ignore[no-untyped-def]
+    """before = now and now = trial."""
+    for k in range(now.shape[0]):
+        for i in range(now.shape[1]):
+            before[k, i] = now[k, i]
+            now[k, i] = trial[k, i]
+
+
 @njit(**COMPILED)
-def _climb(data, how, noise, pace, tol, given, given_before, numbers, sweeps):  # type: ignore[no-untyped-def]
+def _climb(data, sides, how, now, before, trial, numbers, sweeps, room, parts):  # type: ignore[no-untyped-def]
     """Up to so many sweeps of one climb, in place; the number of those done.
 
-    numbers: σ², the misfit, the log joint but for a constant, that constant, the reach, its bound, has it converged.
+    Args:
+        how: `Rules.noise`, `Rules.pace`, `Rules.tol`, and whether both priors are exponential.
+        now, before, trial: `_Pair`s: where the climb stands, where it stood a sweep earlier, and room for its next place.
+        numbers: σ², the misfit, the log joint but for a constant, that constant, the reach, its bound, has it converged.
     """
-    (W, H), (W_before, H_before), X = given, given_before, data[0]
-    K, size = len(H), len(H) * min(data[1], W.shape[1])
-    room = (np.empty(size, X.dtype), np.empty(size, X.dtype))
-    sums = sums_like(X, K)
-    W_next, H_next = np.empty_like(W), np.empty_like(H)
-    exponential = not how[0][0].any() and not how[1][0].any()
+    noise, pace, tol, exponential = how
     sigma2, misfit, lp, constant, reach, bound, _ = numbers
     done, converged = 0, False
     while done < sweeps and not converged:
-        _put_beyond(W_before, W, reach, W_next)
-        _put_beyond(H_before, H, reach, H_next)
-        after, misfit, lp_after = _sweep(data, how, noise, exponential, W_next, H_next, sigma2, room, sums)
-        if lp_after - lp > tol * max(abs(lp_after + constant), 1.0):
+        sigma2_after, lp_after = sigma2, lp
+        went_beyond = False
+        for attempt in range(2):  # from beyond, and where that is no better from here
+            stretch = reach if attempt == 0 else 0.0
+            _copy_beyond(before.W, now.W, stretch, trial.W)
+            _copy_beyond(before.H, now.H, stretch, trial.H)
+            misfit = factors(data, trial.W, trial.H, sides, 1.0 / sigma2, (0, 0, 0), room, parts)
+            sigma2_after = (noise[0] + misfit / 2) / noise[1]
+            log_prior = _balanced_log_prior(trial.W, trial.H, sides[0].prior, sides[1].prior, exponential)
+            lp_after = log_prior + _log_noise(noise, sigma2_after, misfit)
+            if attempt == 0 and lp_after - lp > tol * max(abs(lp_after + constant), 1.0):
+                went_beyond = True
+                break
+        if went_beyond:
             reach, bound = min(pace[0] * reach, bound), min(pace[1] * bound, 1.0)
         else:
-            W_next[:], H_next[:] = W, H
-            after, misfit, lp_after = _sweep(data, how, noise, exponential, W_next, H_next, sigma2, room, sums)
             reach, bound = reach / pace[2], reach
         converged = abs(lp_after - lp) <= tol * max(abs(lp_after + constant), 1.0)
-        W_before[:], H_before[:] = W, H
-        W[:], H[:] = W_next, H_next
-        sigma2, lp = after, lp_after
+        _step(before.W, now.W, trial.W)
+        _step(before.H, now.H, trial.H)
+        sigma2, lp = sigma2_after, lp_after
         done += 1
     numbers[0], numbers[1], numbers[2], numbers[4], numbers[5] = sigma2, misfit, lp, reach, bound
     numbers[6] = 1.0 if converged else 0.0

@@ -8,25 +8,46 @@ run blocks and chains on several threads. The draws are the reference's, address
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
+from numba.core.typing import Signature
 from torch import Tensor
 
-from ppnmf.kernels.lanes import COMPILED, INLINED, bits, exp, from_bits, fused, inner, log, polynomial, select, total_of
+from ppnmf.kernels.lanes import (
+    COMPILED,
+    INLINED,
+    INNER,
+    bits,
+    exp,
+    from_bits,
+    fused,
+    inner,
+    log,
+    polynomial,
+    select,
+    total_of,
+)
+from ppnmf.kernels.parts import address_of, called_by_address
 from ppnmf.kernels.reference import GAMMA_PROPOSALS, Natural, shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream, uniform_pair
 
 __all__ = ["half_sweep", "inverse_gamma", "moved", "scale_move", "shear_move", "survival_factor"]
 
+# NumPy's numbers: one of Python's would be part of the type of the function called, and each be compiled for itself
 SITE_SIGMA2, SITE_SCALE, SITE_PAIRS, SITE_SHEAR = (
-    int(site) for site in (Site.SIGMA2, Site.SCALE, Site.SHEAR_PAIRS, Site.SHEAR)
+    np.int64(site) for site in (Site.SIGMA2, Site.SCALE, Site.SHEAR_PAIRS, Site.SHEAR)
 )
+FIRST_PAIR, SECOND_PAIR, FIRST_ROW, EXTRA_ROW = (np.int64(number) for number in (0, 1, 0, GAMMA_PROPOSALS))
 LANES = 128  # rows that go through a component together
 TAIL = 5.0  # standard deviations past the mode where the bound's excess is solved for instead of the quantile
+CACHE_LINE = 8  # doubles
 LOT = 128  # ratios that are looked at together
+DOUBLES = types.Array(types.float64, 2, "C")
 RARE = 1e-4  # below this a uniform may lead past the quantile's second range
 
 # Wichura (1988), algorithm AS 241: numerators and denominators, highest power first, of the quantile's three ranges
@@ -64,7 +85,7 @@ _far_above, _far_below = polynomial(FAR[0]), polynomial(FAR[1])
 _mills = polynomial(MILLS)
 
 
-@njit(**INLINED)
+@njit(**INNER)
 def _ndtri(p: float) -> float:
     """Quantile of the standard normal (AS 241), relative error about 1e-16."""
     q = p - 0.5
@@ -101,7 +122,7 @@ def _excess(bound: float, target: float) -> float:
     return select(e > 0.0, e, 0.0)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def survival_inverse(precision: float, linear: float, u: float) -> float:
     """The w with P(w' > w) = u under the density ∝ exp(-precision w²/2 + linear w) on w >= 0."""
     if precision <= 0.0 or -linear > 1e8 * math.sqrt(precision):
@@ -114,7 +135,7 @@ def survival_inverse(precision: float, linear: float, u: float) -> float:
     return max(z - bound, 0.0) / root
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _draw(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
     """w[:n] = survival_inverse(precision, linear, u), all lanes at once; the rare cases are then done one by one.
 
@@ -150,14 +171,14 @@ def _draw(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
                 w[i] = survival_inverse(precision[i], linear[i], u[i])
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _uniforms(key0, key1, pair, first_row, step, site, n, even, odd):  # type: ignore[no-untyped-def]
     """`uniform_pair` of n rows, all lanes at once."""
     for i in range(n):
         even[i], odd[i] = uniform_pair(key0, key1, pair, first_row + i, step, site)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _explained(Q, F, n, total):  # type: ignore[no-untyped-def]
     """total[:n] = Σ_l Q[l] F[l, :n], four components at a time; Q (K,)."""
     K = len(Q)
@@ -174,7 +195,7 @@ def _explained(Q, F, n, total):  # type: ignore[no-untyped-def]
             total[i] = fused(a, F[l, i], total[i])
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _explained_row_by_row(Q, F, start, n, total):  # type: ignore[no-untyped-def]
     """total[:n] = Σ_l Q[l, start:start + n] F[l, :n]; Q (K, R)."""
     for i in range(n):
@@ -185,39 +206,52 @@ def _explained_row_by_row(Q, F, start, n, total):  # type: ignore[no-untyped-def
 
 
 @njit(**COMPILED)
-def update_rows(F, P, Q, precision, linear, weight, key0, key1, step, site, first_row, first, sample, lo, hi, shift):  # type: ignore[no-untyped-def]
+def update_rows(F, P, Q, prior, weight, address, rows, first, sample, room):  # type: ignore[no-untyped-def]
     """Rows lo to hi of F (K, R), a component a row, in place, by P and Q times `weight`.
 
-    P (K, R - shift) and Q (K, K, 1 | R - shift) begin at row `shift` of F; precision and linear are (1 | R, 1 | K).
+    Args:
+        P, Q: (K, R - shift) and (K, K, 1 | R - shift); they begin at row `shift` of F.
+        prior: precision and linear, (1 | R, 1 | K).
+        address: the two words of the key, the step, the site, and the number that F's first row has in the whole factor.
+        rows: lo, hi and shift.
+        first: the first component that is updated.
+        sample: draw, or else take the modes.
+        room: `room_for_rows(K)`.
     """
     K = len(F)
-    part = np.empty((K, LANES))  # the rows that are worked on, in double precision
-    total, own, a, b = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
-    per_root, alike = np.empty(LANES), Q.shape[2] == 1 and precision.shape[0] == 1  # one precision for all rows
-    even, odd, drawn = np.empty(LANES), np.empty(LANES), np.empty(LANES)
-    row_of_a, column_of_a = precision.shape[0] > 1, precision.shape[1] > 1
-    row_of_b, column_of_b = linear.shape[0] > 1, linear.shape[1] > 1
+    precision, linear = prior
+    key0, key1, step, site, first_row = address
+    lo, hi, shift = rows
+    part = room[:K]  # the rows that are worked on, in double precision
+    total, own, a, b = room[K], room[K + 1], room[K + 2], room[K + 3]
+    even, odd, drawn, per_root = room[K + 4], room[K + 5], room[K + 6], room[K + 7]
+    alike = Q.shape[2] == 1 and precision.shape[0] == 1  # one precision for all rows
     for start in range(lo, hi, LANES):
-        n, told = min(LANES, hi - start), start - shift
+        n = min(LANES, hi - start)
+        at = start - shift
         for k in range(K):
             _copy(F[k, start : start + n], part[k])
         for k in range(first, K):
             if Q.shape[2] == 1:
                 _explained(Q[k, :, 0], part, n, total)
-                own[:n] = Q[k, k, 0]
+                for i in range(n):
+                    own[i] = Q[k, k, 0]
             else:
-                _explained_row_by_row(Q[k], part, told, n, total)
-                own[:n] = Q[k, k, told : told + n]
-            _likelihood(P[k, told : told + n], total, part[k], own, weight, a, b)
-            _add_prior(precision, row_of_a, start, k if column_of_a else 0, n, a)
-            _add_prior(linear, row_of_b, start, k if column_of_b else 0, n, b)
+                _explained_row_by_row(Q[k], part, at, n, total)
+                _copy(Q[k, k, at : at + n], own)
+            _likelihood(P[k, at : at + n], total, part[k], own, weight, a, b)
+            _add_prior(precision, start, k, n, a)
+            _add_prior(linear, start, k, n, b)
             if sample:
                 if k % 2 == 0 or k == first:
                     _uniforms(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
                 if alike:
-                    per_root[:n] = 1.0 / math.sqrt(a[0])
+                    root = 1.0 / math.sqrt(a[0])
+                    for i in range(n):
+                        per_root[i] = root
                 else:
-                    _per_roots(a, n, per_root)
+                    for i in range(n):
+                        per_root[i] = 1.0 / math.sqrt(a[i])
                 _draw(a, b, per_root, even if k % 2 == 0 else odd, drawn, n)
                 _copy(drawn[:n], part[k])
             else:
@@ -226,13 +260,13 @@ def update_rows(F, P, Q, precision, linear, weight, key0, key1, step, site, firs
             _copy(part[k, :n], F[k, start : start + n])
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _copy(source, target):  # type: ignore[no-untyped-def]
     for i in range(len(source)):
         target[i] = source[i]
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _likelihood(P, total, w, own, weight, a, b):  # type: ignore[no-untyped-def]
     """The likelihood's natural parameters of a component, in each lane."""
     for i in range(len(P)):
@@ -240,25 +274,26 @@ def _likelihood(P, total, w, own, weight, a, b):  # type: ignore[no-untyped-def]
         b[i] = weight * (np.float64(P[i]) - fused(-w[i], own[i], total[i]))
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _per_roots(a, n, per_root):  # type: ignore[no-untyped-def]
     for i in range(n):
         per_root[i] = 1.0 / math.sqrt(a[i])
 
 
-@njit(**COMPILED)
-def _add_prior(natural, by_row, start, k, n, total):  # type: ignore[no-untyped-def]
-    """total[:n] += the natural parameter of component k in rows start ... start + n, or of all rows."""
-    if by_row:
+@njit(**INNER)
+def _add_prior(natural, start, k, n, total):  # type: ignore[no-untyped-def]
+    """total[:n] += the natural parameter (1 | R, 1 | K) of component k in rows start ... start + n."""
+    column = k if natural.shape[1] > 1 else 0
+    if natural.shape[0] > 1:
         for i in range(n):
-            total[i] += natural[start + i, k]
+            total[i] += natural[start + i, column]
     else:
-        one = natural[0, k]
+        one = natural[0, column]
         for i in range(n):
             total[i] += one
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _modes(a, b, w):  # type: ignore[no-untyped-def]
     """max(b / a, 0), where anything is said about w."""
     for i in range(len(w)):
@@ -277,32 +312,34 @@ def half_sweep(
 ) -> Tensor:
     """`reference.half_sweep`, compiled; factors and statistics are best stored a component a row (F.mT contiguous)."""
     out = F.mT.clone(memory_format=torch.contiguous_format).numpy()
-    precision, linear = (natural.contiguous().numpy() for natural in prior)
+    precision, linear = (natural.double().contiguous().numpy() for natural in prior)
     P, Q = statistics.P.mT.contiguous().numpy(), statistics.Q
     gram = (Q[..., None] if Q.ndim == F.ndim else Q.permute(0, 2, 3, 1)).contiguous().numpy()
     stream, step, site = draw if draw is not None else (None, 0, Site.W)
-    sample, R = stream is not None, F.shape[1]
     weights = [1.0] * len(F) if weight is None else weight.tolist()
+    rows = (0, F.shape[1], 0)
+    room = room_for_rows(F.shape[2])
     for c in range(F.shape[0]):
         key = stream.keys[c] if stream is not None else (0, 0)
+        address = (*key, step, int(site), first_row)
         update_rows(
-            out[c],
-            P[c],
-            gram[c],
-            precision,
-            linear,
-            weights[c],
-            *key,
-            step,
-            int(site),
-            first_row,
-            first,
-            sample,
-            0,
-            R,
-            0,
+            out[c], P[c], gram[c], (precision, linear), weights[c], address, rows, first, draw is not None, room
         )
     return torch.from_numpy(out).mT
+
+
+def room_for_rows(K: int) -> np.ndarray:
+    """What `update_rows` works in, (K + 8, LANES), from a full address on: a vector that lies across two costs twice."""
+    size = (K + 8) * LANES
+    memory = np.empty(size + CACHE_LINE)
+    start = -(memory.__array_interface__["data"][0] // memory.itemsize) % CACHE_LINE
+    return memory[start : start + size].reshape(K + 8, LANES)
+
+
+@njit(**INNER)
+def _pair(key0, key1, pair, row, step, site):  # type: ignore[no-untyped-def]
+    """`uniform_pair` as a function that is called, where no lanes are filled."""
+    return uniform_pair(key0, key1, pair, row, step, site)
 
 
 @njit(**COMPILED)
@@ -311,13 +348,13 @@ def standard_gamma(shape: float, key0: int, key1: int, step: int) -> float:
     d = boosted - 1 / 3
     v = 0.0
     for trial in range(GAMMA_PROPOSALS):
-        u, w = uniform_pair(key0, key1, 0, trial, step, SITE_SIGMA2)
+        u, w = _pair(key0, key1, FIRST_PAIR, trial, step, SITE_SIGMA2)
         z = _ndtri(u)
         v = (1 + z / math.sqrt(9 * d)) ** 3
         if v > 0 and math.log(w) < 0.5 * z * z + d * (1 - v + math.log(v)):
             break
     if shape < 1:
-        return d * v * uniform_pair(key0, key1, 0, GAMMA_PROPOSALS, step, SITE_SIGMA2)[0] ** (1 / shape)
+        return d * v * _pair(key0, key1, FIRST_PAIR, EXTRA_ROW, step, SITE_SIGMA2)[0] ** (1 / shape)
     return d * v
 
 
@@ -327,7 +364,7 @@ def inverse_gamma(shape: float, scale: Tensor, stream: Stream, step: int) -> Ten
     return scale.double() / torch.tensor(draws, dtype=torch.float64)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _psi(x: float, alpha: float, order: float) -> float:
     """Log density of log X past its mode, Devroye (2014); its two terms are written so that neither cancels near 0."""
     half = math.sinh(0.5 * x)
@@ -366,8 +403,8 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
     middle = t_in + s_in
     x = 0.0
     for trial in range(1000):
-        u, v = uniform_pair(key0, key1, 0, trial * K + k, step, SITE_SCALE)
-        w, _ = uniform_pair(key0, key1, 1, trial * K + k, step, SITE_SCALE)
+        u, v = _pair(key0, key1, FIRST_PAIR, trial * K + k, step, SITE_SCALE)
+        w, _ = _pair(key0, key1, SECOND_PAIR, trial * K + k, step, SITE_SCALE)
         u *= left + middle + right
         if u < middle:
             x, log_cover = -s_in + middle * v, 0.0
@@ -383,14 +420,14 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
     return math.sqrt(b / a) * math.exp(log_mode if p >= 0 else -log_mode)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _rated(F, total, rates, k):  # type: ignore[no-untyped-def]
     """Σ_i rates[k, i] F_i, where `total` = Σ_i F_i; rates (1 | K, 1 | R)."""
     rate = rates[k if len(rates) > 1 else 0]
     return rate[0] * total if len(rate) == 1 else inner(F, rate)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _least_quotient(above, below):  # type: ignore[no-untyped-def]
     """The least above_i / below_i where below_i > 0, or infinity; of numbers >= 0, whose order is that of their bits."""
     least = bits(np.inf)
@@ -400,7 +437,7 @@ def _least_quotient(above, below):  # type: ignore[no-untyped-def]
     return from_bits(least)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _any_below(above, below, ratio):  # type: ignore[no-untyped-def]
     """Whether some above_i < ratio · below_i, by the sign bits of the differences."""
     signs = 0
@@ -409,7 +446,7 @@ def _any_below(above, below, ratio):  # type: ignore[no-untyped-def]
     return signs < 0
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _least_ratio(above, below):  # type: ignore[no-untyped-def]
     """`_least_quotient`, a lot at a time: few lots hold one below the least so far, and telling so takes no division."""
     least = np.inf
@@ -420,7 +457,7 @@ def _least_ratio(above, below):  # type: ignore[no-untyped-def]
     return least
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _shift(F, G, t):  # type: ignore[no-untyped-def]
     """F ← max(F + t G, 0), and the sum of that."""
     for i in range(len(F)):
@@ -429,20 +466,34 @@ def _shift(F, G, t):  # type: ignore[no-untyped-def]
     return total_of(F)
 
 
-@njit(**COMPILED)
-def move_scales(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
-    """In place; W (K, N) and its rates (1 | K, 1 | N) are a component a row here, as H (K, D) and its are."""
+@njit(**INNER)
+def _scale(F, c):  # type: ignore[no-untyped-def]
+    """F ← c F."""
+    for i in range(len(F)):
+        F[i] *= c
+
+
+@njit(**INNER)
+def _divide(F, c):  # type: ignore[no-untyped-def]
+    """F ← F / c."""
+    for i in range(len(F)):
+        F[i] /= c
+
+
+@njit(**INNER)
+def _move_scales(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
     K = len(W)
     order = float(W.shape[1] - H.shape[1])
     for k in range(K):
-        a, b = 2 * _rated(W[k], total_of(W[k]), rate_W, k), 2 * _rated(H[k], total_of(H[k]), rate_H, k)
+        a = 2 * _rated(W[k], total_of(W[k]), rate_W, k)
+        b = 2 * _rated(H[k], total_of(H[k]), rate_H, k)
         if a > 0 and b > 0:
             c = generalized_inverse_gaussian(order, a, b, key0, key1, step, k, K)
-            W[k] *= c
-            H[k] /= c
+            _scale(W[k], c)
+            _divide(H[k], c)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _truncated_exponential(slope: float, low: float, high: float, u: float) -> float:
     steep, width = abs(slope), high - low
     e = u * width if steep * width < 1e-12 else -math.log1p(u * math.expm1(-steep * width)) / steep
@@ -451,72 +502,138 @@ def _truncated_exponential(slope: float, low: float, high: float, u: float) -> f
     return t if math.isfinite(t) else 0.0
 
 
-@njit(**COMPILED)
-def _permutations(key0, key1, step, rounds, K):  # type: ignore[no-untyped-def]
-    """The order of K uniforms in each round, (rounds, K), by insertion."""
-    even, odd = np.empty(rounds), np.empty(rounds)
-    keys, order = np.empty((rounds, K + 1)), np.empty((rounds, K), np.int64)
+@njit(**INNER)
+def _permute(key0, key1, step, uniforms, order):  # type: ignore[no-untyped-def]
+    """order (rounds, K) = the order of K uniforms in each round, by insertion; uniforms: room for (K + 1, rounds)."""
+    rounds, K = order.shape
     for pair in range((K + 1) // 2):
-        _uniforms(key0, key1, pair, 0, step, SITE_PAIRS, rounds, even, odd)
-        keys[:, 2 * pair], keys[:, 2 * pair + 1] = even, odd
+        even, odd = uniforms[2 * pair], uniforms[2 * pair + 1]
+        _uniforms(key0, key1, pair, FIRST_ROW, step, SITE_PAIRS, rounds, even, odd)
     for turn in range(rounds):
         for k in range(K):
             place = k
-            while place > 0 and keys[turn, order[turn, place - 1]] > keys[turn, k]:
+            while place > 0 and uniforms[order[turn, place - 1], turn] > uniforms[k, turn]:
                 order[turn, place] = order[turn, place - 1]
                 place -= 1
             order[turn, place] = k
-    return order
 
 
-@njit(**COMPILED)
-def move_shears(W, H, rate_W, rate_H, key0, key1, step, rounds):  # type: ignore[no-untyped-def]
-    """In place; W (K, N) and its rates (1 | K, 1 | N) are a component a row here, as H (K, D) and its are."""
-    K = len(W)
-    order = _permutations(key0, key1, step, rounds, K)
-    u = np.empty((K // 2 + 1, rounds))
+@njit(**INNER)
+def _move_shears(W, H, rate_W, rate_H, key0, key1, step, order, uniforms, totals):  # type: ignore[no-untyped-def]
+    rounds, K = order.shape
+    _permute(key0, key1, step, uniforms, order)
     for pair in range((K // 2 + 1) // 2):
-        _uniforms(key0, key1, pair, 0, step, SITE_SHEAR, rounds, u[2 * pair], u[2 * pair + 1])
-    total_W, total_H = np.empty(K), np.empty(K)
+        even, odd = uniforms[2 * pair], uniforms[2 * pair + 1]
+        _uniforms(key0, key1, pair, FIRST_ROW, step, SITE_SHEAR, rounds, even, odd)
+    total_W, total_H = totals
     for k in range(K):
-        total_W[k], total_H[k] = total_of(W[k]), total_of(H[k])
+        total_W[k] = total_of(W[k])
+        total_H[k] = total_of(H[k])
     for turn in range(rounds):
         for m in range(K // 2):
             k, l = order[turn, 2 * m], order[turn, 2 * m + 1]
             slope = _rated(W[k], total_W[k], rate_W, l) - _rated(H[l], total_H[l], rate_H, k)
             low, high = -_least_ratio(W[l], W[k]), _least_ratio(H[k], H[l])
-            t = _truncated_exponential(slope, low, high, u[m, turn])
-            total_W[l], total_H[k] = _shift(W[l], W[k], t), _shift(H[k], H[l], -t)
+            t = _truncated_exponential(slope, low, high, uniforms[m, turn])
+            total_W[l] = _shift(W[l], W[k], t)
+            total_H[k] = _shift(H[k], H[l], -t)
+
+
+@njit(**COMPILED)
+def move(W, H, rates, address, scales, shears, room):  # type: ignore[no-untyped-def]
+    """`reference.scale_move` and `reference.shear_move`, where asked for, in place.
+
+    Args:
+        W, H: (K, N) and (K, D), a component a row.
+        rates: theirs, (1 | K, 1 | N) and (1 | K, 1 | D).
+        address: the two words of the key, and the step.
+        room: `room_for_moves(K)`.
+    """
+    rate_W, rate_H = rates
+    key0, key1, step = address
+    if scales:
+        _move_scales(W, H, rate_W, rate_H, key0, key1, step)
+    if shears:
+        order, uniforms, totals = room
+        _move_shears(W, H, rate_W, rate_H, key0, key1, step, order, uniforms, totals)
+
+
+def room_for_moves(K: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """What `move` works in: the pairs of each round, their uniforms, and the sums of W's and H's components."""
+    rounds = shear_rounds(K)
+    return np.empty((rounds, K), np.int64), np.empty((K + 2, rounds)), (np.empty(K), np.empty(K))
 
 
 def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """`reference.scale_move`, compiled."""
-    return _moved(W, H, rates, stream, step, True, -1)
+    return _moved(W, H, rates, stream, step, True, False)
 
 
 def shear_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """`reference.shear_move`, compiled."""
-    return _moved(W, H, rates, stream, step, False, shear_rounds(W.shape[-1]))
+    return _moved(W, H, rates, stream, step, False, True)
 
 
 def moved(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     """`reference.moved`, compiled; W and H are copied once."""
-    return _moved(W, H, rates, stream, step, True, shear_rounds(W.shape[-1]))
+    return _moved(W, H, rates, stream, step, True, True)
 
 
 def _moved(
-    W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, scales: bool, rounds: int
+    W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int, scales: bool, shears: bool
 ) -> tuple[Tensor, Tensor]:
-    moved_W, moved_H, rate_W, rate_H = _component_a_row(W, H, rates)
+    moved_W, moved_H, *natural = _component_a_row(W, H, rates)
+    room = room_for_moves(W.shape[-1])
     for c, key in enumerate(stream.keys):
-        if scales:
-            move_scales(moved_W[c], moved_H[c], rate_W, rate_H, *key, step)
-        if rounds >= 0:
-            move_shears(moved_W[c], moved_H[c], rate_W, rate_H, *key, step, rounds)
+        move(moved_W[c], moved_H[c], tuple(natural), (*key, step), scales, shears, room)
     return torch.from_numpy(moved_W).mT, torch.from_numpy(moved_H)
 
 
 def _component_a_row(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor]) -> tuple[np.ndarray, ...]:
     """Copies of Wᵀ (C, K, N) and H (C, K, D), and the rates in the same layout."""
     copies = (F.clone(memory_format=torch.contiguous_format).numpy() for F in (W.mT, H))
-    return *copies, rates[0].mT.contiguous().numpy(), rates[1].contiguous().numpy()
+    return *copies, rates[0].mT.double().contiguous().numpy(), rates[1].double().contiguous().numpy()
+
+
+class Parts(NamedTuple):
+    """The addresses of the parts of a sweep for factors of one type; 0 for those that it does not need."""
+
+    update_rows: int
+    move: int
+    standard_gamma: int
+
+    @classmethod
+    def of(cls, dtype: np.dtype, moves: bool, noise: bool) -> Parts:
+        """Those of a sweep of factors of this type, with moves along the ridge and draws of σ² if asked."""
+        return _parts(dtype, moves, noise)
+
+
+@cache
+def _parts(dtype: np.dtype, moves: bool, noise: bool) -> Parts:
+    return Parts(
+        address_of(update_rows, _signature_of_update_rows, dtype),
+        address_of(move, _signature_of_move, dtype) if moves else 0,
+        address_of(standard_gamma, _signature_of_standard_gamma, dtype) if noise else 0,
+    )
+
+
+def _signature_of_update_rows(real: types.Float) -> Signature:
+    matrix, cube = types.Array(real, 2, "C"), types.Array(real, 3, "C")
+    prior, address, rows = types.UniTuple(DOUBLES, 2), types.UniTuple(types.int64, 5), types.UniTuple(types.int64, 3)
+    return types.void(matrix, matrix, cube, prior, types.float64, address, rows, types.int64, types.boolean, DOUBLES)
+
+
+def _signature_of_move(real: types.Float) -> Signature:
+    matrix, rates, address = types.Array(real, 2, "C"), types.UniTuple(DOUBLES, 2), types.UniTuple(types.int64, 3)
+    order, totals = types.Array(types.int64, 2, "C"), types.UniTuple(types.Array(types.float64, 1, "C"), 2)
+    room = types.Tuple((order, DOUBLES, totals))
+    return types.void(matrix, matrix, rates, address, types.boolean, types.boolean, room)
+
+
+def _signature_of_standard_gamma(_: types.Float) -> Signature:
+    return types.float64(types.float64, types.int64, types.int64, types.int64)
+
+
+call_update_rows = called_by_address(_signature_of_update_rows)
+call_move = called_by_address(_signature_of_move)
+call_standard_gamma = called_by_address(_signature_of_standard_gamma)

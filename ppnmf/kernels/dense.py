@@ -15,25 +15,33 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.cpu import move_scales, move_shears, standard_gamma, update_rows
-from ppnmf.kernels.lanes import COMPILED, inner
-from ppnmf.kernels.reference import Natural, shear_rounds
+from ppnmf.kernels.cpu import (
+    Parts,
+    call_move,
+    call_standard_gamma,
+    call_update_rows,
+    room_for_moves,
+    room_for_rows,
+)
+from ppnmf.kernels.lanes import COMPILED, INNER, inner
+from ppnmf.kernels.reference import Natural
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import allowed_threads, ordered_map, ordered_results
 
-__all__ = ["Kept", "Plan", "Problem", "cancels", "copied", "factors", "sums_like", "sweep", "update_W"]
+__all__ = ["Data", "Kept", "Plan", "Problem", "Room", "Side", "cancels", "copied", "factors", "sweep", "update_W"]
 
-SITE_W, SITE_H = int(Site.W), int(Site.H)
+SITE_W, SITE_H = np.int64(Site.W), np.int64(Site.H)
 BAND = 1024  # columns of H in a task
 LOT = 8  # blocks of rows in a task
+ALL_ROWS, A_LOT, A_BLOCK, GRAM_OF_H = 0, 1, 2, 3  # whose sums stand where in a `Room`
 LOTS = 4  # of chains for each thread: enough to even out how long they take
 NO_RATE = np.zeros((1, 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """X and the priors as the compiled functions want them; `Problem.of` makes one."""
+    """X and the priors, float64, as the compiled functions want them; `Problem.of` makes one."""
 
     X: np.ndarray  # (1 | C, N, D), one for all chains or one each
     block: int  # rows in a block
@@ -78,6 +86,64 @@ class Plan:
     kept: range = range(1)
 
 
+class Side(NamedTuple):
+    """How the components of a factor are updated."""
+
+    prior: tuple[np.ndarray, np.ndarray]  # precision and linear, (1 | R, 1 | K)
+    first: int  # the first that is updated
+    passes: int
+    sample: bool  # draw, or else take the modes
+
+
+class Data(NamedTuple):
+    """A complete matrix."""
+
+    X: np.ndarray  # (N, D)
+    block: int  # rows in a block
+    squares: float  # Σ x²
+    cancels: float  # the share of them below which a misfit got by subtraction is not trusted
+
+
+class Room(NamedTuple):
+    """What the update of some rows of W works in, a block of n rows at a time; few arrays, since Numba lowers each one."""
+
+    lanes: np.ndarray  # `cpu.room_for_rows`
+    block: np.ndarray  # H Xᵀ and the rows of W, (2, K, n)
+    last_block: np.ndarray  # the same for the last block
+    R: np.ndarray  # W X of all rows, of a lot, of a block, (3, K, D)
+    G: np.ndarray  # W Wᵀ of the same three, and H Hᵀ, (4, K, K)
+    each_G: np.ndarray  # the same memory, (4, K, K, 1)
+
+    @classmethod
+    def of(cls, rows: int, D: int, K: int, block: int, dtype: np.dtype) -> Room:
+        whole = np.empty((2, K, min(block, rows)), dtype)
+        last = whole if rows % block == 0 else np.empty((2, K, rows % block), dtype)
+        G = np.empty((4, K, K), dtype)
+        return cls(room_for_rows(K), whole, last, np.empty((3, K, D), dtype), G, G[..., None])
+
+
+class Ending(NamedTuple):
+    """What follows the factors in a sweep: σ² unless the shape is 0, and moves among the components from `among` on."""
+
+    shape: float
+    scale: float
+    power: float  # temperature β of the likelihood
+    moves: bool
+    among: int
+    rates: tuple[np.ndarray, np.ndarray]  # of those components, (1 | K', 1 | N) and (1 | K', 1 | D)
+
+
+class Keeping(NamedTuple):
+    """Which sweeps are kept, and where."""
+
+    first: int
+    thin: int
+    W: np.ndarray  # as in `Kept`
+    H: np.ndarray
+    sigma2: np.ndarray
+    misfit: np.ndarray
+
+
 class Kept(NamedTuple):
     """The draws of each chain that are kept, one after another."""
 
@@ -99,7 +165,7 @@ def sweep(
     Returns: the parameters after the last sweep, and those that are kept.
     """
     chains = _Chains.of(problem, params, draw, plan)
-    C, K, N = chains.W.shape
+    C, K, N = chains.moving.W.shape
     operations, threads = 4.0 * N * problem.X.shape[2] * K * sweeps, allowed_threads()
     if C == 1 and LOT * problem.block < N and threads > 1:
         for s in range(sweeps):
@@ -108,23 +174,30 @@ def sweep(
         size = max(1, C // (LOTS * threads))
         groups = [(c, min(c + size, C)) for c in range(0, C, size)]
         ordered_map(lambda group: chains.run(group, sweeps), groups, operations * size)
-    after = {"W": torch.from_numpy(chains.W).mT, "H": torch.from_numpy(chains.H)}
-    return after | {"sigma2": torch.from_numpy(chains.sigma2)}, Kept(*map(torch.from_numpy, chains.out))
+    W, H, sigma2 = map(torch.from_numpy, chains.moving[:3])
+    return {"W": W.mT, "H": H, "sigma2": sigma2}, Kept(*map(torch.from_numpy, chains.keeping[2:]))
+
+
+class Moving(NamedTuple):
+    """Chains while they are swept; the arrays are written to."""
+
+    W: np.ndarray  # (C, K, N)
+    H: np.ndarray  # (C, K, D)
+    sigma2: np.ndarray  # (C,)
+    keys: np.ndarray  # (C, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class _Chains:
-    """The chains while they are swept."""
+    """The chains, and all that their sweeps need."""
 
     problem: Problem
-    plan: Plan
-    keys: np.ndarray  # (C, 2)
+    moving: Moving
     step: int
-    sample: bool
-    W: np.ndarray  # (C, K, N)
-    H: np.ndarray  # (C, K, D)
-    sigma2: np.ndarray  # (C,)
-    out: tuple[np.ndarray, ...]
+    sides: tuple[Side, Side]  # of W and of H
+    ending: Ending
+    keeping: Keeping
+    parts: Parts
 
     @classmethod
     def of(cls, problem: Problem, params: Params, draw: tuple[Stream, int] | None, plan: Plan) -> _Chains:
@@ -132,46 +205,53 @@ class _Chains:
         (C, K, N), D, n = W.shape, H.shape[2], len(plan.kept)
         stream, step = draw if draw is not None else (Stream(((0, 0),) * C), 0)
         out = np.empty((C, n, N, K), W.dtype), np.empty((C, n, K, D), W.dtype), np.empty((C, n), W.dtype)
-        keys = np.array(stream.keys, np.int64)
-        return cls(problem, plan, keys, step, draw is not None, W, H, sigma2, (*out, np.empty((C, n))))
-
-    @property
-    def _ending(self) -> tuple[tuple, tuple]:
-        """What follows a sweep's factors, and which sweeps are kept."""
-        plan, rates = self.plan, self.problem.rates
-        noise = (*map(float, plan.noise or (0.0, 0.0)), float(plan.power))
-        among = max(plan.first)
-        rounds = shear_rounds(self.W.shape[1] - among) if plan.moves else -1
-        return (rates or (NO_RATE, NO_RATE), among, rounds, noise), (plan.kept.start, plan.kept.step, self.out)
-
-    @property
-    def _how(self) -> tuple[tuple, tuple]:
-        """How W's components are updated, and H's."""
-        plan = self.plan
-        each = zip((self.problem.natural_W, self.problem.natural_H), plan.first, plan.passes, strict=True)
-        of_W, of_H = ((*natural, first, passes, self.sample) for natural, first, passes in each)
-        return of_W, of_H
+        keeping = Keeping(plan.kept.start, plan.kept.step, *out, np.empty((C, n)))
+        sample, first, passes = draw is not None, plan.first, plan.passes
+        side_W = Side(problem.natural_W, first[0], passes[0], sample)
+        side_H = Side(problem.natural_H, first[1], passes[1], sample)
+        moving = Moving(W, H, sigma2, np.array(stream.keys, np.int64))
+        parts = Parts.of(W.dtype, plan.moves, plan.noise is not None)
+        return cls(problem, moving, step, (side_W, side_H), _ending(problem, plan), keeping, parts)
 
     def run(self, group: tuple[int, int], sweeps: int) -> None:
         """All sweeps of a group of chains, on this thread."""
-        p = self.problem
+        p, (K, D) = self.problem, self.moving.H.shape[1:]
+        room = Room.of(p.X.shape[1], D, K, p.block, p.X.dtype)
         data = p.X, p.block, p.squares, cancels(np.finfo(p.X.dtype).eps)
-        _chains(group, sweeps, data, self.W, self.H, self.sigma2, self.keys, self.step, self._how, *self._ending)
+        sides = tuple(self.sides[0]), tuple(self.sides[1])
+        ends = tuple(self.ending), tuple(self.keeping), tuple(self.parts)
+        moving = tuple(self.moving)
+        _sweep_chains(group, sweeps, data, moving, self.step, sides, *ends, tuple(room), self._room_for_moves)
 
     def divided(self, s: int) -> None:
         """Sweep s of the only chain, its blocks of rows on several threads; the bits are those of `run`."""
-        p, X, W, H, (of_W, of_H) = self.problem, self.problem.X[0], self.W[0], self.H[0], self._how
-        D, key, step = X.shape[1], (self.keys[0, 0], self.keys[0, 1]), self.step + s
-        weight = self.plan.power / float(self.sigma2[0])
+        p, W, H = self.problem, self.moving.W[0], self.moving.H[0]
+        data = Data(p.X[0], p.block, float(p.squares[0]), cancels(np.finfo(p.X.dtype).eps))
+        address = (*self.moving.keys[0].tolist(), self.step + s)
+        weight = self.ending.power / float(self.moving.sigma2[0])
+        R, G = _summed_rows(data, W, H, self.sides[0], weight, address, 0, self.parts)
 
         def columns(lo: int) -> None:
-            _columns(H, R, G, of_H, weight, key, step, lo, min(lo + BAND, D))
+            rows = (lo, min(lo + BAND, H.shape[1]))
+            _columns_alone(H, R, G[..., None], self.sides[1], weight, address, rows, room_for_rows(len(H)), self.parts)
 
-        R, G = update_W(X, p.block, W, H, of_W, weight, key, step)
-        ordered_map(columns, range(0, D, BAND), 100.0 * min(D, BAND) * len(H))
-        misfit = _left(X, W, H, R, G, p.squares[0], p.block, cancels(np.finfo(X.dtype).eps))
-        ending, keeping = self._ending
-        _finish(0, self.W, self.H, self.sigma2, misfit, key, step, s, ending, keeping)
+        ordered_map(columns, range(0, H.shape[1], BAND), 100.0 * min(H.shape[1], BAND) * len(H))
+        misfit = _left_alone(data, W, H, R, G, np.empty_like(R))
+        _finish_alone(s, misfit, self.moving, self.step, self.ending, self.keeping, self.parts, self._room_for_moves)
+
+    @property
+    def _room_for_moves(self) -> tuple:
+        return room_for_moves(self.moving.H.shape[1] - self.ending.among if self.ending.moves else 0)
+
+
+def _ending(problem: Problem, plan: Plan) -> Ending:
+    shape, scale = plan.noise or (0.0, 0.0)
+    among = max(plan.first)
+    rates = problem.rates if plan.moves and problem.rates is not None else (NO_RATE, NO_RATE)
+    if among > 0:
+        of_W, of_H = rates
+        rates = of_W[among if len(of_W) > 1 else 0 :], of_H[among if len(of_H) > 1 else 0 :]
+    return Ending(float(shape), float(scale), float(plan.power), plan.moves, among, rates)
 
 
 def update_W(
@@ -179,27 +259,47 @@ def update_W(
     block: int,
     W: np.ndarray,
     H: np.ndarray,
-    how: tuple,
+    side: Side,
     weight: float,
     key: tuple[int, int],
     step: int,
-    first_row: int = 0,
+    first_row: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Update W (K, N) in place, lots of blocks of its rows on several threads; what X and W then tell about H.
+    """Update W (K, n) in place, lots of blocks of its rows on several threads; what X and W then tell about H.
 
     Args:
-        how: precision and linear of W's prior, the first component, the passes, whether to draw.
+        X: (n, D).
         weight: β / σ².
         first_row: the number of W's first row in the whole factor.
 
-    Returns: X W (K, D) and W Wᵀ (K, K), added up over the lots in their order.
+    Returns: W X (K, D) and W Wᵀ (K, K), added up over the lots in their order.
     """
-    (N, D), K, Q = X.shape, len(H), _gram(H)
+    parts = Parts.of(X.dtype, moves=False, noise=False)
+    return _summed_rows(Data(X, block, 0.0, 0.0), W, H, side, weight, (*key, step), first_row, parts)
+
+
+def _summed_rows(
+    data: Data,
+    W: np.ndarray,
+    H: np.ndarray,
+    side: Side,
+    weight: float,
+    address: tuple[int, int, int],
+    first_row: int,
+    parts: Parts,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`update_W`; address: the two words of the key, and the step."""
+    (N, D), K, block = data.X.shape, len(H), data.block
+    Q = np.empty((K, K), W.dtype)
+    _gram(H, Q)
 
     def rows(lo: int) -> tuple[np.ndarray, np.ndarray]:
-        return _rows(X, block, W, H, Q, how, weight, key, step, (lo, min(lo + LOT * block, N), first_row))
+        hi = min(lo + LOT * block, N)
+        room = Room.of(hi - lo, D, K, block, W.dtype)
+        _lot_alone(data, W, H, Q[..., None], side, weight, address, (lo, hi, first_row), room, parts)
+        return room.R[ALL_ROWS], room.G[ALL_ROWS]
 
-    R, G = np.zeros((K, D), X.dtype), np.zeros((K, K), X.dtype)
+    R, G = np.zeros((K, D), W.dtype), np.zeros((K, K), W.dtype)
     for R_lot, G_lot in ordered_results(rows, range(0, N, LOT * block), 4.0 * min(LOT * block, N) * D * K):
         R += R_lot
         G += G_lot
@@ -216,89 +316,82 @@ def copied(values: Tensor) -> np.ndarray:
 
 
 def _numpy(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    return a.contiguous().numpy(), b.contiguous().numpy()
+    return a.double().contiguous().numpy(), b.double().contiguous().numpy()
 
 
 @njit(**COMPILED)
-def _gram(H):  # type: ignore[no-untyped-def]
-    return np.dot(H, H.T).reshape(len(H), len(H), 1)
+def _gram(H, out):  # type: ignore[no-untyped-def]
+    """out = H Hᵀ."""
+    np.dot(H, H.T, out)
 
 
-@njit(**COMPILED)
-def _block(X, W, H, Q, how, weight, key, step, rows, room, R, G):  # type: ignore[no-untyped-def]
-    """Update the rows of W (K, N) from rows[0] to rows[1]; R (K, D) = W X and G (K, K) = W Wᵀ over them.
+@njit(**INNER)
+def _add(total, part):  # type: ignore[no-untyped-def]
+    """total += part, both matrices."""
+    for k in range(len(total)):
+        for j in range(total.shape[1]):
+            total[k, j] += part[k, j]
 
-    room: two arrays for K numbers a row. rows[2] is the number that W's first row has in the whole factor.
+
+@njit(**INNER)
+def _lot(data, W, H, Q, side, weight, address, rows, room, into, parts):  # type: ignore[no-untyped-def]
+    """Update the rows of W (K, N) from rows[0] to rows[1]; room.R[into] and room.G[into] tell then what they say about H.
+
+    The sums of the blocks are added in their order. rows[2] is the number that W's first row has in the whole factor.
     """
-    K, lo, hi = len(H), rows[0], rows[1]
-    precision, linear, first, passes, sample = how
-    P, own = room[0][: K * (hi - lo)].reshape(K, hi - lo), room[1][: K * (hi - lo)].reshape(K, hi - lo)
-    values = X[lo:hi]
-    np.dot(H, values.T, P)
-    for _ in range(passes):
-        update_rows(
-            W, P, Q, precision, linear, weight, key[0], key[1], step, SITE_W, rows[2], first, sample, lo, hi, lo
-        )
-    for k in range(K):
-        for i in range(hi - lo):
-            own[k, i] = W[k, lo + i]
-    np.dot(own, values, R)
-    np.dot(own, own.T, G)
+    key0, key1, step = address
+    for lo in range(rows[0], rows[1], data.block):
+        hi = min(lo + data.block, rows[1])
+        room_of_block = room.block if hi - lo == data.block else room.last_block
+        P, own = room_of_block[0], room_of_block[1]
+        values = data.X[lo:hi]
+        np.dot(H, values.T, P)
+        for _ in range(side.passes):
+            each = (key0, key1, step, SITE_W, rows[2])
+            arguments = (W, P, Q, side.prior, weight, each, (lo, hi, lo), side.first, side.sample, room.lanes)
+            call_update_rows(parts.update_rows, arguments)
+        for k in range(len(own)):
+            for i in range(hi - lo):
+                own[k, i] = W[k, lo + i]
+        place = into if lo == rows[0] else A_BLOCK
+        np.dot(own, values, room.R[place])
+        _gram(own, room.G[place])
+        if lo > rows[0]:
+            _add(room.R[into], room.R[A_BLOCK])
+            _add(room.G[into], room.G[A_BLOCK])
 
 
-@njit(**COMPILED)
-def _lot(X, block, W, H, Q, how, weight, key, step, rows, room, R, G, R_block, G_block):  # type: ignore[no-untyped-def]
-    """`_block` for a lot of blocks, whose sums are added in their order."""
-    for lo in range(rows[0], rows[1], block):
-        own = (lo, min(lo + block, rows[1]), rows[2])
-        if lo == rows[0]:
-            _block(X, W, H, Q, how, weight, key, step, own, room, R, G)
-        else:
-            _block(X, W, H, Q, how, weight, key, step, own, room, R_block, G_block)
-            R += R_block
-            G += G_block
+@njit(**INNER)
+def _columns(H, R, Q, side, weight, address, rows, lanes, parts):  # type: ignore[no-untyped-def]
+    """Update columns rows[0] to rows[1] of H (K, D), by R (K, D) and Q (K, K, 1)."""
+    key0, key1, step = address
+    for _ in range(side.passes):
+        each = (key0, key1, step, SITE_H, 0)
+        arguments = (H, R, Q, side.prior, weight, each, (rows[0], rows[1], 0), side.first, side.sample, lanes)
+        call_update_rows(parts.update_rows, arguments)
 
 
-@njit(**COMPILED)
-def sums_like(X, K):  # type: ignore[no-untyped-def]
-    """Room for R (K, D) and G (K, K): of all, of a lot, and of a block."""
-    D = X.shape[1]
-    return (np.empty((K, D), X.dtype), np.empty((K, K), X.dtype), np.empty((K, D), X.dtype),
-            np.empty((K, K), X.dtype), np.empty((K, D), X.dtype), np.empty((K, K), X.dtype))  # fmt: skip
+@njit(**INNER)
+def _left(data, W, H, R, G, GH):  # type: ignore[no-untyped-def]
+    """The residual sum of squares, off the products unless so little is left that the subtraction would cancel.
 
-
-@njit(**COMPILED)
-def _rows(X, block, W, H, Q, how, weight, key, step, rows):  # type: ignore[no-untyped-def]
-    """`_lot` with room of its own, for a thread: R and G."""
-    K, size = len(H), len(H) * min(block, rows[1] - rows[0])
-    room = (np.empty(size, X.dtype), np.empty(size, X.dtype))
-    R, G, R_block, G_block = sums_like(X, K)[:4]
-    _lot(X, block, W, H, Q, how, weight, key, step, rows, room, R, G, R_block, G_block)
-    return R, G
-
-
-@njit(**COMPILED)
-def _columns(H, R, G, how, weight, key, step, lo, hi):  # type: ignore[no-untyped-def]
-    """Update columns lo to hi of H (K, D)."""
-    precision, linear, first, passes, sample = how
-    Q = G.reshape(len(G), len(G), 1)
-    for _ in range(passes):
-        update_rows(H, R, Q, precision, linear, weight, key[0], key[1], step, SITE_H, 0, first, sample, lo, hi, 0)
-
-
-@njit(**COMPILED)
-def _left(X, W, H, R, G, squares, block, cancels):  # type: ignore[no-untyped-def]
-    """The residual sum of squares, off the products unless so little is left that the subtraction would cancel."""
-    GH = np.dot(G, H)
-    left = squares
-    for k in range(H.shape[0]):
+    GH: room for (K, D).
+    """
+    np.dot(G, H, GH)
+    left = data.squares
+    for k in range(len(H)):
         left += inner(GH[k], H[k]) - 2 * inner(R[k], H[k])
-    if left > cancels * squares:
+    if left > data.cancels * data.squares:
         return left
     left = 0.0
-    for lo in range(0, X.shape[0], block):
-        values = X[lo : lo + block]
-        fitted = np.dot(np.ascontiguousarray(W[:, lo : lo + block].T), H)
+    for lo in range(0, len(data.X), data.block):
+        values = data.X[lo : lo + data.block]
+        own = np.empty((len(values), len(W)), W.dtype)
+        for i in range(len(own)):
+            for k in range(len(W)):
+                own[i, k] = W[k, lo + i]
+        fitted = np.empty(values.shape, W.dtype)
+        np.dot(own, H, fitted)
         for i in range(values.shape[0]):
             for j in range(values.shape[1]):
                 residual = np.float64(values[i, j]) - np.float64(fitted[i, j])
@@ -306,58 +399,93 @@ def _left(X, W, H, R, G, squares, block, cancels):  # type: ignore[no-untyped-de
     return left
 
 
-@njit(**COMPILED)
-def factors(X, block, squares, cancels, W, H, weight, key, step, how, room, sums):  # type: ignore[no-untyped-def]
-    """One chain's W (K, N) and H (K, D), in place; gives the misfit. sums: `sums_like`."""
-    Q = _gram(H)
-    R, G, R_lot, G_lot, R_block, G_block = sums
-    for lo in range(0, X.shape[0], LOT * block):
-        rows = (lo, min(lo + LOT * block, X.shape[0]), 0)
-        if lo == 0:
-            _lot(X, block, W, H, Q, how[0], weight, key, step, rows, room, R, G, R_block, G_block)
-        else:
-            _lot(X, block, W, H, Q, how[0], weight, key, step, rows, room, R_lot, G_lot, R_block, G_block)
-            R += R_lot
-            G += G_lot
-    _columns(H, R, G, how[1], weight, key, step, 0, H.shape[1])
-    return _left(X, W, H, R, G, squares, block, cancels)
+@njit(**INNER)
+def factors(data, W, H, sides, weight, address, room, parts):  # type: ignore[no-untyped-def]
+    """One chain's W (K, N) and H (K, D), in place; gives the misfit.
 
-
-@njit(**COMPILED)
-def _finish(c, W, H, sigma2, misfit, key, step, s, ending, keeping):  # type: ignore[no-untyped-def]
-    """After chain c's factors: σ² unless its shape is 0, moves unless rounds < 0, and the draw where it is kept.
-
-    The moves go among the components from `among` on.
+    Args:
+        data: `Data`. sides: of W and of H. room: `Room` for all rows.
+        weight: β / σ².
+        address: the two words of the key, and the step.
     """
-    (rate_W, rate_H), among, rounds, (shape, scale, power) = ending
-    if shape > 0:
-        sigma2[c] = (scale + power * misfit / 2) / standard_gamma(shape, key[0], key[1], step)
-    if rounds >= 0:
-        rate_W, rate_H = rate_W[among if len(rate_W) > 1 else 0 :], rate_H[among if len(rate_H) > 1 else 0 :]
-        move_scales(W[c, among:], H[c, among:], rate_W, rate_H, key[0], key[1], step)
-        move_shears(W[c, among:], H[c, among:], rate_W, rate_H, key[0], key[1], step, rounds)
-    first, thin, (out_W, out_H, out_sigma2, out_misfit) = keeping
-    kept = (s - first) // thin
-    if s >= first and (s - first) % thin == 0 and kept < out_misfit.shape[1]:
-        out_sigma2[c, kept], out_misfit[c, kept] = sigma2[c], misfit
-        for k in range(H.shape[1]):
-            for j in range(H.shape[2]):
-                out_H[c, kept, k, j] = H[c, k, j]
-            for i in range(W.shape[2]):
-                out_W[c, kept, i, k] = W[c, k, i]
+    N, size = len(data.X), LOT * data.block
+    _gram(H, room.G[GRAM_OF_H])
+    Q = room.each_G[GRAM_OF_H]
+    for lo in range(0, N, size):
+        rows = (lo, min(lo + size, N), 0)
+        _lot(data, W, H, Q, sides[0], weight, address, rows, room, ALL_ROWS if lo == 0 else A_LOT, parts)
+        if lo > 0:
+            _add(room.R[ALL_ROWS], room.R[A_LOT])
+            _add(room.G[ALL_ROWS], room.G[A_LOT])
+    R = room.R[ALL_ROWS]
+    _columns(H, R, room.each_G[ALL_ROWS], sides[1], weight, address, (0, H.shape[1]), room.lanes, parts)
+    return _left(data, W, H, R, room.G[ALL_ROWS], room.R[A_BLOCK])
+
+
+@njit(**INNER)
+def _finish(c, s, misfit, moving, step, ending, keeping, parts, room):  # type: ignore[no-untyped-def]
+    """After chain c's factors in sweep s: σ², moves, and the draw where it is kept. room: `cpu.room_for_moves`."""
+    W, H = moving.W[c], moving.H[c]
+    key0, key1, now = moving.keys[c, 0], moving.keys[c, 1], step + s
+    if ending.shape > 0:
+        gamma = call_standard_gamma(parts.standard_gamma, (ending.shape, key0, key1, now))
+        moving.sigma2[c] = (ending.scale + ending.power * misfit / 2) / gamma
+    if ending.moves:
+        free_W, free_H = W[ending.among :], H[ending.among :]
+        call_move(parts.move, (free_W, free_H, ending.rates, (key0, key1, now), True, True, room))
+    n = (s - keeping.first) // keeping.thin
+    if s >= keeping.first and (s - keeping.first) % keeping.thin == 0 and n < keeping.misfit.shape[1]:
+        keeping.sigma2[c, n] = moving.sigma2[c]
+        keeping.misfit[c, n] = misfit
+        for k in range(len(H)):
+            for j in range(H.shape[1]):
+                keeping.H[c, n, k, j] = H[k, j]
+            for i in range(W.shape[1]):
+                keeping.W[c, n, i, k] = W[k, i]
 
 
 @njit(**COMPILED)
-def _chains(group, sweeps, data, W, H, sigma2, keys, step, how, ending, keeping):  # type: ignore[no-untyped-def]
-    """Sweeps of chains group[0] to group[1], in place: W (C, K, N), H (C, K, D), sigma2 (C,)."""
+def _sweep_chains(group, sweeps, data, moving, step, sides, ending, keeping, parts, room, room_for_moves):  # type: ignore[no-untyped-def]
+    """Sweeps of chains group[0] to group[1], in place; data: X (1 | C, N, D), block, squares (1 | C,) and cancels.
+
+    The records come as plain tuples, which Numba takes from Python far faster: a call is some hundred microseconds.
+    """
     X, block, squares, cancels = data
-    K, size = H.shape[1], H.shape[1] * min(block, W.shape[2])
-    room = (np.empty(size, X.dtype), np.empty(size, X.dtype))
-    sums = sums_like(X[0], K)
+    now, end, keep, own_parts, own_room = (
+        Moving(*moving),
+        Ending(*ending),
+        Keeping(*keeping),
+        Parts(*parts),
+        Room(*room),
+    )
+    both = Side(*sides[0]), Side(*sides[1])
     for c in range(group[0], group[1]):
-        values, whole = X[c if len(X) > 1 else 0], squares[c if len(squares) > 1 else 0]
-        key = (keys[c, 0], keys[c, 1])
+        own = Data(X[c if len(X) > 1 else 0], block, squares[c if len(squares) > 1 else 0], cancels)
         for s in range(sweeps):
-            weight = ending[3][2] / np.float64(sigma2[c])
-            misfit = factors(values, block, whole, cancels, W[c], H[c], weight, key, step + s, how, room, sums)
-            _finish(c, W, H, sigma2, misfit, key, step + s, s, ending, keeping)
+            weight = end.power / np.float64(now.sigma2[c])
+            address = (now.keys[c, 0], now.keys[c, 1], step + s)
+            misfit = factors(own, now.W[c], now.H[c], both, weight, address, own_room, own_parts)
+            _finish(c, s, misfit, now, step, end, keep, own_parts, room_for_moves)
+
+
+# What threads call when they share a sweep of one chain
+
+
+@njit(**COMPILED)
+def _lot_alone(data, W, H, Q, side, weight, address, rows, room, parts):  # type: ignore[no-untyped-def]
+    _lot(data, W, H, Q, side, weight, address, rows, room, ALL_ROWS, parts)
+
+
+@njit(**COMPILED)
+def _columns_alone(H, R, Q, side, weight, address, rows, lanes, parts):  # type: ignore[no-untyped-def]
+    _columns(H, R, Q, side, weight, address, rows, lanes, parts)
+
+
+@njit(**COMPILED)
+def _left_alone(data, W, H, R, G, GH):  # type: ignore[no-untyped-def]
+    return _left(data, W, H, R, G, GH)
+
+
+@njit(**COMPILED)
+def _finish_alone(s, misfit, moving, step, ending, keeping, parts, room):  # type: ignore[no-untyped-def]
+    _finish(0, s, misfit, moving, step, ending, keeping, parts, room)

@@ -20,6 +20,7 @@ from ppnmf.compilation import can_be_kept
 __all__ = [
     "COMPILED",
     "INLINED",
+    "INNER",
     "bits",
     "exp",
     "from_bits",
@@ -41,6 +42,8 @@ COMPILED: dict[str, Any] = {
     "fastmath": {"nsz", "nnan"},
 }
 INLINED = {**COMPILED, "cache": False, "inline": "always"}
+# Only compiled functions call these: from Python they would end the process. Such an entry takes long to compile too
+INNER = {**COMPILED, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 DOUBLE, INT64 = ir.DoubleType(), ir.IntType(64)
 PARTIAL_SUMS = 16  # of a sum: enough to hide how long an addition takes

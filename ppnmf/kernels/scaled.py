@@ -28,7 +28,7 @@ from torch import Tensor
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels import cpu, kernels_for
 from ppnmf.kernels.cpu import survival_factor
-from ppnmf.kernels.lanes import COMPILED, exp, fused, log, select, total_of
+from ppnmf.kernels.lanes import COMPILED, INNER, exp, fused, log, select, total_of
 from ppnmf.threads import ordered_map
 
 __all__ = ["Component", "log_density"]
@@ -133,7 +133,7 @@ def _evaluate(at, told_precision, told_linear, a, b, precision, linear, n, out):
             best = max(best, out[d, m])
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _above(h, own):  # type: ignore[no-untyped-def]
     """Log of the integral of c's density with h at its point."""
     precision, linear, told_precision, told_linear, a, b, n = own
@@ -158,7 +158,7 @@ def _above(h, own):  # type: ignore[no-untyped-def]
     return prior + peak + math.log(total * deviation)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _below(own, masses, enough):  # type: ignore[no-untyped-def]
     """Log of the integral of c's density with h integrated out; Laplace's where it is `enough` and more, by far."""
     n, centre = own[6], 0.0
@@ -195,7 +195,7 @@ def _below(own, masses, enough):  # type: ignore[no-untyped-def]
     return greatest + math.log(total * width)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _log_joint(x, own, masses):  # type: ignore[no-untyped-def]
     """Log density of log c = x and u, with h integrated out; masses: room for R numbers."""
     precision, linear, told_precision, told_linear, a, b, n = own

@@ -49,10 +49,11 @@ def rows_of_W(
     """
     moved = W.mT.clone(memory_format=torch.contiguous_format).numpy()
     values, components = X.numpy(), H.contiguous().numpy()
-    how = (*(part.contiguous().numpy() for part in natural), first, passes, draw is not None)
+    precision, linear = (part.double().contiguous().numpy() for part in natural)
+    side = dense.Side((precision, linear), first, passes, draw is not None)
     keys, step = (draw[0].keys, draw[1]) if draw is not None else (((0, 0),) * len(W), 0)
     told = [
-        dense.update_W(values, block, moved[c], components[c], how, float(weight[c]), keys[c], step, first_row)
+        dense.update_W(values, block, moved[c], components[c], side, float(weight[c]), keys[c], step, first_row)
         for c in range(len(W))
     ]
     R, G = (torch.from_numpy(np.stack(part)) for part in zip(*told, strict=True))
