@@ -45,7 +45,6 @@ SITE_SIGMA2, SITE_SCALE, SITE_PAIRS, SITE_SHEAR = (
 FIRST_PAIR, SECOND_PAIR, FIRST_ROW, EXTRA_ROW = (np.int64(number) for number in (0, 1, 0, GAMMA_PROPOSALS))
 LANES = 128  # rows that go through a component together
 TAIL = 5.0  # standard deviations past the mode where the bound's excess is solved for instead of the quantile
-CACHE_LINE = 8  # doubles
 LOT = 128  # ratios that are looked at together
 DOUBLES = types.Array(types.float64, 2, "C")
 RARE = 1e-4  # below this a uniform may lead past the quantile's second range
@@ -329,11 +328,8 @@ def half_sweep(
 
 
 def room_for_rows(K: int) -> np.ndarray:
-    """What `update_rows` works in, (K + 8, LANES), from a full address on: a vector that lies across two costs twice."""
-    size = (K + 8) * LANES
-    memory = np.empty(size + CACHE_LINE)
-    start = -(memory.__array_interface__["data"][0] // memory.itemsize) % CACHE_LINE
-    return memory[start : start + size].reshape(K + 8, LANES)
+    """What `update_rows` works in, (K + 8, LANES): torch's memory, which begins where a vector does; across two it costs twice."""
+    return torch.empty(K + 8, LANES, dtype=torch.float64).numpy()
 
 
 @njit(**INNER)
