@@ -102,14 +102,11 @@ def _moved(
 
 def _compiled(W: Tensor, H: Tensor, priors: Priors, stream: Stream, step: int) -> tuple[Tensor, Tensor]:
     own_W, own_H = (F.clone(memory_format=torch.contiguous_format).numpy() for F in (W.mT, H))
-    a_W, b_W = (values.mT.contiguous().numpy() for values in priors.W)
-    a_H, b_H = (values.contiguous().numpy() for values in priors.H)
-    N, D = W.shape[-2], H.shape[-1]
-    kind, rounds = priors.kind, shear_rounds(W.shape[-1])
+    of_W = tuple(values.mT.contiguous().numpy() for values in priors.W)
+    of_H = tuple(values.contiguous().numpy() for values in priors.H)
+    kind, room = priors.kind, cpu.room_for_moves(W.shape[-1])
     for c, key in enumerate(stream.keys):
-        factors = own_W[c], own_H[c], a_W, b_W, a_H, b_H
-        natural.move_scales(*factors, kind, (float(N - D), float(N + D)), *key, step)
-        natural.move_shears(*factors, *key, step, rounds)
+        natural.move(own_W[c], own_H[c], of_W, of_H, kind, (*key, step), room)
     return torch.from_numpy(own_W).mT, torch.from_numpy(own_H)
 
 

@@ -11,25 +11,27 @@ import numpy as np
 from numba import njit
 
 from ppnmf.kernels.cpu import (
+    _divide,
     _least_ratio,
-    _permutations,
+    _permute,
+    _scale,
     _shift,
     _truncated_exponential,
     generalized_inverse_gaussian,
     survival_factor,
     survival_inverse,
 )
-from ppnmf.kernels.lanes import COMPILED, fused
+from ppnmf.kernels.lanes import COMPILED, INNER, fused
 from ppnmf.rng import Site, uniform_pair
 
-__all__ = ["move_scales", "move_shears", "truncated"]
+__all__ = ["move", "truncated"]
 
 SITE_SCALE, SITE_SHEAR = int(Site.SCALE), int(Site.SHEAR)
 FLAT = 1e-7  # of a truncated density's logarithm: how far it falls over an interval that is taken as flat
 STEPS_OUT, SHRINKAGES = 100_000, 200  # of a slice, at most
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _squares(a, F, k):  # type: ignore[no-untyped-def]
     """Σ_i a[k, i] F_i²; a (1 | K, 1 | R)."""
     own = a[k if len(a) > 1 else 0]
@@ -43,7 +45,7 @@ def _squares(a, F, k):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _products(a, F, G, k):  # type: ignore[no-untyped-def]
     """Σ_i a[k, i] F_i G_i."""
     own = a[k if len(a) > 1 else 0]
@@ -57,7 +59,7 @@ def _products(a, F, G, k):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _sums(b, F, k):  # type: ignore[no-untyped-def]
     """Σ_i b[k, i] F_i."""
     own = b[k if len(b) > 1 else 0]
@@ -71,7 +73,7 @@ def _sums(b, F, k):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _log_density(y, p, A, B, A_H, B_H):  # type: ignore[no-untyped-def]
     """Of y = log c, up to a constant."""
     c = math.exp(y)
@@ -79,7 +81,7 @@ def _log_density(y, p, A, B, A_H, B_H):  # type: ignore[no-untyped-def]
     return p * y + c * (B - 0.5 * A * c) + d * (B_H - 0.5 * A_H * d)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _slice(p, A, B, A_H, B_H, width, key0, key1, step, k, K):  # type: ignore[no-untyped-def]
     """log c by a slice step from 0 (Neal 2003): steps out by `width`, and shrinks what was missed."""
     u, v = uniform_pair(key0, key1, 0, k, step, SITE_SCALE)
@@ -106,13 +108,11 @@ def _slice(p, A, B, A_H, B_H, width, key0, key1, step, k, K):  # type: ignore[no
     return 0.0
 
 
-@njit(**COMPILED)
-def move_scales(W, H, a_W, b_W, a_H, b_H, kind, size, key0, key1, step):  # type: ignore[no-untyped-def]
-    """W_k ← c W_k, H_k ← H_k / c, in place; W (K, N), H (K, D), natural parameters (1 | K, 1 | R).
-
-    kind: 1 where both priors are exponential, 2 where both are half-normal, 0 for all others.
-    size: N - D and N + D, of the whole matrix.
-    """
+@njit(**INNER)
+def _move_scales(W, H, a_W, b_W, a_H, b_H, kind, key0, key1, step):  # type: ignore[no-untyped-def]
+    """W_k ← c W_k, H_k ← H_k / c."""
+    size = float(W.shape[1] - H.shape[1])
+    width = 4.0 / math.sqrt(W.shape[1] + H.shape[1])
     K = len(W)
     for k in range(K):
         A, B = _squares(a_W, W[k], k), _sums(b_W, W[k], k)
@@ -120,19 +120,16 @@ def move_scales(W, H, a_W, b_W, a_H, b_H, kind, size, key0, key1, step):  # type
         if not (W[k].any() and H[k].any()):
             continue
         if kind == 1:
-            c = generalized_inverse_gaussian(size[0], -2 * B, -2 * B_H, key0, key1, step, k, K)
+            c = generalized_inverse_gaussian(size, -2 * B, -2 * B_H, key0, key1, step, k, K)
         elif kind == 2:
-            c = math.sqrt(generalized_inverse_gaussian(0.5 * size[0], A, A_H, key0, key1, step, k, K))
+            c = math.sqrt(generalized_inverse_gaussian(0.5 * size, A, A_H, key0, key1, step, k, K))
         else:
-            width = 4.0 / math.sqrt(size[1])
-            c = math.exp(_slice(size[0], A, B, A_H, B_H, width, key0, key1, step, k, K))
-        for i in range(W.shape[1]):
-            W[k, i] *= c
-        for j in range(H.shape[1]):
-            H[k, j] /= c
+            c = math.exp(_slice(size, A, B, A_H, B_H, width, key0, key1, step, k, K))
+        _scale(W[k], c)
+        _divide(H[k], c)
 
 
-@njit(**COMPILED)
+@njit(**INNER)
 def _survival(bound, width):  # type: ignore[no-untyped-def]
     """P(Z > bound + width) / P(Z > bound) of a standard normal Z."""
     if width == math.inf:
@@ -162,11 +159,11 @@ def truncated(square, slope, low, high, u):  # type: ignore[no-untyped-def]
     return high - excess if flipped else low + excess
 
 
-@njit(**COMPILED)
-def move_shears(W, H, a_W, b_W, a_H, b_H, key0, key1, step, rounds):  # type: ignore[no-untyped-def]
-    """W_l ← W_l + t W_k, H_k ← H_k - t H_l for the pairs of each round, in place."""
-    K = len(W)
-    order = _permutations(key0, key1, step, rounds, K)
+@njit(**INNER)
+def _move_shears(W, H, a_W, b_W, a_H, b_H, key0, key1, step, order, uniforms):  # type: ignore[no-untyped-def]
+    """W_l ← W_l + t W_k, H_k ← H_k - t H_l for the pairs of each round."""
+    rounds, K = order.shape
+    _permute(key0, key1, step, uniforms, order)
     for turn in range(rounds):
         for m in range(K // 2):
             k, l = order[turn, 2 * m], order[turn, 2 * m + 1]
@@ -179,3 +176,22 @@ def move_shears(W, H, a_W, b_W, a_H, b_H, key0, key1, step, rounds):  # type: ig
             t = truncated(square, slope, low, high, u)
             _shift(W[l], W[k], t)
             _shift(H[k], H[l], -t)
+
+
+@njit(**COMPILED)
+def move(W, H, of_W, of_H, kind, address, room):  # type: ignore[no-untyped-def]
+    """Both moves, in place.
+
+    Args:
+        W, H: (K, N) and (K, D), a component a row.
+        of_W, of_H: precision and linear of their priors, (1 | K, 1 | N) and (1 | K, 1 | D).
+        kind: 1 where both priors are exponential, 2 where both are half-normal, 0 for all others.
+        address: the two words of the key, and the step.
+        room: `cpu.room_for_moves(K)`.
+    """
+    a_W, b_W = of_W
+    a_H, b_H = of_H
+    key0, key1, step = address
+    order, uniforms, _ = room
+    _move_scales(W, H, a_W, b_W, a_H, b_H, kind, key0, key1, step)
+    _move_shears(W, H, a_W, b_W, a_H, b_H, key0, key1, step, order, uniforms)
