@@ -503,6 +503,11 @@ class Matrix(Protocol):
     @property
     def blocks(self) -> list[range]: ...
 
+    @property
+    def plain(self) -> Tensor | None:
+        """The values (1, N, D) where they are all there is to know and lie in memory, for sweeps compiled whole."""
+        ...
+
     def prepare(self, H: Tensor) -> Statistics:
         """What the row blocks share, given H (C, K, D)."""
         ...

@@ -24,7 +24,7 @@ from ppnmf.data.labelled import AXES, beside, listed, order, taken
 from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.diagnostics.convergence import summary
 from ppnmf.disk import write_text
-from ppnmf.inference import BY_PROGRAM, check, fit
+from ppnmf.inference import METHODS, check, fit
 from ppnmf.models import for_data
 from ppnmf.posterior import Kind, Posterior, require_posteriors
 from ppnmf.protocols import Model
@@ -396,7 +396,7 @@ def _refusal(model: Model, method: str, data: Dense) -> str | None:
         warnings.simplefilter("ignore")  # `fit` says them
         try:
             check(model, data)
-            if method in BY_PROGRAM:
+            if METHODS[method].dense:
                 without_noise(data, method)
         except (TypeError, ValueError) as error:
             return str(error)

@@ -163,7 +163,7 @@ def read(path: str | Path) -> dict[str, Any]:
         warnings.warn(
             f"{path} was changed or written anew by another program since ppnmf saved it: whether it is whole cannot be "
             "checked",
-            stacklevel=3,
+            stacklevel=4,
         )
     kind = facts.get("kind", KINDS.get(facts["method"], "chains"))
     return {"draws": draws, "stats": stats, "model": model, "X": restored(about_X, parts), "kind": kind, **rest}

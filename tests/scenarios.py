@@ -39,16 +39,18 @@ def per_entry_model(N: int, D: int, rank: int) -> ExponentialGaussian:
 
 
 def uneven(kind: Any, N: int, D: int, rank: int, noise_shape: float = 5.0, noise_scale: float = 20.0) -> Any:
-    """A model of the Gaussian family whose hyperparameters differ from entry to entry, and noise whose place shows.
+    """A model of the Gaussian family whose hyperparameters differ from entry to entry and much between components.
 
-    The truncated normals' means are negative and positive.
+    The noise is far from one, so that its place in a formula shows; truncated normals' means are negative and positive.
     """
     options = {}
     for place, name in enumerate(kind.hyper):
         for site, size in (("W", (N, rank)), ("H", (rank, D))):
             steps = torch.arange(size[0] * size[1], dtype=torch.float64).reshape(size) / (size[0] * size[1])
             spread = 0.7 + 0.6 * (steps if (site == "W") == (place == 0) else 1 - steps)
-            options[f"{name}_{site}"] = spread - 1.0 if name == "mean" else spread
+            component = torch.arange(rank, dtype=torch.float64) % 2
+            apart = (1.5**component if site == "W" else (0.5**component)[:, None]).expand(size)
+            options[f"{name}_{site}"] = spread - 1.0 if name == "mean" else spread * apart
     return kind(rank, **options, noise_shape=noise_shape, noise_scale=noise_scale)
 
 

@@ -35,12 +35,9 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
-def imported(path: Path, at_import: bool) -> set[str]:
-    """First names below ppnmf that a file imports; `at_import`: only those outside functions."""
+def imported(path: Path) -> set[str]:
+    """First names below ppnmf that a file imports, but for type checkers alone."""
     tree = ast.parse(path.read_text())
-    inside = {
-        node for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) for node in ast.walk(f)
-    }
     typing_only = {
         node
         for block in ast.walk(tree)
@@ -49,13 +46,13 @@ def imported(path: Path, at_import: bool) -> set[str]:
     }
     names = set()
     for node in ast.walk(tree):
-        if (at_import and node in inside) or node in typing_only:
+        if node in typing_only:
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ppnmf":
             names |= {node.module} if node.module != "ppnmf" else {f"ppnmf.{alias.name}" for alias in node.names}
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names if alias.name.startswith("ppnmf.")}
-    return {name.split(".")[1] for name in names}
+    return {name.split(".")[1] for name in names if "." in name}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
@@ -64,8 +61,7 @@ def test_imports_point_one_way(path):
     if own == "__init__" or own == "_models":
         return
     allowed = {name for name, level in LEVEL.items() if level <= LEVEL[own]}
-    # reading a posterior back looks its model up by name, inside the function
-    assert imported(path, at_import=True) - {"__version__"} <= allowed
+    assert imported(path) - {"__version__"} <= allowed, "also inside functions"
 
 
 def test_no_test_of_ours_names_a_layer_that_is_not_there():

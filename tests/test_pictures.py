@@ -15,7 +15,7 @@ from ppnmf import plots
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.rank import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from tests import pictures
 
 N = 12
@@ -48,6 +48,7 @@ def posterior(D=30, K=3, chains=2, draws=20, seed=0, naming="none", masked=False
         model=ExponentialGaussian(K),
         X=as_matrix(W @ H, mask=mask),
         method="gibbs" if draws > 1 else "icm",
+        kind=Kind.CHAINS if draws > 1 else Kind.MODES,
         seed=0,
         names=names,
     )

@@ -42,4 +42,4 @@ def list_zoo() -> None:
     from ppnmf import zoo
 
     for entry in zoo.entries():
-        typer.echo(f"{entry.name:<24}{entry.title}\n{'':<24}{entry.path / 'README.md'}")
+        typer.echo(f"{entry.name:<28}{entry.title}\n{'':<28}{entry.path / 'README.md'}")

@@ -54,21 +54,22 @@ def grams(F: Tensor, lists: Listed, first: int = 0, last: int | None = None) -> 
     exact = F.double()
     own, every = exact.mT.contiguous().numpy(), (exact @ exact.mT).numpy()
     out = torch.empty(C, K, K, last - first, dtype=F.dtype)
+    at_hand = max(1, TABLE // (K * (K + 1) // 2))  # not a number that is compiled in: a cached function would keep it
     for c in range(C):
-        _grams(own[c], every[c], *lists, first, out[c].numpy())
+        _grams(own[c], every[c], *lists, first, at_hand, out[c].numpy())
     return out.permute(0, 3, 1, 2)
 
 
 @njit(**COMPILED)
-def _grams(F, full, starts, index, missing, weight, first, out):  # type: ignore[no-untyped-def]
+def _grams(F, full, starts, index, missing, weight, first, at_hand, out):  # type: ignore[no-untyped-def]
     """out (K, K, n) for the rows first ... first + n - 1; F (m, K), full (K, K).
 
-    The products of each F_j are formed once, above the diagonal, for as many j as the cache holds; a row's matrix is
-    then a sum of long vectors.
+    The products of each F_j are formed once, above the diagonal, for `at_hand` j at a time, as many as the cache holds; a
+    row's matrix is then a sum of long vectors.
     """
     (m, K), n = F.shape, out.shape[2]
     size = K * (K + 1) // 2
-    some = min(m, max(1, TABLE // size))
+    some = min(m, at_hand)
     room = np.empty((some + 1, size))
     table, every = room[:some], room[some]
     sums = np.empty((n, size))

@@ -225,6 +225,10 @@ class Sharded:
     def blocks(self) -> list[range]:
         return self.local.blocks
 
+    @property
+    def plain(self) -> None:
+        """The rows are not in one place."""
+
     def mean(self) -> float:
         """Mean of the observed entries of the whole."""
         return self.mean_and_variance[0]

@@ -31,6 +31,8 @@ class Surveyed:
     dtype: torch.dtype
     device: torch.device
 
+    plain: Tensor | None = None  # such a matrix is no plain array in memory
+
     n_observed = property(lambda self: self.survey.n_observed)
     sum_of_squares = property(lambda self: self.survey.sum_of_squares)
     log_noise = property(lambda self: self.survey.log_noise)

@@ -10,7 +10,7 @@ As no price is paid for H, the bound by itself grows beyond any rank: on a 100 �
 raises it by 38 nats. The message therefore tells the parameters too, at Schwarz's price, ½ (D K + 1) log₂ N bits
 (½ D K log₂ N where σ² is given): given them, the rows are N independent observations. `price=False` leaves it out.
 Variational fits that have a posterior of H too need no such price. What the guide misses of the posterior of W also grows
-with the rank, so that the bound can choose too few components: `ppnmf.inference.importance` says how much it is, and
+with the rank, so that the bound can choose too few components: `ppnmf.models.importance` says how much it is, and
 `polish` takes away the encoder's part.
 
 References: Squires, Prügel-Bennett, Niranjan (2019), arXiv:1906.05912; Hinton and van Camp (1993),

@@ -169,7 +169,7 @@ def sweep_factors(
 
 def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
     """What sweeps compiled whole want, with the rates for the moves if asked; None where X is not for them."""
-    plain = getattr(X, "plain", None)
+    plain = X.plain
     if plain is None or kernels_for(X.device) is not cpu:
         return None
     W, H = (prior(site).natural(X.device) for site in ("W", "H"))
@@ -188,7 +188,7 @@ def _update_W(
     passes: int,
 ) -> tuple[Tensor, Statistics]:
     kernels, natural_W = kernels_for(W.device), prior("W").natural(W.device)
-    first_row, plain = rows_here(X).start, getattr(X.local, "plain", None) if isinstance(X, Sharded) else None
+    first_row, plain = rows_here(X).start, X.local.plain if isinstance(X, Sharded) else None
     if plain is not None and kernels is cpu:
         return split.rows_of_W(plain[0], len(X.blocks[0]), W, H, weight, natural_W, draw, first_row, first, passes)
     groups = _groups(W, X)

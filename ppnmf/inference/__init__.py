@@ -28,20 +28,20 @@ __all__ = ["METHODS", "Method", "check", "default_model", "fit", "method_named",
 
 
 class Method(NamedTuple):
-    """Where a method's `run` is, and the ability that it asks of a model."""
+    """Where a method's `run` is, the ability that it asks of a model, and whether X has to be dense and equally noisy."""
 
     module: str
     ability: type
+    dense: bool = False
 
 
 METHODS = {
     "gibbs": Method("ppnmf.inference.gibbs", Sweeping),
     "icm": Method("ppnmf.inference.icm", Sweeping),
-    "svi": Method("ppnmf.inference.svi", Amortised),
-    "nuts": Method("ppnmf.inference.nuts", Sweeping),
+    "svi": Method("ppnmf.inference.svi", Amortised, dense=True),
+    "nuts": Method("ppnmf.inference.nuts", Sweeping, dense=True),
     "smc": Method("ppnmf.inference.smc", Sweeping),
 }
-BY_PROGRAM = ("svi", "nuts")  # they run the Pyro program, which takes a dense X whose entries are equally noisy
 
 
 @own_settings()
@@ -102,7 +102,7 @@ def fit(
         check(story, data, spread=True)
     chosen = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
     chosen["seed"] = whole_number("seed", seed, 0)
-    if method in BY_PROGRAM:
+    if METHODS[method].dense:
         without_noise(data, method)
         data = data if isinstance(data, Sharded) else in_memory(data, method)
     with announced(progress):

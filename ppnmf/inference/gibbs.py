@@ -176,7 +176,12 @@ def run(
 
 
 def sweeps_at_once(X: Matrix, K: int, chains: int) -> int:
-    """So many that they take about a tenth of a second, and their draws some megabytes: between them Ctrl-C is heard."""
+    """So many that they take about a tenth of a second, and their draws some megabytes: between them Ctrl-C is heard.
+
+    One, of a matrix whose sweeps are not compiled whole.
+    """
+    if X.plain is None:
+        return 1
     N, D = X.shape
     operations = chains * (4.0 * N * D * K + (N + D) * K * (200.0 + 20.0 * K))
     return max(1, int(min(1e9 / operations, 2**22 / (chains * (N + D) * K))))

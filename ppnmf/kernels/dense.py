@@ -1,6 +1,6 @@
 """Whole sweeps of a complete matrix in memory, compiled in one piece for the CPU.
 
-What `inference.sweep` does block by block for any `Matrix`, with the products taken inside (Numba's `dot` calls SciPy's
+What a Gaussian model's `step` does block by block for any `Matrix`, with the products taken inside (Numba's `dot` calls SciPy's
 BLAS), so that a sweep of a small matrix costs no call from Python and many chains run on as many threads. Blocks are
 those of `Matrix.blocks`, eight of them a lot; they are added up in order, so the bits do not depend on how the work is divided.
 """

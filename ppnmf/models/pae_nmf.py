@@ -237,7 +237,7 @@ class PAENMF(nn.Module):
     def log_likelihood(self, X: Any, mask: Any = None, *, draws: int = 1000, seed: int = 0) -> tuple[Tensor, Tensor]:
         """The importance-weighted bound on log p(x_i | H, σ²) of each row of X (N, D), and its standard errors.
 
-        Both are in nats, float64, shape (N,): `ppnmf.inference.importance.weigh`, which also gives the effective
+        Both are in nats, float64, shape (N,): `ppnmf.models.importance.weigh`, which also gives the effective
         numbers of weights. It depends on the observed entries alone.
 
         Args:
@@ -248,7 +248,7 @@ class PAENMF(nn.Module):
         Raises:
             RuntimeError, ValueError: as `encode`; fewer than two draws.
         """
-        from ppnmf.inference.importance import weigh
+        from ppnmf.models.importance import weigh
 
         found = weigh(self, self._rows(opened("X", X), mask), draws=draws, seed=seed)
         for doubt in found.doubts():

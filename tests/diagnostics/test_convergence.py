@@ -11,7 +11,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics import convergence
 from ppnmf.diagnostics.convergence import chosen_cells, diagnose, entries, identified, strengths
 from ppnmf.models import PAENMF, ExponentialGaussian
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from tests.scenarios import drawn
 
 N, D, K = 12, 9, 3
@@ -177,7 +177,9 @@ def test_restarts_that_reach_one_mode_are_said_to():
 
 
 def test_restarts_in_different_modes_are_called_so():
-    post = posterior(chains=3, length=1, attrs={"converged": [True, False, True], "dead_components": [0, 1, 0]})
+    post = posterior(
+        chains=3, length=1, kind=Kind.MODES, attrs={"converged": [True, False, True], "dead_components": [0, 1, 0]}
+    )
     post.stats["lp"][:] = torch.tensor([[-5.0], [-2.0], [-9.5]])
     post.draws["W"][2] *= 2
     found = ppnmf.summary(post)

@@ -26,6 +26,7 @@ def fits() -> None:
     assert_type(ppnmf.models.PAENMF.paper(2), PAENMF)
     post = ppnmf.fit(model, X, method="gibbs", draws=10, warmup=10, chains=2, keep=["H"], init={"W": X, "H": X})
     assert_type(post, ppnmf.Posterior)
+    assert_type(ppnmf.fit("half_normal_gaussian", X, rank=2, draws=10), ppnmf.Posterior)
     assert_type(post.draws["W"], Tensor)
     assert_type(post.mean("sigma2"), Tensor)
     assert_type(ppnmf.align(post), ppnmf.Posterior)
@@ -58,7 +59,7 @@ def mistakes(post: ppnmf.Posterior) -> None:
     ppnmf.fit(ExponentialGaussian(2), X, method=ppnmf)  # type: ignore[arg-type]
     ppnmf.fit(X, ExponentialGaussian(2))  # type: ignore[arg-type]
     ppnmf.fit(ExponentialGaussian, X)  # type: ignore[arg-type]
-    ppnmf.fit("exponential_gaussian", X)  # type: ignore[arg-type]
+    ppnmf.fit(5, X)  # type: ignore[arg-type]
     ppnmf.fitt(ExponentialGaussian(2), X)  # type: ignore[attr-defined]
     ExponentialGaussian(2, noise_scale=[1.0, 2.0])  # type: ignore[arg-type]
     ExponentialGaussian(2, rate=1.0)  # type: ignore[call-arg]

@@ -12,9 +12,9 @@ from scipy.special import log_ndtr
 
 from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.inference import importance, svi
-from ppnmf.inference.importance import weigh
-from ppnmf.models import PAENMF
+from ppnmf.inference import svi
+from ppnmf.models import PAENMF, importance
+from ppnmf.models.importance import weigh
 
 N, D = 40, 5
 
