@@ -19,8 +19,8 @@ import ppnmf
 from ppnmf.data import toy
 from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics import amortised
-from ppnmf.inference import gibbs, importance
-from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.inference import gibbs
+from ppnmf.models import PAENMF, ExponentialGaussian, importance
 from ppnmf.rng import Stream, forked, generator
 
 N, D, K = 9, 7, 2

@@ -143,7 +143,8 @@ def run(
         store=store,
     )
     state, seconds = State(*recorder.state), dict[str, float]()
-    at_once = min(sweeps_at_once(X, model.rank, chains), every or warmup + draws * thin)
+    whole = X.plain is not None  # such sweeps are compiled whole, and one costs little
+    at_once = min(sweeps_at_once(X, model.rank, chains), every or warmup + draws * thin) if whole else 1
     title = f"gibbs, {chains} chain(s)"
     with recorder, bar(warmup + draws * thin, title, progress) as ticker, single_threaded():
         try:
@@ -176,12 +177,7 @@ def run(
 
 
 def sweeps_at_once(X: Matrix, K: int, chains: int) -> int:
-    """So many that they take about a tenth of a second, and their draws some megabytes: between them Ctrl-C is heard.
-
-    One, of a matrix whose sweeps are not compiled whole.
-    """
-    if X.plain is None:
-        return 1
+    """So many that they take about a tenth of a second, and their draws some megabytes: between them Ctrl-C is heard."""
     N, D = X.shape
     operations = chains * (4.0 * N * D * K + (N + D) * K * (200.0 + 20.0 * K))
     return max(1, int(min(1e9 / operations, 2**22 / (chains * (N + D) * K))))
