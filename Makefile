@@ -35,7 +35,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tests/typed/usage.py
+	$(BIN)/mypy --strict --follow-imports silent tests/typed/usage.py
 
 clean:
 	rm -rf .venv demo

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import ppnmf
 from ppnmf import plots
 from ppnmf.data.matrix import as_matrix
-from ppnmf.evidence.rank import RankTable
+from ppnmf.evidence.table import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Kind, Posterior
 from tests import pictures

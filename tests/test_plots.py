@@ -12,7 +12,7 @@ from scipy import stats
 import ppnmf
 from ppnmf import plots
 from ppnmf.data import toy
-from ppnmf.evidence.rank import RankTable
+from ppnmf.evidence.table import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.plots import densities
 

@@ -1,6 +1,7 @@
 """The table of what differs, and the main job."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -172,9 +173,9 @@ def test_no_row_or_column_is_hidden_whole():
 def test_after_an_interruption_the_rest_is_left_out(X, monkeypatch):
     def interrupted(model, *args, method, **options):
         post = ppnmf.fit(model, X, method=method, draws=5, warmup=5, chains=2, progress=False)
-        return report.replace(post, attrs={**post.attrs, "interrupted": True})
+        return replace(post, attrs={**post.attrs, "interrupted": True})
 
-    monkeypatch.setattr(report, "fit", interrupted)
+    monkeypatch.setattr(report.experiment, "fit", interrupted)
     experiment = report.compare_methods(X, 2, held_out=0.0, progress=False)
     assert experiment.interrupted and list(experiment.fits) == ["gibbs"]
     assert "interrupted" in row(experiment.table, "pae")["remark"]

@@ -133,7 +133,7 @@ def _survival_factor(x):  # type: ignore[no-untyped-def]
 
 @device_function
 def _excess_in_the_tail(bound, target):  # type: ignore[no-untyped-def]
-    """e with log P(Z > bound) - log P(Z > bound + e) = target: two steps of Halley's, as in `distributions`."""
+    """e with log P(Z > bound) - log P(Z > bound + e) = target: two steps of Halley's, as in `distributions.rectified_normal`."""
     alpha = tl.maximum(bound, TAIL)
     mills = 2.5066282746310002 * _survival_factor(alpha)
     e = 2.0 * target / (1.0 / mills + tl.sqrt(1.0 / (mills * mills) + 2.0 * target))
@@ -291,7 +291,7 @@ def _log1p(x):  # type: ignore[no-untyped-def]
 
 @device_function
 def _psi(order, alpha, y):  # type: ignore[no-untyped-def]
-    """`distributions._psi`; 2 sinh²(y/2) = (eʸ - 1)² / (2 eʸ)."""
+    """`distributions.inverse_gaussian._psi`; 2 sinh²(y/2) = (eʸ - 1)² / (2 eʸ)."""
     grown = _expm1(y)
     return -0.5 * alpha * grown * grown / (1.0 + grown) - order * _beyond_line(y)
 
@@ -304,7 +304,7 @@ def _psi_slope(order, alpha, y):  # type: ignore[no-untyped-def]
 
 @device_function
 def _log_generalized_inverse_gaussian(order, rate, omega, u, v, w, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """log X of the density ∝ x^(order - 1) exp(-(rate x + omega² / (rate x)) / 2): `distributions._shape` and `_propose`."""
+    """log X of the density ∝ x^(order - 1) exp(-(rate x + omega² / (rate x)) / 2): `_shape` there and `_propose`."""
     radius = tl.sqrt(omega * omega + order * order)
     alpha = omega * (omega / (radius + order))
 

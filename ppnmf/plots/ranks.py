@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ppnmf.checks import described
-from ppnmf.evidence.rank import RankTable
+from ppnmf.evidence.table import RankTable
 from ppnmf.plots.style import COLOURS, POINT, TICK, entitle, new_figure, plain, styled
 
 ACROSS = 3  # panels

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 import ppnmf
-from ppnmf.data import sharded
+from ppnmf.data import processes
 from ppnmf.data.labelled import Labelled
 from ppnmf.data.sharded import shard
 from ppnmf.models import PAENMF, ExponentialGaussian
@@ -193,10 +193,10 @@ def main(folder: Path) -> None:
     noisy = shard(mine, noise=noise()[share])
     told["noisy"] = [noisy.sum_of_squares, noisy.mean(), noisy.variance(), noisy.log_noise]
     told["scaled_to"] = ExponentialGaussian.scaled_to(X, RANK).config()
-    sharded.FEW, sharded.FEW_RANKS = 0, 1
+    processes.FEW, processes.FEW_RANKS = 0, 1
     part = torch.from_numpy(np.random.default_rng(rank).random((7, 3)))
     told["sum in pieces"] = X.ranks.add_up(part)
-    sharded.FEW, sharded.FEW_RANKS = 4096, 2
+    processes.FEW, processes.FEW_RANKS = 4096, 2
     told["local row numbers"], told["no minimum"] = with_local_row_numbers(mine), without_minimum(mine)
     told["refusals"] = refusals(rank, mine)
     told["interrupted"] = interrupted(rank, mine)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ppnmf
 from ppnmf.diagnostics.convergence import Summary
-from ppnmf.evidence.rank import RankTable
+from ppnmf.evidence.table import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.report import Comparison
 

@@ -1,50 +1,30 @@
-"""What differs between fits of the same data: a table, and the main job that fits, compares and writes a folder."""
+"""What differs between fits of the same data: a table."""
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import textwrap
-import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ppnmf.checks import borrowed
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.labelled import AXES, beside, listed, order, taken
-from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
+from ppnmf.data.matrix import Dense, as_matrix, in_memory
 from ppnmf.diagnostics.convergence import summary
-from ppnmf.disk import write_text
-from ppnmf.inference import METHODS, check, fit
-from ppnmf.models import for_data
 from ppnmf.posterior import Kind, Posterior, require_posteriors
 from ppnmf.protocols import Model
-from ppnmf.rng import Site, Stream
+from ppnmf.report.facts import for_json
 from ppnmf.settings import own_settings
 
-__all__ = [
-    "Comparison",
-    "Experiment",
-    "compare",
-    "compare_methods",
-    "describe_model",
-    "environment",
-    "held_out_mask",
-    "thinned",
-    "write",
-]
+__all__ = ["Comparison", "compare", "describe_model"]
 
 SCORED_DRAWS = 200  # of each posterior, evenly spaced, in the predictive density of hidden cells
-FILE_ENTRIES = 5_000_000  # numbers of W and H that a NetCDF file may hold: 40 MB
 WIDTH = 110  # of the printed table
 
 
@@ -66,7 +46,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
-        return _for_json(asdict(self))
+        return for_json(asdict(self))
 
     def __str__(self) -> str:
         remarks = [f"{row['method']}: {row['remark']}" for row in self.rows]
@@ -297,245 +277,3 @@ def _aligned(rows: list[dict[str, Any]]) -> list[str]:
         for line in cells
     ]
     return [lines[0], "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
-
-
-# The main job
-
-
-DEFAULT = "exponential_gaussian"
-CONTENDERS = {"gibbs": ("gibbs", None), "icm": ("icm", None), "pae": ("svi", "pae_nmf")}  # method, and model if its own
-
-
-@dataclass(frozen=True, eq=False)
-class Experiment:
-    """The main job's outcome.
-
-    Args:
-        posteriors: name -> Posterior, or the reason why there is none.
-        table: what differs.
-        X: the data (N, D), hidden cells too; NaN where missing.
-        seen: boolean (N, D), the cells that the fits saw.
-        options: everything that the numbers depend on.
-        seconds: of the whole.
-    """
-
-    posteriors: dict[str, Posterior | str]
-    table: Comparison
-    X: np.ndarray
-    seen: np.ndarray
-    options: dict[str, Any]
-    seconds: float
-
-    @property
-    def fits(self) -> dict[str, Posterior]:
-        return {name: post for name, post in self.posteriors.items() if isinstance(post, Posterior)}
-
-    @property
-    def interrupted(self) -> bool:
-        return any(post.attrs.get("interrupted") for post in self.fits.values())
-
-
-@own_settings()
-def compare_methods(
-    X: Any,
-    rank: int,
-    *,
-    mask: Any = None,
-    missing: str = "error",
-    model: str = DEFAULT,
-    held_out: float = 0.1,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    progress: bool = True,
-) -> Experiment:
-    """Fit the same cells of X by Gibbs, by ICM and by PAE-NMF, and compare them on the cells that were held out.
-
-    The Gaussian model's priors are on the scale of the cells that are seen. A method that cannot take the data is left
-    out, and its row says why. After Ctrl-C the methods that have not begun are left out too.
-
-    Args:
-        X: data (N, D).
-        mask, missing, device: as in `ppnmf.fit`.
-        model: the name of the one that Gibbs and ICM fit.
-        held_out: share of the known cells that no method sees.
-        options: of each of "gibbs", "icm" and "pae", as `ppnmf.fit` takes them.
-
-    Raises:
-        ValueError: bad data, options or rank; no method can take the data.
-    """
-    began = time.perf_counter()
-    data = in_memory(as_matrix(X, mask, missing, device), "compare_methods")
-    seen = held_out_mask(data, held_out, seed)
-    fitted = data.hide(seen)
-    posteriors: dict[str, Posterior | str] = {}
-    for name, (method, own_model) in CONTENDERS.items():
-        if any(isinstance(post, Posterior) and post.attrs.get("interrupted") for post in posteriors.values()):
-            posteriors[name] = "the run was interrupted before it began"
-            continue
-        story = for_data(own_model or model, fitted, rank)
-        reason = _refusal(story, method, data)
-        own = dict((options or {}).get(name, {}))
-        posteriors[name] = reason or fit(story, fitted, method=method, seed=seed, progress=progress, **own)
-    known = data.values.cpu().numpy().astype(float)
-    known = known if data.mask is None else np.where(data.mask.cpu().numpy(), known, np.nan)
-    table = compare(posteriors, known, mask=seen)
-    facts = {
-        "rank": rank,
-        "model": model,
-        "held_out": held_out,
-        "seed": seed,
-        "methods": {k: dict(v) for k, v in (options or {}).items()},
-    }
-    return Experiment(posteriors, table, known, seen.cpu().numpy(), facts, time.perf_counter() - began)
-
-
-def _refusal(model: Model, method: str, data: Dense) -> str | None:
-    """Why the model, by that method, cannot take the data."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `fit` says them
-        try:
-            check(model, data)
-            if METHODS[method].dense:
-                without_noise(data, method)
-        except (TypeError, ValueError) as error:
-            return str(error)
-    return None
-
-
-@own_settings()
-def held_out_mask(data: Dense, share: float, seed: int = 0) -> Tensor:
-    """The cells to fit, boolean (N, D): each known cell is hidden with probability `share`, by its own random number.
-
-    Where a row or a column would lose every cell it keeps all of them.
-
-    Raises:
-        ValueError: the share is not in [0, 1).
-    """
-    if not 0 <= share < 1:
-        raise ValueError(f"held_out is {share!r}; it must be a share from 0 to below 1")
-    N, D = data.shape
-    known = torch.ones(N, D, dtype=torch.bool, device=data.device) if data.mask is None else data.mask
-    kept = known & (Stream.of(seed).uniforms(0, Site.FOLDS, range(N), D, data.device)[0] >= share)
-    emptied = ~kept.any(1, keepdim=True) | ~kept.any(0, keepdim=True)
-    return kept | (known & emptied)
-
-
-# The folder
-
-
-@own_settings()
-def thinned(post: Posterior, entries: int = FILE_ENTRIES) -> Posterior:
-    """Every s-th draw, so that W and H hold at most about so many numbers; attrs["kept_every"] says s when it is not 1."""
-    held = sum(post.draws[site].numel() for site in ("W", "H") if site in post.draws)
-    every = min(-(-held // entries), post.n_draws)
-    if every <= 1:
-        return post
-    sites = {name: values[:, every - 1 :: every] for name, values in post.draws.items()}
-    stats = {name: values[:, every - 1 :: every] for name, values in post.stats.items()}
-    return replace(post, draws=sites, stats=stats, attrs={**post.attrs, "kept_every": every})
-
-
-def environment() -> dict[str, Any]:
-    """What a run may depend on besides its input: versions, machine, threads."""
-    packages = (
-        "ppnmf",
-        "torch",
-        "pyro-ppl",
-        "numpy",
-        "scipy",
-        "arviz",
-        "arviz-base",
-        "arviz-stats",
-        "numba",
-        "scikit-learn",
-        "matplotlib",
-    )
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def describe_data(X: np.ndarray) -> dict[str, Any]:
-    """Shape and range of X (N, D), NaN where missing."""
-    known = X[np.isfinite(X)]
-    return {
-        "shape": list(X.shape),
-        "missing": int(X.size - known.size),
-        "negative": int((known < 0).sum()),
-        "least": float(known.min()),
-        "mean": float(known.mean()),
-        "greatest": float(known.max()),
-    }
-
-
-def write_json(path: Path, facts: Mapping[str, Any]) -> Path:
-    """Write facts as JSON; numbers that JSON lacks become null."""
-    return write_text(path, json.dumps(_for_json(dict(facts)), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write(
-    experiment: Experiment,
-    folder: str | Path,
-    *,
-    data: Mapping[str, Any] | None = None,
-    rows: Any = None,
-    columns: Any = None,
-    picture: tuple[int, int] | None = None,
-    order: str = "C",
-    written: Callable[[Path], None] | None = None,
-) -> list[Path]:
-    """Write the experiment's folder: table.txt, run.json, posteriors as NetCDF, pictures as PNG. Returns the files.
-
-    Args:
-        data: facts about the data for run.json, such as its name.
-        rows, columns: names of X's rows and columns.
-        picture, order: shape of a row that is a picture, and how it lies in its row (`datasets.Dataset`).
-        written: called with each path when it is there.
-    """
-    from ppnmf import plots
-
-    folder, files = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def done(path: Path) -> None:
-        files.append(path)
-        if written is not None:
-            written(path)
-
-    done(write_text(folder / "table.txt", f"{experiment.table}\n"))
-    facts = {
-        "table": experiment.table.to_dict(),
-        "data": {**(data or {}), **describe_data(experiment.X)},
-        "options": experiment.options,
-        "seconds": {"all": experiment.seconds, **{name: post.timings for name, post in experiment.fits.items()}},
-        "device": str(next(iter(experiment.fits.values())).X.device),
-        "interrupted": experiment.interrupted,
-        **environment(),
-    }
-    done(write_json(folder / "run.json", facts))
-    for name, post in experiment.fits.items():
-        done(thinned(post).save(folder / f"{name}.nc", rows=rows, columns=columns))
-    for name, figure in plots.overview(
-        experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns
-    ).items():
-        path = folder / f"{name}.png"
-        plots.save(figure, path)
-        done(path)
-    return files
-
-
-def _for_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _for_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_for_json(item) for item in value]
-    if isinstance(value, (np.generic, Tensor)):
-        return _for_json(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

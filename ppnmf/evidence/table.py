@@ -1,0 +1,271 @@
+"""What criteria say of each rank, side by side, and in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ppnmf.evidence.estimate import Evidence, describe
+from ppnmf.evidence.heldout import Nested, nested_choice
+
+__all__ = ["RankTable", "Task", "times"]
+
+SIDE_BY_SIDE = 4  # methods in a block of the printed table
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankTable:
+    """The scores of a range of ranks.
+
+    Args:
+        scores: method -> rank -> its score, in the order asked for; `best` and `decisive` go by the first method.
+        failed: method -> rank -> why there is no score.
+        shape: of X.
+        seed: of every random number.
+        seconds: the whole time.
+        interrupted: Ctrl-C came before all ranks were done.
+        sensitivity: method -> what the rates were multiplied by -> rank -> its evidence then, at the best rank by that
+            method and its neighbours; empty unless asked for.
+    """
+
+    scores: Mapping[str, Mapping[int, Any]]
+    failed: Mapping[str, Mapping[int, str]]
+    shape: tuple[int, int]
+    seed: int
+    seconds: float
+    interrupted: bool = False
+    sensitivity: Mapping[str, Mapping[float, Mapping[int, Evidence]]] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.scores)
+
+    @property
+    def ranks(self) -> list[int]:
+        """All ranks tried, failed ones too, ascending."""
+        tried = {rank for by_rank in [*self.scores.values(), *self.failed.values()] for rank in by_rank}
+        return sorted(tried)
+
+    @property
+    def best(self) -> int:
+        """The rank with the best value by the first method."""
+        return self.best_by(self.methods[0])
+
+    @property
+    def decisive(self) -> bool:
+        """Whether the best rank is clearly better than every other, by the first method."""
+        return not self.rivals(self.methods[0])
+
+    @property
+    def probability(self) -> dict[int, float] | None:
+        """p(rank | X) under a uniform prior over the ranks that have a value; None where no method gives evidence.
+
+        It takes the estimates as exact: look at `decisive` too.
+        """
+        by = self.with_evidence[:1]
+        return _softmax({rank: score.log_evidence for rank, score in self.scores[by[0]].items()}) if by else None
+
+    @property
+    def with_evidence(self) -> list[str]:
+        """The methods that estimate log p(X)."""
+        return [
+            m for m, scores in self.scores.items() if scores and all(isinstance(s, Evidence) for s in scores.values())
+        ]
+
+    @property
+    def nested(self) -> Nested | None:
+        """The error of choosing the rank by held-out cells; None unless asked for by heldout={"nested": True}."""
+        return nested_choice(self.scores.get("heldout", {}))
+
+    def best_by(self, method: str) -> int:
+        """The rank with the best value by a method; the least of equal ones."""
+        by_rank = self.scores[method]
+        return max(sorted(by_rank), key=lambda rank: by_rank[rank].sign * by_rank[rank].value)
+
+    def rivals(self, method: str) -> list[int]:
+        """The ranks that a method cannot tell from its best."""
+        by_rank, best = self.scores[method], self.best_by(method)
+        return [r for r in sorted(by_rank) if r != best and not by_rank[best].is_clearly_better_than(by_rank[r])]
+
+    def edge(self, method: str | None = None) -> str | None:
+        """A sentence where the best rank lies at an end of the range, beyond which a better one may lie."""
+        method = method or self.methods[0]
+        ranks, best = sorted(self.scores[method]), self.best_by(method)
+        if best == ranks[-1]:
+            return f"rank {best} is the greatest tried: try greater ones"
+        if best == ranks[0] > 1:
+            return f"rank {best} is the least tried: try smaller ones"
+        return None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A dict a rank: "rank", "priors", and for each method its value, "<method>_error", "_seconds", "_warnings",
+        "_failed"; with evidence also "probability"."""
+        probability, rows = self.probability or {}, []
+        for rank in self.ranks:
+            row: dict[str, Any] = {"rank": rank}
+            for method, by_rank in self.scores.items():
+                score = by_rank.get(rank)
+                row[method] = score.value if score else None
+                row[f"{method}_error"] = score.error if score else None
+                row[f"{method}_seconds"] = score.seconds if score else None
+                row[f"{method}_warnings"] = list(score.warnings) if score else []
+                row[f"{method}_failed"] = self.failed[method].get(rank)
+                if score:
+                    row.setdefault("priors", dict(score.priors))
+            if rank in probability:
+                row["probability"] = probability[rank]
+            rows.append(row)
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in numbers, words, lists and dicts, for JSON; a standard error that cannot be told is null."""
+        scored = [method for method in self.methods if self.scores[method]]
+        return {
+            "methods": self.methods,
+            "best": self.best,
+            "best_by": {method: self.best_by(method) for method in scored},
+            "decisive": self.decisive,
+            "verdicts": {method: self.verdict(method) for method in scored},
+            "labels": {method: next(iter(self.scores[method].values())).label for method in scored},
+            "probability": self.probability and {str(rank): p for rank, p in self.probability.items()},
+            "nested": self.nested and {**self.nested._asdict(), "value": self.nested.value, "error": self.nested.error},
+            "sensitivity": {
+                method: {
+                    f"{factor:g}": {str(rank): [score.value, _plain(score.error)] for rank, score in by_rank.items()}
+                    for factor, by_rank in by_factor.items()
+                }
+                for method, by_factor in self.sensitivity.items()
+            },
+            "edge": self.edge(),
+            "interrupted": self.interrupted,
+            "shape": list(self.shape),
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "rows": [{name: _plain(value) for name, value in row.items()} for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([*self._table(), *self._sentences()])
+
+    def _table(self) -> Iterator[str]:
+        """Some methods side by side, the others below."""
+        for start in range(0, len(self.methods), SIDE_BY_SIDE):
+            yield from self._block(self.methods[start : start + SIDE_BY_SIDE])
+
+    def _block(self, methods: list[str]) -> Iterator[str]:
+        has = self.with_evidence[:1]
+        probability = self.probability if has and has[0] in methods else None
+        heads = [f"{method:>13} ± error  " for method in methods] + ["probability"] * bool(probability)
+        yield "  rank" + "".join(heads) + "   seconds"
+        for row in self.rows:
+            cells = [_cell(row[method], row[f"{method}_error"]) for method in methods]
+            if probability:
+                cells.append(f"{row['probability']:11.3g}" if "probability" in row else f"{'':>11}")
+            seconds = sum(row[f"{method}_seconds"] or 0.0 for method in methods)
+            yield f"{'*' if row['rank'] == self.best else ' '}{row['rank']:5d}" + "".join(cells) + f"{seconds:10.1f}"
+
+    def _sentences(self) -> Iterator[str]:
+        for method, by_rank in self.scores.items():
+            if by_rank:
+                yield self.verdict(method)
+                yield from (f"  At the edge: {sentence}." for sentence in [self.edge(method)] if sentence)
+        if self.nested:
+            yield str(self.nested)
+        if self.probability:
+            yield f"Probabilities are by {self.with_evidence[0]}, under a uniform prior over these ranks."
+        yield from self._priors()
+        yield from self._sensitivity()
+        for method, by_rank in self.scores.items():
+            yield from _doubts(method, by_rank)
+        for method, reasons in self.failed.items():
+            yield from (f"Rank {rank} failed by {method}: {reason}" for rank, reason in sorted(reasons.items()))
+        if self.interrupted:
+            yield "Interrupted: not all ranks were done."
+
+    def _priors(self) -> Iterator[str]:
+        """The priors once where all ranks share them, else rank by rank; again for methods that have others."""
+        told: dict[tuple[tuple[int, str], ...], list[str]] = {}
+        for method, by_rank in self.scores.items():
+            lines = {rank: describe(score.priors) for rank, score in by_rank.items()}
+            same = next((known for known in told if dict(known).items() >= lines.items()), tuple(lines.items()))
+            told.setdefault(same, []).append(method)
+        for known, methods in told.items():
+            whose = f" of {', '.join(methods)}" if len(told) > 1 else ""
+            if len(set(dict(known).values())) == 1:
+                yield f"Priors{whose}: {known[0][1]}."
+            elif known:
+                yield f"Priors{whose} by rank:"
+                yield from (f"  {rank}: {line}" for rank, line in known)
+
+    def _sensitivity(self) -> Iterator[str]:
+        if not self.sensitivity and self.with_evidence:
+            yield "Evidence depends on the priors; sensitivity=True says what twice and half the rates would do to it."
+        for method, by_factor in self.sensitivity.items():
+            for factor, by_rank in by_factor.items():
+                changes = {rank: score.lead_over(self.scores[method][rank]) for rank, score in by_rank.items()}
+                told = ", ".join(f"{rank}: {by:+.4g} ± {error:.2g}" for rank, (by, error) in changes.items())
+                best, before = max(by_rank, key=lambda rank: by_rank[rank].value), self.best_by(method)
+                yield (
+                    f"With {times(factor)} the rates, {method}'s log evidence changes by (rank: nats) {told}; of these "
+                    f"ranks {best} is then best{'' if best == before else f', no longer {before}'}."
+                )
+
+    def verdict(self, method: str | None = None) -> str:
+        """How firm the choice is, by the first method or another, in a sentence."""
+        method = method or self.methods[0]
+        by_rank, best, rivals = self.scores[method], self.best_by(method), self.rivals(method)
+        by = f"By {method} ({by_rank[best].label}, {'more' if by_rank[best].sign > 0 else 'less'} is better)"
+        if len(by_rank) == 1:
+            return f"{by}: rank {best}, the only one with a value."
+        if rivals:
+            names = ", ".join(map(str, rivals))
+            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is within the error."
+        second = min((r for r in by_rank if r != best), key=lambda r: by_rank[best].lead_over(by_rank[r])[0])
+        lead, error = by_rank[best].lead_over(by_rank[second])
+        return f"{by}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."
+
+
+class Task(NamedTuple):
+    """A score to find."""
+
+    method: str
+    rank: int
+    factor: float = 1.0  # of the rates
+
+    def __str__(self) -> str:
+        rates = "" if self.factor == 1.0 else f" with {times(self.factor)} the rates"
+        return f"{self.method} at rank {self.rank}{rates}"
+
+
+def times(factor: float) -> str:
+    return {2.0: "twice", 0.5: "half"}.get(factor, f"{factor:g} times")
+
+
+def _softmax(logs: dict[int, float]) -> dict[int, float]:
+    top = max(logs.values())
+    weights = {rank: math.exp(value - top) for rank, value in logs.items()}
+    total = sum(weights.values())
+    return {rank: weight / total for rank, weight in weights.items()}
+
+
+def _cell(value: float | None, error: float | None) -> str:
+    if value is None or error is None:
+        return f"{'-':>13}{'':10}"
+    return f"{value:>13.6g} ± {'?' if math.isnan(error) else f'{error:.2g}':<7}"
+
+
+def _doubts(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
+    """The warnings, each by the ranks that have it."""
+    ranks: dict[str, list[int]] = {}
+    for rank, score in by_rank.items():
+        for warning in score.warnings:
+            ranks.setdefault(warning, []).append(rank)
+    for warning, own in ranks.items():
+        yield f"Doubt about {method} at rank {', '.join(map(str, own))}: {warning}."
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

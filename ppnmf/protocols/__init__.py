@@ -1,0 +1,49 @@
+"""What a model may offer to a method, and what a data matrix must offer to a sweep.
+
+A method asks for an ability (`Sweeping`, `Climbing`, `Blocked`, `Amortised`) and never for a class; a model that lacks it is
+refused, in one place (`require_ability`), with a `TypeError` that names the ability. Abilities tell the whole truth: a
+model that passes `isinstance` works.
+"""
+
+from ppnmf.protocols.abilities import ABILITIES, require_ability
+from ppnmf.protocols.amortised import Amortised, Asked, Proposal, Recipe
+from ppnmf.protocols.matrix import Matrix, Params, Statistics
+from ppnmf.protocols.model import Entries, Model
+from ppnmf.protocols.sweeping import (
+    Address,
+    Ascent,
+    Blocked,
+    Climbing,
+    Held,
+    Pace,
+    Read,
+    Reduced,
+    Sweeping,
+    Sweeps,
+    Swept,
+)
+
+__all__ = [
+    "ABILITIES",
+    "Address",
+    "Amortised",
+    "Ascent",
+    "Asked",
+    "Blocked",
+    "Climbing",
+    "Entries",
+    "Held",
+    "Matrix",
+    "Model",
+    "Pace",
+    "Params",
+    "Proposal",
+    "Read",
+    "Recipe",
+    "Reduced",
+    "Statistics",
+    "Sweeping",
+    "Sweeps",
+    "Swept",
+    "require_ability",
+]

@@ -1,0 +1,210 @@
+"""What a model offers that is fitted by sweeps over its full conditionals, and what those that sweep say and hear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+from torch import Tensor
+
+from ppnmf.protocols.matrix import Matrix, Params
+from ppnmf.protocols.model import Model
+from ppnmf.rng import Stream
+
+__all__ = ["Address", "Ascent", "Blocked", "Climbing", "Held", "Pace", "Read", "Reduced", "Sweeping", "Sweeps", "Swept"]
+
+
+class Read(Enum):
+    """What a sweep takes from each conditional."""
+
+    DRAW = "draw"
+    MODE = "mode"
+    MOMENTS = "moments"
+
+
+class Address(NamedTuple):
+    """Where a run's random numbers are: the streams of its C chains, and the step."""
+
+    stream: Stream
+    step: int
+
+
+class Held(NamedTuple):
+    """What stays as it is while the rest is swept: the first components of W, and of H, and all sites but the factors."""
+
+    W: int = 0
+    H: int = 0
+    others: bool = False
+
+
+class Sweeps(NamedTuple):
+    """What is asked of some sweeps.
+
+    Args:
+        read: what is taken from each conditional.
+        number: how many sweeps.
+        kept: of the sweeps 0, 1, 2 ... those whose draws are wanted; of modes, the last alone can be had.
+        power: temperature β of the likelihood.
+        held: what stays.
+        moves: move along the ridge after each sweep, among the components that are free in both factors.
+        flat: leave the factors' priors out, for modes: ordinary NMF.
+    """
+
+    read: Read = Read.DRAW
+    number: int = 1
+    kept: range = range(1)
+    power: float = 1.0
+    held: Held = Held()
+    moves: bool = True
+    flat: bool = False
+
+
+class Swept(NamedTuple):
+    """What some sweeps leave.
+
+    Args:
+        params: after the last one, (C, *site).
+        draws: of the sweeps that are kept, (C, n, *site).
+        log_likelihood: log p(X | draw), whatever the temperature, of the same, (C, n), float64.
+    """
+
+    params: Params
+    draws: dict[str, Tensor]
+    log_likelihood: Tensor
+
+
+@runtime_checkable
+class Sweeping(Model, Protocol):
+    """A model with full conditionals, whose sweeps Gibbs, ICM, SMC and held-out cells run."""
+
+    def log_prior(self, params: Params) -> Tensor:
+        """log p of all sites but X, shape (*C,), float64."""
+        ...
+
+    def log_likelihood_at(self, params: Params, X: Matrix) -> Tensor:
+        """log p(X | params) of the observed entries, (C,), float64."""
+        ...
+
+    def begin(self, X: Matrix, stream: Stream, how: str | Params) -> dict[str, Tensor]:
+        """Values (C, *site) of every site before the first sweep: a start by its name, or given ones, completed."""
+        ...
+
+    def prior_draws(self, shape: tuple[int, int], n: int, stream: Stream) -> dict[str, Tensor]:
+        """n independent draws (n, *site) of every site from the prior, float64, for X of a shape (N, D)."""
+        ...
+
+    def sweep(self, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
+        """So many sweeps, each site from its conditional; `params` stay as they are."""
+        ...
+
+    def require_proper(self) -> None:
+        """Raise ValueError when a prior is improper."""
+        ...
+
+    def require_fits(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when the priors are not for X of this shape."""
+        ...
+
+    def rescaled(self, size: float) -> Self:
+        """The same with priors under which the entries of W and of H are so many times as large."""
+        ...
+
+    def for_rows(self, rows: range) -> Self:
+        """The model of those rows of X alone."""
+        ...
+
+
+class Pace(NamedTuple):
+    """How far ahead of where they stand climbs begin their next sweep (Ang and Gillis 2019)."""
+
+    growth: float  # of the reach, after a sweep that gained
+    bound_growth: float
+    retreat: float  # what the reach is divided by after one that did not
+    tol: float  # the relative gain that counts as none
+
+
+class Ascent(NamedTuple):
+    """Where climbs stand after some sweeps of modes.
+
+    Args:
+        params: (C, *site). before: W and H a sweep earlier.
+        lp: log joint, (C,). reach, bound: how far ahead the next sweep begins, and the most that may grow to, (C,).
+        sweeps: done by each. converged: whether it has.
+        most: how many there could have been.
+    """
+
+    params: Params
+    before: Params
+    lp: Tensor
+    reach: Tensor
+    bound: Tensor
+    sweeps: list[int]
+    converged: list[bool]
+    most: int
+
+
+@runtime_checkable
+class Climbing(Sweeping, Protocol):
+    """A model that takes many accelerated sweeps of modes in one compiled piece, where X is small."""
+
+    def climb(
+        self, X: Matrix, params: Params, before: Params, reach: tuple[Tensor, Tensor], lp: Tensor, pace: Pace, most: int
+    ) -> Ascent | None:
+        """Up to `most` sweeps of each climb, as `inference.icm.advance` takes them; None where X is not for it.
+
+        Args:
+            params: where the climbs stand. before: W and H a sweep earlier.
+            reach: how far ahead the next sweep begins, and the most that may grow to, (C,) each.
+            lp: log joint, (C,).
+        """
+        ...
+
+
+@runtime_checkable
+class Blocked(Sweeping, Protocol):
+    """A model whose blocks have densities that can be evaluated, for Chib's evidence.
+
+    The blocks are: all sites but the factors; the K components of one factor (`site`), one after another; the other factor.
+    """
+
+    def classes(self) -> list[int]:
+        """For each component the first one with its priors: components of a class may change places."""
+        ...
+
+    def log_density_of_others(self, given: Params, X: Matrix) -> Callable[[Params], Tensor]:
+        """The log density of the sites that are no factors, given the factors of draws (C, n, *site) and X.
+
+        Returns: a function of a point (C, *site), which gives (C, n); it keeps no draws.
+        """
+        ...
+
+    def log_density_of_component(self, site: str, at: Tensor, given: Params, labels: list[int], X: Matrix) -> Tensor:
+        """Log density of a component of a factor at a point, the length of its other half integrated out.
+
+        Args:
+            at: the points (C, R): a column of W, or a row of H.
+            given: draws (C, n, *site).
+            labels: the components that may play the part.
+
+        Returns: (C, n, labels).
+        """
+        ...
+
+    def log_density_of_factor(self, site: str, at: Params, begun: Params, X: Matrix, run: Reduced) -> Tensor:
+        """log p(factor `site` at `at` | all else at `at`, X), averaged over draws of that factor, (C,).
+
+        Args:
+            begun: where its chains begin, (C, *site).
+            run: how long they are, and where their random numbers are.
+        """
+        ...
+
+
+class Reduced(NamedTuple):
+    """A run in which only one factor is drawn."""
+
+    at: Address
+    burn: int
+    draws: int
+    tick: Any  # is told of each sweep

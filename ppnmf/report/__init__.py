@@ -1,0 +1,21 @@
+"""What differs between fits of the same data: a table, and the main job that fits, compares and writes a folder."""
+
+from ppnmf.report.comparison import Comparison, compare, describe_model
+from ppnmf.report.experiment import DEFAULT, Experiment, compare_methods, held_out_mask
+from ppnmf.report.facts import describe_data, environment, write_json
+from ppnmf.report.files import thinned, write
+
+__all__ = [
+    "DEFAULT",
+    "Comparison",
+    "Experiment",
+    "compare",
+    "compare_methods",
+    "describe_data",
+    "describe_model",
+    "environment",
+    "held_out_mask",
+    "thinned",
+    "write",
+    "write_json",
+]

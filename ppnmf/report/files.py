@@ -1,0 +1,81 @@
+"""What the main job leaves in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ppnmf.disk import write_text
+from ppnmf.posterior import Posterior
+from ppnmf.report.experiment import Experiment
+from ppnmf.report.facts import describe_data, environment, write_json
+from ppnmf.settings import own_settings
+
+__all__ = ["thinned", "write"]
+
+FILE_ENTRIES = 5_000_000  # numbers of W and H that a NetCDF file may hold: 40 MB
+
+
+@own_settings()
+def thinned(post: Posterior, entries: int = FILE_ENTRIES) -> Posterior:
+    """Every s-th draw, so that W and H hold at most about so many numbers; attrs["kept_every"] says s when it is not 1."""
+    held = sum(post.draws[site].numel() for site in ("W", "H") if site in post.draws)
+    every = min(-(-held // entries), post.n_draws)
+    if every <= 1:
+        return post
+    sites = {name: values[:, every - 1 :: every] for name, values in post.draws.items()}
+    stats = {name: values[:, every - 1 :: every] for name, values in post.stats.items()}
+    return replace(post, draws=sites, stats=stats, attrs={**post.attrs, "kept_every": every})
+
+
+def write(
+    experiment: Experiment,
+    folder: str | Path,
+    *,
+    data: Mapping[str, Any] | None = None,
+    rows: Any = None,
+    columns: Any = None,
+    picture: tuple[int, int] | None = None,
+    order: str = "C",
+    written: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Write the experiment's folder: table.txt, run.json, posteriors as NetCDF, pictures as PNG. Returns the files.
+
+    Args:
+        data: facts about the data for run.json, such as its name.
+        rows, columns: names of X's rows and columns.
+        picture, order: shape of a row that is a picture, and how it lies in its row (`datasets.Dataset`).
+        written: called with each path when it is there.
+    """
+    from ppnmf import plots
+
+    folder, files = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def done(path: Path) -> None:
+        files.append(path)
+        if written is not None:
+            written(path)
+
+    done(write_text(folder / "table.txt", f"{experiment.table}\n"))
+    facts = {
+        "table": experiment.table.to_dict(),
+        "data": {**(data or {}), **describe_data(experiment.X)},
+        "options": experiment.options,
+        "seconds": {"all": experiment.seconds, **{name: post.timings for name, post in experiment.fits.items()}},
+        "device": str(next(iter(experiment.fits.values())).X.device),
+        "interrupted": experiment.interrupted,
+        **environment(),
+    }
+    done(write_json(folder / "run.json", facts))
+    for name, post in experiment.fits.items():
+        done(thinned(post).save(folder / f"{name}.nc", rows=rows, columns=columns))
+    for name, figure in plots.overview(
+        experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns
+    ).items():
+        path = folder / f"{name}.png"
+        plots.save(figure, path)
+        done(path)
+    return files
