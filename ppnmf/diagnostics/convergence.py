@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.diagnostics.names import named, shortened
+from ppnmf.diagnostics.names import named
+from ppnmf.diagnostics.printed import Summary
 from ppnmf.posterior import Kind, Posterior, require_posterior
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
@@ -42,8 +43,6 @@ __all__ = [
 AGREE, MIXED, ESS_PER_CHAIN, LEAST_DRAWS = 1.05, 1.01, 100, 4
 TAILS = (0.05, 0.95)  # quantiles whose ESS is the tail ESS
 SAME_MODE = 0.01  # relative distance of W @ H below which two modes count as one
-LONGEST = 48  # characters of a quantity's name that are printed
-SHOWN = {"strength": 12, "WH": 3}  # rows of a group that are printed, the worst ones
 
 
 @dataclass(frozen=True)
@@ -104,39 +103,6 @@ class Diagnosis:
         """Whether bulk and tail ESS reach 100 a chain, so that R-hat and the errors can be trusted."""
         found = [ess for ess in (self.least_ess, self.least_tail_ess) if ess is not None]
         return bool(found) and min(found) >= ESS_PER_CHAIN * self.chains
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A judgement to print: a table, and a sentence in words.
-
-    Args:
-        heading: what was fitted, and how.
-        table: the rows, in order; one a quantity, or one a restart.
-        sentence: whether the chains agree.
-        agree: True, False, or None where it cannot be judged.
-        worst_rhat: of the quantities in the table; None where R-hat means nothing (modes, independent draws).
-        least_ess: the least bulk ESS of them; None for modes.
-    """
-
-    heading: str
-    table: tuple[dict[str, Any], ...]
-    sentence: str
-    agree: bool | None
-    worst_rhat: float | None
-    least_ess: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        return _finite(asdict(self))
-
-    def __str__(self) -> str:
-        return "\n".join([self.heading, *_printed(self.table), self.sentence])
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
 
 
 @own_settings()
@@ -408,58 +374,10 @@ def _heading(post: Posterior) -> str:
     return f"{post.model.name} by {post.method}: X {N} × {D}, rank {post.model.rank}; {size}{draws}"
 
 
-def _printed(table: tuple[dict[str, Any], ...]) -> list[str]:
-    """The table as lines; of long groups the worst rows only."""
-    rows, left = list(table), 0
-    if rows and "rhat" in rows[0]:
-        rows = _worst_of_groups(rows)
-        left = len(table) - len(rows)
-    header = {"name": "", "rhat": "R-hat", "ess_bulk": "bulk ESS", "ess_tail": "tail ESS", "below_best": "below best"}
-    cells = [[header.get(key, key) for key in rows[0]]] + [
-        [_cell(key, value) for key, value in row.items()] for row in rows
-    ]
-    widths = [max(len(line[j]) for line in cells) for j in range(len(cells[0]))]
-    lines = [
-        "  ".join(c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in cells
-    ]
-    return lines + ([f"({left} more that fare better)"] if left else [])
-
-
-def _worst_of_groups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept = []
-    for group in dict.fromkeys(row["name"].split("[")[0] for row in rows):
-        own = [row for row in rows if row["name"].split("[")[0] == group]
-        worst = sorted(own, key=lambda row: -(row["rhat"] or 0.0))[: SHOWN.get(group, 1)]
-        kept += [row for row in own if row in worst]
-    return kept
-
-
-def _cell(key: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if key == "name":
-        return shortened(value, LONGEST)
-    if not isinstance(value, float) or not math.isfinite(value):
-        return str(value)
-    if key == "rhat":
-        return f"{value:.3f}" if value < 100 else f"{value:.3g}"
-    return f"{value:.0f}" if key.startswith("ess") else f"{value:.5g}"
-
-
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return "infinite" if value == math.inf else str(value)
     return f"{value:.3f}" if 0.9 < value < 1.1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.6g}"
-
-
-def _finite(value: Any) -> Any:
-    """Numbers that JSON lacks become strings."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _array(values: Tensor) -> np.ndarray:

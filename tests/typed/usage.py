@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import ppnmf
-from ppnmf.diagnostics.convergence import Summary
+from ppnmf.diagnostics.printed import Summary
 from ppnmf.evidence.table import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.report import Comparison
