@@ -91,7 +91,7 @@ def try_folder(path: str | Path) -> None:
     try:
         if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-        try_to_write(there / "ppnmf")
+        try_to_write(there / f"ppnmf-{os.getpid()}-is-there-room")  # no name that somebody uses
     except OSError as error:
         raise _in_a_sentence(Path(path), error) from error
 

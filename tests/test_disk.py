@@ -48,6 +48,8 @@ def test_a_link_and_a_file_s_permissions_stay(tmp_path):
 def test_what_cannot_be_written_is_known_before_and_nothing_is_left(tmp_path, monkeypatch):
     disk.try_to_write(tmp_path / "a.nc")
     disk.try_folder(tmp_path / "new" / "newer")
+    (tmp_path / "ppnmf").mkdir()  # as in a clone of the repository
+    disk.try_folder(tmp_path / "new" / "newer")
     with pytest.raises(FileNotFoundError, match=r"b.nc cannot be written: there is no folder .*nowhere"):
         disk.try_to_write(tmp_path / "nowhere" / "b.nc")
     with pytest.raises(IsADirectoryError, match="cannot be written: Is a directory"):
