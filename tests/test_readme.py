@@ -1,6 +1,7 @@
 """What the README promises: its code runs, its table of dependencies is the project's, its files are there."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from typer.testing import CliRunner
+
+from ppnmf.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,6 +36,19 @@ def test_the_code_runs(capsys, tmp_path, monkeypatch):
     for _ in range(2):  # "run it again until it is done"
         exec(compile(quick, "README.md", "exec"), names)
     assert names["post"].n_draws == 20 and (tmp_path / "draws.zarr").exists()
+
+
+def test_the_demo_runs_in_a_clone(tmp_path, monkeypatch):
+    (tmp_path / "ppnmf").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = re.findall(r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
+    commands = [shlex.split(line.split("/ppnmf ")[1]) for line in recipe.splitlines() if "/ppnmf " in line]
+    assert len(commands) == 3
+    for words in commands:
+        small = {words[1]: "toy20x12", "10": "2", "1:6": "1:2", "10,20,30,40": "1,2", "50": "10"}
+        done = CliRunner().invoke(app, [*(small.get(word, word) for word in words), "--quick", "--no-progress"])
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / words[words.index("--out") + 1] / "run.json").exists()
 
 
 def test_every_dependency_has_its_reason():
