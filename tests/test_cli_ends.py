@@ -20,6 +20,7 @@ import ppnmf
 from ppnmf import cli
 from ppnmf.cli import guard, signals
 from ppnmf.models import ExponentialGaussian
+from tests.sessions import running
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 LONG = ["fit", "toy40x30", "--rank", "3", "--warmup", "0", "--draws", "1000000", "--chains", "1", "--out", "part.nc"]
@@ -59,16 +60,6 @@ def until(true, seconds=120.0):
     while not true():
         assert time.monotonic() < end, "it takes too long"
         time.sleep(0.02)
-
-
-def running(session):
-    """The processes of a session that have not ended."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, its = path.read_text().rpartition(")")[2].split()[:4]
-            found += [path.parent.name] if int(its) == session and state != "Z" else []
-    return found
 
 
 # --- signals ---

@@ -274,12 +274,6 @@ def _likelihood(P, total, w, own, weight, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _per_roots(a, n, per_root):  # type: ignore[no-untyped-def]
-    for i in range(n):
-        per_root[i] = 1.0 / math.sqrt(a[i])
-
-
-@njit(**INNER)
 def _add_prior(natural, start, k, n, total):  # type: ignore[no-untyped-def]
     """total[:n] += the natural parameter (1 | R, 1 | K) of component k in rows start ... start + n."""
     column = k if natural.shape[1] > 1 else 0

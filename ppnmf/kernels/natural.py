@@ -32,20 +32,6 @@ STEPS_OUT, SHRINKAGES = 100_000, 200  # of a slice, at most
 
 
 @njit(**INNER)
-def _squares(a, F, k):  # type: ignore[no-untyped-def]
-    """Σ_i a[k, i] F_i²; a (1 | K, 1 | R)."""
-    own = a[k if len(a) > 1 else 0]
-    total = 0.0
-    if len(own) == 1:
-        for i in range(len(F)):
-            total = fused(np.float64(F[i]), np.float64(F[i]), total)
-        return own[0] * total
-    for i in range(len(F)):
-        total = fused(own[i] * np.float64(F[i]), np.float64(F[i]), total)
-    return total
-
-
-@njit(**INNER)
 def _products(a, F, G, k):  # type: ignore[no-untyped-def]
     """Σ_i a[k, i] F_i G_i."""
     own = a[k if len(a) > 1 else 0]
@@ -115,8 +101,8 @@ def _move_scales(W, H, a_W, b_W, a_H, b_H, kind, key0, key1, step):  # type: ign
     width = 4.0 / math.sqrt(W.shape[1] + H.shape[1])
     K = len(W)
     for k in range(K):
-        A, B = _squares(a_W, W[k], k), _sums(b_W, W[k], k)
-        A_H, B_H = _squares(a_H, H[k], k), _sums(b_H, H[k], k)
+        A, B = _products(a_W, W[k], W[k], k), _sums(b_W, W[k], k)
+        A_H, B_H = _products(a_H, H[k], H[k], k), _sums(b_H, H[k], k)
         if not (W[k].any() and H[k].any()):
             continue
         if kind == 1:
@@ -169,7 +155,7 @@ def _move_shears(W, H, a_W, b_W, a_H, b_H, key0, key1, step, order, uniforms):  
             k, l = order[turn, 2 * m], order[turn, 2 * m + 1]
             pair = uniform_pair(key0, key1, m // 2, turn, step, SITE_SHEAR)
             u = pair[0] if m % 2 == 0 else pair[1]
-            square = _squares(a_W, W[k], l) + _squares(a_H, H[l], k)
+            square = _products(a_W, W[k], W[k], l) + _products(a_H, H[l], H[l], k)
             slope = _sums(b_W, W[k], l) - _products(a_W, W[l], W[k], l)
             slope -= _sums(b_H, H[l], k) - _products(a_H, H[k], H[l], k)
             low, high = -_least_ratio(W[l], W[k]), _least_ratio(H[k], H[l])

@@ -27,6 +27,7 @@ from ppnmf.evidence import Evidence, finished, rank
 from ppnmf.evidence.heldout import HeldOut
 from ppnmf.models import PAENMF, ExponentialGaussian
 from tests.scenarios import drawn
+from tests.sessions import running
 
 pytestmark = pytest.mark.filterwarnings("ignore:X has .* negative entries", "ignore:rank .* is above min")
 SHORT = {"draws": 150, "warmup": 100, "progress": False}
@@ -173,16 +174,6 @@ def wait_until(true, seconds=60.0):
     while not true():
         assert time.monotonic() < end, "it takes too long"
         time.sleep(0.05)
-
-
-def running(session):
-    """The processes of a session that have not ended."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, its = path.read_text().rpartition(")")[2].split()[:4]
-            found += [path.parent.name] if int(its) == session and state != "Z" else []
-    return found
 
 
 class Listing(ThreadingBackend):
