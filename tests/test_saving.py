@@ -92,6 +92,25 @@ def test_ctrl_c_while_saving_leaves_the_file_before(post, path, monkeypatch):
         assert len(calls) > at and path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
+def test_ctrl_c_while_the_writing_thread_starts_leaves_no_writer_behind(post, path, monkeypatch):
+    before, start = path.read_bytes(), threading.Thread.start
+    threads, writers = [], []
+
+    def interrupted(self):
+        threads.append(self)
+        start(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        patch.setattr(xr.DataTree, "to_netcdf", lambda *parts, **options: writers.append(parts))
+        with pytest.raises(KeyboardInterrupt):
+            post.save(path)
+        for thread in threads:
+            thread.join(20)
+    assert threads and not writers and path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
 def until(true):
     end = time.monotonic() + 20
     while not true() and time.monotonic() < end:
