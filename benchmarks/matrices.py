@@ -25,7 +25,7 @@ import torch
 
 from ppnmf.data import datasets
 from ppnmf.data.matrix import as_matrix
-from ppnmf.data.sparse import column_products, row_products
+from ppnmf.gaussian.statistics import given_H, of_H, of_W
 from ppnmf.inference import gibbs
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
@@ -102,10 +102,11 @@ def sparse(quick: bool) -> dict[str, float]:
     w, h = np.ascontiguousarray(W[0].numpy()), np.ascontiguousarray(H[0].numpy().T)
 
     def products() -> None:
-        shared = X.prepare(H)
+        given = given_H(X, H)
         for rows in X.blocks:
-            row_products(X.stored, rows, shared.P)
-            column_products(X.stored, rows, D, W[:, rows.start : rows.stop])
+            block = X.block(rows)
+            of_W(block, given)
+            of_H(block, W[:, rows.start : rows.stop])
 
     repeats = 3 if quick else 5
     with single_threaded():

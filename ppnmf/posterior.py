@@ -102,7 +102,7 @@ class Posterior:
                 own = range(start, min(start + size, rows.stop))
                 part = self.X.part(own)
                 squared = (part.values.double() - self.reconstruction(own).double()).square()
-                total += float(part.over_noise(squared if part.mask is None else squared * part.mask).sum())
+                total += float(part.observed_over_noise(squared).sum())
         return total
 
     @property
@@ -188,7 +188,7 @@ class Posterior:
 
     def _as_noisy(self, of_model: Any, rows: Tensor | None = None) -> Distribution:
         """The model's distribution with the known noise of X's entries, or of some rows' (B, 1, D)."""
-        if getattr(self.X, "noise", None) is None:
+        if self.X.noise is None:
             return of_model
         noise: Any = in_memory(self.X, "the likelihood").noise
         variance = noise.variance.expand(self.X.shape)

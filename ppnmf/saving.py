@@ -83,7 +83,9 @@ def write(post: Posterior, path: str | Path, names: dict[str, Sequence[str] | No
 def _write_patiently(tree: Any, file: _Patient) -> None:
     """Write in another thread, since Ctrl-C is raised in the main one and HDF5 would not survive it either."""
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(int).result()  # Python may lose a thread that it is interrupted in starting: this one has no file yet
+        thread.submit(
+            int
+        ).result()  # Python may lose a thread that it is interrupted in starting: this one has no file yet
         try:
             thread.submit(tree.to_netcdf, file, engine="h5netcdf").result()
         except BaseException as error:

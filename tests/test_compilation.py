@@ -128,7 +128,7 @@ def test_the_package_works_where_no_folder_can_be_written(tmp_path):
         "with warnings.catch_warnings(record=True) as said:\n"
         "    warnings.simplefilter('always')\n"
         "    from ppnmf.kernels import cpu\n"
-        "    import ppnmf.data.csr\n"
+        "    import ppnmf.kernels.csr\n"
         "print(cpu.__file__)\n"
         "print(*[one.message for one in said])\n"
     )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
+from ppnmf.gaussian.statistics import of_all_columns, of_all_rows
+from ppnmf.gaussian.sweep import misfit
 from ppnmf.protocols import Address, Entries, Matrix, Params, Read, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 
@@ -63,8 +65,8 @@ class RandomRates:
         return (of_rate + count * rate.log() - rate * (W.sum(-2) + H.sum(-1))).sum(-1)
 
     def log_likelihood_at(self, params: Params, X: Matrix) -> Tensor:
-        misfit = X.residual_sum_of_squares(range(X.shape[0]), params["W"], params["H"])
-        return -0.5 * misfit - 0.5 * X.n_observed * math.log(2 * math.pi)
+        left = misfit(X, params["W"], params["H"])
+        return -0.5 * left - 0.5 * X.n_observed * math.log(2 * math.pi)
 
     def begin(self, X: Matrix, stream: Stream, how: str | Params) -> dict[str, Tensor]:
         if isinstance(how, str):
@@ -84,9 +86,9 @@ class RandomRates:
         for s in range(asked.number):
             W, H = params["W"], params["H"]
             rate = self._rate(params, asked.read, at, s)
-            P, Q = X.row_statistics(range(X.shape[0]), X.prepare(H))
+            P, Q = of_all_rows(X, H)
             W = self._factor(W, P, Q, rate, asked, at, s, Site.W)
-            P, Q = X.column_statistics(range(X.shape[0]), W)
+            P, Q = of_all_columns(X, W)
             H = self._factor(H.mT, P, Q, rate, asked, at, s, Site.H).mT
             params = {"W": W, "H": H, "rate": rate}
             if s in asked.kept:

@@ -51,7 +51,7 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
     """
     if isinstance(X, Labelled):
         return X
-    if hasattr(X, "row_statistics"):  # a `Matrix`
+    if hasattr(X, "fold_here"):  # a `Matrix`
         return Labelled(X, *names_of(X))
     for library, kind, reader in _READERS:
         known = getattr(sys.modules.get(library), kind, None)

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import borrowed, plain, require_device
-from ppnmf.data.blocked import Blocked, Source, source_of, survey, warn_of_nothing_observed
+from ppnmf.data.blocked import Blocked, survey, warn_of_nothing_observed
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.dense import Dense, in_memory, without_noise
 from ppnmf.data.labelled import NO_NAMES, beside, noise_beside
-from ppnmf.data.noise import as_noise
-from ppnmf.data.sparse import Rows, Sparse, Stored
+from ppnmf.data.noise import Noise, as_noise
+from ppnmf.data.sources import Source, source_of
+from ppnmf.data.sparse import Rows, Sparse
 from ppnmf.protocols import Matrix
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
-__all__ = ["Blocked", "Dense", "Sparse", "Stored", "as_mask", "as_matrix", "as_tensor", "in_memory", "without_noise"]
+__all__ = ["Blocked", "Dense", "Sparse", "as_mask", "as_matrix", "as_tensor", "in_memory", "without_noise"]
 
 MISSING = ("error", "nan", "unstored")
 
@@ -37,7 +38,7 @@ def as_matrix(
     ============================================  ==========================================================================
     NumPy array, torch tensor, nested sequences   `Dense`: in memory
     SciPy or torch sparse                         `Sparse`: what is not stored is an observed zero; nothing N × D is made
-    the same with missing="unstored"              `Stored`: only what is stored is observed, zeros too (ratings)
+    the same with missing="unstored"              `Sparse`: only what is stored is observed, zeros too (ratings)
     np.memmap, Zarr array, the path of either     `Blocked`: read from disk a block of rows at a time
     pandas, polars, xarray, AnnData ...           what its values are; the names stay (`ppnmf.data.containers.opened`)
     a `Matrix`                                    itself
@@ -76,7 +77,7 @@ def as_matrix(
 
 
 def _made(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
-    if hasattr(X, "row_statistics"):
+    if hasattr(X, "fold_here"):
         return _again(X, mask, missing, device, noise)
     if isinstance(X, Tensor) and X.layout != torch.strided:
         X, device = _scipy_of(X), device if device is not None else X.device
@@ -99,7 +100,7 @@ def _again(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
         hidden_too = X if mask is None else X.hide(as_mask(mask, X.values))
         own = hidden_too.noise if noise is None else None
         data = _dense(hidden_too.values, hidden_too.mask, "nan" if missing == "nan" else "error", device, noise)
-        return data if own is None else replace(data, noise=own._replace(variance=own.variance.to(data.values)))
+        return data if own is None else replace(data, noise=own.to(data.values))
     if mask is not None or noise is not None or device not in (None, X.device, X.device.type):
         raise ValueError(
             f"X is a {type(X).__name__} already; give mask, noise and device to as_matrix where it is made from your data"
@@ -127,7 +128,7 @@ def _dense(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense:
     return Dense(values.contiguous(), observed, as_noise(noise, shape, values.dtype, values.device))
 
 
-def _sparse(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense | Sparse | Stored:
+def _sparse(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense | Sparse:
     _require_matrix(X.shape)
     if mask is not None and not _is_sparse(mask):
         if missing == "unstored":
@@ -150,11 +151,11 @@ def _sparse(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense |
             raise ValueError(
                 "noise for every entry of a sparse X would be dense: give one a row or a column, or pass X as a dense array"
             )
-        return Sparse(rows, (N, D), known)
+        return Sparse(rows, (N, D), noise=known)
     if not len(rows.data):
         raise ValueError("no entry of X is observed; at least one is needed")
     warn_of_nothing_observed(int((np.diff(kept.indptr) == 0).sum()), D - len(np.unique(kept.indices)))
-    return Stored(rows, (N, D), _variance_of_stored(noise, kept, rows))
+    return Sparse(rows, (N, D), True, _noise_of_stored(noise, kept, rows))
 
 
 def _csr(X: Any) -> Any:
@@ -198,14 +199,15 @@ def _places(X: Any) -> np.ndarray:
     return row * X.shape[1] + X.indices
 
 
-def _variance_of_stored(noise: Any, X: Any, rows: Rows) -> Tensor | None:
+def _noise_of_stored(noise: Any, X: Any, rows: Rows) -> Noise | None:
     """The relative noise variance of each stored entry."""
     known = as_noise(noise, X.shape, rows.data.dtype, rows.data.device)
     if known is None:
         return None
     row = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
     every = known.variance.expand(X.shape)
-    return every[torch.from_numpy(row), torch.from_numpy(X.indices.astype(np.int64))].contiguous()
+    variance = every[torch.from_numpy(row), torch.from_numpy(X.indices.astype(np.int64))]
+    return Noise(variance.contiguous(), "stored")
 
 
 def _blocked(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Blocked:

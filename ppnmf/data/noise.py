@@ -1,4 +1,4 @@
-"""Known relative noise variances of the entries of X, and what sharing them by rows or columns saves."""
+"""Known relative noise variances of the entries of X."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import borrowed
-from ppnmf.protocols import Statistics
 
 __all__ = ["Noise", "as_noise"]
 
 
 class Noise(NamedTuple):
-    """Variances v of X_ij ~ Normal((WH)_ij, σ² v_ij): one a row, one a column or one an entry."""
+    """Variances v of X_ij ~ Normal((WH)_ij, σ² v_ij): one a row, one a column, one an entry, or one a stored entry."""
 
-    variance: Tensor  # (N, 1), (1, D) or (N, D)
-    along: str  # "rows", "columns" or "entries"
+    variance: Tensor  # (N, 1), (1, D), (N, D), or (number of stored entries,)
+    along: str  # "rows", "columns", "entries" or "stored"
 
     def of(self, rows: range) -> Tensor:
         """Those of some rows, broadcastable to (B, D)."""
@@ -26,26 +25,8 @@ class Noise(NamedTuple):
     def part(self, rows: range) -> Noise:
         return Noise(self.of(rows), self.along)
 
-    def over_columns(self, H: Tensor) -> tuple[Tensor, Tensor]:
-        """H / v and H / √v: with them products of X and of H are those of weighted columns."""
-        return (H / self.variance, H / self.variance.sqrt()) if self.along == "columns" else (H, H)
-
-    def over_rows(self, rows: range, W: Tensor) -> tuple[Tensor, Tensor]:
-        """W / v and W / √v, the same for rows of X."""
-        return (W / self.of(rows), W / self.of(rows).sqrt()) if self.along == "rows" else (W, W)
-
-    def of_rows(self, rows: range, told: Statistics) -> Statistics:
-        """What X tells about its rows, each over its own variance."""
-        return _divided(told, self.of(rows)[:, 0]) if self.along == "rows" else told
-
-    def of_columns(self, told: Statistics) -> Statistics:
-        return _divided(told, self.variance[0]) if self.along == "columns" else told
-
-
-def _divided(told: Statistics, v: Tensor) -> Statistics:
-    """Both over the variance v (R,) of a row; a Gram matrix that the rows shared becomes one each, stored rows-last."""
-    last = told.Q[..., None] if told.Q.ndim == told.P.ndim else told.Q.permute(0, 2, 3, 1)
-    return Statistics((told.P.mT / v).mT, (last / v).permute(0, 3, 1, 2))
+    def to(self, like: Tensor) -> Noise:
+        return self._replace(variance=self.variance.to(like))
 
 
 def as_noise(noise: Any, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Noise | None:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppnmf.data.blocked import Blocked, found_again, referred
+from ppnmf.data.blocked import Blocked
 from ppnmf.data.dense import Dense, in_memory
 from ppnmf.data.noise import Noise
-from ppnmf.data.sparse import Rows, Sparse, Stored
+from ppnmf.data.sources import found_again, referred
+from ppnmf.data.sparse import Rows, Sparse
 from ppnmf.data.survey import Survey
 
 __all__ = ["facts_and_arrays", "restored"]
@@ -22,15 +23,12 @@ def facts_and_arrays(X: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         TypeError: X is read from an array that is not in a local file or folder.
     """
-    noise = getattr(X, "noise", None)
+    noise = X.noise
     facts: dict[str, Any]
     arrays: dict[str, Tensor]
     if isinstance(X, Sparse):
-        facts, arrays = {"kind": "sparse", "size": X.size}, X.stored._asdict()
-    elif isinstance(X, Stored):
-        facts, arrays, noise = {"kind": "stored", "size": X.size}, X.stored._asdict(), None
-        if X.relative is not None:
-            arrays["relative"] = X.relative
+        facts = {"kind": "stored" if X.missing else "sparse", "size": X.size}
+        arrays = X.stored._asdict()
     elif isinstance(X, Blocked):
         means = torch.from_numpy(X.survey.column_means)
         facts = {
@@ -65,5 +63,7 @@ def restored(facts: dict[str, Any], arrays: dict[str, Tensor]) -> Any:
         if facts["mask"] is not None:
             seen = found_again(facts["mask"])
         return Blocked(found_again(facts["source"]), survey, seen, facts["nan_missing"], noise)
-    stored, size = Rows(parts["data"], parts["indices"], parts["indptr"]), (facts["size"][0], facts["size"][1])
-    return Sparse(stored, size, noise) if facts["kind"] == "sparse" else Stored(stored, size, parts.get("relative"))
+    if "relative" in parts:  # as files of version 0.1.0 name it
+        noise = Noise(parts["relative"], "stored")
+    stored = Rows(parts["data"], parts["indices"], parts["indptr"])
+    return Sparse(stored, (facts["size"][0], facts["size"][1]), facts["kind"] == "stored", noise)

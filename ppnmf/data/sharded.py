@@ -38,50 +38,58 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ppnmf.data.labelled import NO_NAMES, Names, listed
 from ppnmf.data.matrix import as_matrix
 from ppnmf.data.processes import Ranks
-from ppnmf.protocols import Params, Statistics, Sweeping
+from ppnmf.data.survey import Survey, Surveyed
+from ppnmf.protocols import Params, Sweeping
 from ppnmf.settings import own_settings
 
-__all__ = ["Sharded", "add_up", "here", "log_prior", "own_rows", "rows_here", "shard", "whole_columns"]
+__all__ = ["Sharded", "log_prior", "own_rows", "shard"]
 
 
 @dataclass(frozen=True, eq=False)
-class Sharded:
+class Sharded(Surveyed):
     """This rank's rows of a matrix X (N, D) whose other rows other processes hold; make one with `shard`.
 
-    Blocks and what is read by them are local; the shape and all numbers about X are of the whole.
+    Blocks are local; the shape and all numbers about X are of the whole.
 
     Args:
         local: this rank's rows, any `Matrix`.
         ranks: the processes.
-        shape: of the whole.
+        size: (N, D) of the whole.
         first_row: the number of this rank's first row in the whole.
+        survey: of the whole.
+        uneven: whether the entries of a row have different weights at any rank.
     """
 
     local: Any  # a Matrix
     ranks: Ranks = field(repr=False)
-    shape: tuple[int, int]
+    size: tuple[int, int]
     first_row: int
-    n_observed: int
-    sum_of_squares: float
-    log_noise: float
-    n_negative: int
-    least: float
-    mean_and_variance: tuple[float, float] = field(repr=False)
-    grams_by_column: bool = field(repr=False)  # whether a rank has masks or noise per entry
+    survey: Survey = field(repr=False)
+    uneven: bool = field(repr=False)
 
     @property
     def rank(self) -> int:
         """The number of this process."""
         return self.ranks.rank
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.size
+
+    @property
+    def here(self) -> Any:
+        return self.local
 
     @property
     def rows(self) -> range:
@@ -97,6 +105,10 @@ class Sharded:
         return self.local.device
 
     @property
+    def noise(self) -> Any:
+        return self.local.noise
+
+    @property
     def names(self) -> Names:
         """Of this rank's rows, and of the columns, which are those of every rank."""
         return self.local.names
@@ -105,17 +117,27 @@ class Sharded:
     def blocks(self) -> list[range]:
         return self.local.blocks
 
+    def block(self, rows: range) -> Any:
+        return self.local.block(rows)
+
     @property
-    def plain(self) -> None:
-        """The rows are not in one place."""
+    def nothing(self) -> Any:
+        return self.local.nothing
 
-    def mean(self) -> float:
-        """Mean of the observed entries of the whole."""
-        return self.mean_and_variance[0]
+    @property
+    def gather(self) -> Callable[[Tensor], Tensor]:
+        return self.ranks.gathered
 
-    def variance(self) -> float:
-        """Variance over relative noise of the observed entries of the whole."""
-        return self.mean_and_variance[1]
+    def add_up(self, sums: Any) -> Any:
+        """In one message. Raises KeyboardInterrupt when any rank was interrupted."""
+        if self.ranks.count == 1:
+            return sums
+        if isinstance(sums, Tensor):
+            return self.ranks.add_up(sums)
+        parts = [_Packed.of(part) for part in sums]
+        total = self.ranks.add_up(torch.cat([part.values for part in parts]))
+        pieces = total.split([len(part.values) for part in parts])
+        return type(sums)(*(part.like(piece) for part, piece in zip(parts, pieces, strict=True)))
 
     def excerpt(self, most: int) -> Any:
         """At most so many rows, spread evenly, in memory at every rank: where a method looks before it starts."""
@@ -125,25 +147,13 @@ class Sharded:
         seen = torch.ones_like(kept) if mask is None else mask[-self.first_row % stride :: stride].to(kept)
         sizes = [int(n) for n in self.ranks.gathered(torch.tensor([float(len(kept))]))[:, 0]]
         padded = torch.zeros(2, max(sizes), *kept.shape[1:], dtype=kept.dtype, device=kept.device)
-        padded[0, : len(kept)], padded[1, : len(kept)] = kept, seen
+        padded[0, : len(kept)] = kept
+        padded[1, : len(kept)] = seen
         received = self.ranks.gathered(padded)
         rows, known = (torch.cat([part[i, :n] for part, n in zip(received, sizes, strict=True)]) for i in (0, 1))
-        return Excerpt(
-            rows,
-            None if bool(known.all()) else known > 0,
-            self.n_observed,
-            self.sum_of_squares,
-            self._means,
-            Names(None, self.names.columns),
-        )
-
-    @property
-    def _means(self) -> Tensor:
-        """Mean of the observed entries of each column of the whole; the overall mean where a column has none."""
-        values, mask = self.local.values, self.local.mask
-        count = torch.full_like(values[0], len(values), dtype=torch.float64) if mask is None else mask.sum(0).double()
-        total, count = self.ranks.add_up(torch.stack([values.double().sum(0), count]))
-        return torch.where(count > 0, total / count.clamp(min=1), self.mean()).to(values.dtype)
+        unseen = None if bool(known.all()) else known > 0
+        names = Names(None, self.names.columns)
+        return Excerpt(rows, unseen, self.n_observed, self.sum_of_squares, self.column_means(), names)
 
     def filled(self) -> Tensor:
         raise self.refusal()
@@ -155,17 +165,23 @@ class Sharded:
             'gibbs, icm or svi, started by "scaled", "prior" or given values'
         )
 
-    def prepare(self, H: Tensor) -> Statistics:
-        return self.local.prepare(H)
 
-    def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
-        return self.local.row_statistics(rows, shared)
+class _Packed(NamedTuple):
+    """A tensor as a vector, its entries in the order in which they lie in memory, and what makes it a tensor again."""
 
-    def column_statistics(self, rows: range, W: Tensor) -> Statistics:
-        return self.local.column_statistics(rows, W)
+    values: Tensor
+    sizes: list[int]
+    order: list[int]
 
-    def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
-        return self.local.residual_sum_of_squares(rows, W, H)
+    @classmethod
+    def of(cls, part: Tensor) -> _Packed:
+        order = sorted(range(part.ndim), key=part.stride().__getitem__, reverse=True)
+        laid = part.permute(order)
+        return cls(laid.reshape(-1), list(laid.shape), order)
+
+    def like(self, values: Tensor) -> Tensor:
+        back = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return values.view(self.sizes).permute(back)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +244,9 @@ def shard(
             raise ValueError(f"the ranks' rows of X differ in their {name}: {listed}; they must be parts of one matrix")
     _refuse_other_names([theirs["names"] for theirs in every])
     whole = _joined(local, ranks, every)
-    _warn_of_nothing_observed(whole)
+    if whole.uneven and whole.rank == 0:
+        unseen = sum(int((theirs["of_rows"] == 0).sum()) for theirs in every)
+        _warn_of_nothing_observed(unseen, int((sum(theirs["of_columns"] for theirs in every) == 0).sum()))
     return whole
 
 
@@ -238,6 +256,7 @@ def _facts(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> tuple[An
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*have nothing observed")  # a column may be observed elsewhere
             local = as_matrix(X, mask, missing, device, noise)
+        of_rows, of_columns = _observed(local)
         return local, {
             "rows": local.shape[0],
             "columns": local.shape[1],
@@ -249,10 +268,13 @@ def _facts(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> tuple[An
             "log_noise": local.log_noise,
             "mean": local.mean(),
             "variance": local.variance(),
-            "noisy": any(getattr(local, name, None) is not None for name in ("noise", "relative")),
+            "noisy": local.noise is not None,
             "n_negative": local.n_negative,
             "least": local.least,
-            "grams": _grams_by_column(local),
+            "uneven": local.uneven,
+            "of_rows": of_rows,
+            "of_columns": of_columns,
+            "columns' means": local.column_means().double().cpu().numpy(),
         }
     except Exception as error:
         return None, {"error": f"{error}", "exception": error}
@@ -271,6 +293,16 @@ def _refuse_other_names(columns: list[tuple[str, ...] | None]) -> None:
             )
 
 
+def _observed(local: Any) -> tuple[np.ndarray, np.ndarray]:
+    """How many entries of each row, and of each column, are observed at this rank."""
+    N, D = local.shape
+    if not local.uneven:
+        return np.full(N, D), np.full(D, N)
+    every = local.each(lambda rows, block: block.observed())
+    of_rows = torch.cat([rows for rows, _ in every])
+    return of_rows.cpu().numpy(), sum(columns.cpu().numpy() for _, columns in every)
+
+
 def _joined(local: Any, ranks: Ranks, every: list[dict[str, Any]]) -> Sharded:
     total = lambda name: sum(theirs[name] for theirs in every)  # noqa: E731
     n = total("n_observed")
@@ -280,89 +312,36 @@ def _joined(local: Any, ranks: Ranks, every: list[dict[str, Any]]) -> Sharded:
     else:
         parts = ((theirs["n_observed"], theirs["mean"] - mean, theirs["variance"]) for theirs in every)
         variance = math.fsum(count * (own + apart**2) for count, apart, own in parts) / n
-    return Sharded(
-        local,
-        ranks,
-        (total("rows"), every[0]["columns"]),
-        sum(theirs["rows"] for theirs in every[: ranks.rank]),
+    counts = total("of_columns")
+    columns = sum(theirs["of_columns"] * theirs["columns' means"] for theirs in every)
+    survey = Survey(
         n,
+        mean,
+        variance,
         total("sum_of_squares"),
         total("log_noise"),
         total("n_negative"),
         min(theirs["least"] for theirs in every),
-        (mean, variance),
-        any(theirs["grams"] for theirs in every),
+        np.where(counts > 0, columns / np.maximum(counts, 1), mean),
     )
+    shape = (total("rows"), every[0]["columns"])
+    first_row = sum(theirs["rows"] for theirs in every[: ranks.rank])
+    return Sharded(local, ranks, shape, first_row, survey, any(theirs["uneven"] for theirs in every))
 
 
 def _squares_about(mean: float, X: Any) -> float:
     """Σ (x - mean)² / v over the observed entries of this rank's rows."""
-    total = 0.0
-    for rows in X.blocks:
-        part = X.part(rows)
-        squared = (part.values.double() - mean).square()
-        total += float(part.over_noise(squared if part.mask is None else squared * part.mask).sum())
-    return total
+    parts = map(X.part, X.blocks)
+    return sum(float(part.observed_over_noise((part.values.double() - mean).square()).sum()) for part in parts)
 
 
-def _warn_of_nothing_observed(X: Sharded) -> None:
+def _warn_of_nothing_observed(rows: int, columns: int) -> None:
     """Rank 0 warns of rows and columns of the whole that nobody observes: `as_matrix` knows this rank's rows alone."""
-    if not X.grams_by_column:
-        return
-    (n, D), kind = X.local.shape, {"dtype": X.dtype, "device": X.device}
-    shared, W = X.prepare(torch.ones(1, 1, D, **kind)), torch.ones(1, n, 1, **kind)  # type: ignore[call-overload]
-    unseen, seen = 0, torch.zeros(D, dtype=torch.float64, device=X.device)
-    for rows in X.blocks:  # Gram matrices of ones: they count
-        of_rows, of_columns = (
-            X.row_statistics(rows, shared).Q[..., 0, 0],
-            X.column_statistics(rows, W[:, rows.start : rows.stop]).Q[..., 0, 0],
-        )
-        unseen += int((of_rows == 0).sum())
-        seen += (of_columns[0] if of_columns.ndim == 2 else of_columns).double()
-    found = X.ranks.add_up(torch.cat([(seen > 0).double(), seen.new_tensor([float(unseen)])]))
-    rows_unseen, columns_unseen = int(found[-1]), int((found[:-1] == 0).sum())
-    if (rows_unseen or columns_unseen) and X.rank == 0:
+    if rows or columns:
         warnings.warn(
-            f"{rows_unseen} row(s) and {columns_unseen} column(s) of X have nothing observed: their factors follow the "
-            "prior alone",
+            f"{rows} row(s) and {columns} column(s) of X have nothing observed: their factors follow the prior alone",
             stacklevel=3,
         )
-
-
-def _grams_by_column(local: Any) -> bool:
-    """Whether a matrix gives a Gram matrix of W for each column: a mask or noise per entry, which one rank may have."""
-    W = torch.zeros(1, len(local.blocks[0]), 1, dtype=local.dtype, device=local.device)
-    return local.column_statistics(local.blocks[0], W).Q.ndim == 4
-
-
-# What the methods ask of any X: of one that is not spread over processes, the answer is X itself, or what they gave
-
-
-def here(X: Any) -> Any:
-    """This process's rows, a `Matrix` by themselves."""
-    return X.local if isinstance(X, Sharded) else X
-
-
-def rows_here(X: Any) -> range:
-    """Their numbers in the whole."""
-    return X.rows if isinstance(X, Sharded) else range(X.shape[0])
-
-
-def add_up(X: Any, part: Tensor) -> Tensor:
-    """The sum over all processes of what each has found in its own rows."""
-    return X.ranks.add_up(part) if isinstance(X, Sharded) else part
-
-
-def whole_columns(X: Any, part: Statistics) -> Statistics:
-    """The column statistics of all rows, P (C, D, K) and Q (C, K, K) or (C, D, K, K), in one message."""
-    if not isinstance(X, Sharded) or X.ranks.count == 1:
-        return part
-    P, Q = part.P.mT.contiguous(), part.Q
-    if X.grams_by_column:  # stored with the columns last, as the kernels want them
-        Q = (Q if Q.ndim == 4 else Q[:, None].expand(-1, P.shape[-1], -1, -1)).permute(0, 2, 3, 1).contiguous()
-    total = X.ranks.add_up(torch.cat([P.flatten(), Q.flatten()]))
-    P, Q = total[: P.numel()].view(P.shape), total[P.numel() :].view(Q.shape)
-    return Statistics(P.mT, Q.permute(0, 3, 1, 2) if X.grams_by_column else Q)
 
 
 def log_prior(model: Sweeping, X: Any, params: Params) -> Tensor:
@@ -371,7 +350,7 @@ def log_prior(model: Sweeping, X: Any, params: Params) -> Tensor:
         return model.log_prior(params)
     nothing = {**params, "W": params["W"][..., :0, :]}
     shared = own_rows(model, range(0)).log_prior(nothing)  # log p(H, σ²), which no two ranks may count
-    return X.ranks.add_up(model.log_prior(params) - shared) + shared
+    return X.add_up(model.log_prior(params) - shared) + shared
 
 
 def own_rows(model: Any, rows: range) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ppnmf.data.folded import Folded
 
 __all__ = ["Survey", "Surveyed"]
 
@@ -24,14 +27,18 @@ class Survey(NamedTuple):
     column_means: np.ndarray  # (D,), float64; the overall mean where a column has no observed entry
 
 
-class Surveyed:
+class Surveyed(Folded):
     """The questions that a survey answers; a kind of matrix that holds one, and has a dtype and a device, adds the rest."""
 
     survey: Survey
-    dtype: torch.dtype
-    device: torch.device
 
-    plain: Tensor | None = None  # such a matrix is no plain array in memory
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
 
     n_observed = property(lambda self: self.survey.n_observed)
     sum_of_squares = property(lambda self: self.survey.sum_of_squares)

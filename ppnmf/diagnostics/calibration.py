@@ -16,11 +16,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from ppnmf.data.folded import Folded
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.gibbs import State
 from ppnmf.inference.gibbs import step as gibbs_step
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Params, Statistics, Sweeping
+from ppnmf.protocols import Params, Sweeping
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
 
@@ -113,40 +114,33 @@ def geweke(
 
 
 @dataclass(frozen=True, eq=False)
-class SideBySide:
+class SideBySide(Folded):
     """A `Matrix` with an X of its own for each chain: small ones, all of the same shape and mask."""
 
-    each: tuple[Dense, ...]
+    each_X: tuple[Dense, ...]
 
-    shape = property(lambda self: self.each[0].shape)
-    dtype = property(lambda self: self.each[0].dtype)
-    device = property(lambda self: self.each[0].device)
-    n_observed = property(lambda self: self.each[0].n_observed)
-    log_noise = property(lambda self: self.each[0].log_noise)
-    blocks = property(lambda self: self.each[0].blocks)
+    shape = property(lambda self: self.each_X[0].shape)
+    dtype = property(lambda self: self.each_X[0].dtype)
+    device = property(lambda self: self.each_X[0].device)
+    n_observed = property(lambda self: self.each_X[0].n_observed)
+    log_noise = property(lambda self: self.each_X[0].log_noise)
+    uneven = property(lambda self: self.each_X[0].uneven)
+    blocks = property(lambda self: self.each_X[0].blocks)
 
     @cached_property
     def sum_of_squares(self) -> Tensor:
-        return torch.tensor([X.sum_of_squares for X in self.each], dtype=torch.float64, device=self.device)
+        return torch.tensor([X.sum_of_squares for X in self.each_X], dtype=torch.float64, device=self.device)
 
     @cached_property
+    def stacked(self) -> Dense:
+        return Dense(torch.stack([X.values for X in self.each_X]), self.each_X[0].mask)
+
+    @property
     def plain(self) -> Tensor | None:
-        values = [X.plain for X in self.each if X.plain is not None]
-        return torch.cat(values) if len(values) == len(self.each) else None
+        return self.stacked.values if self.each_X[0].plain is not None else None
 
-    def prepare(self, H: Tensor) -> Statistics:
-        return _joined([X.prepare(own) for X, own in zip(self.each, H.split(1), strict=True)])
-
-    def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
-        own = [Statistics(P, Q) for P, Q in zip(shared.P.split(1), shared.Q.split(1), strict=True)]
-        return _joined([X.row_statistics(rows, part) for X, part in zip(self.each, own, strict=True)])
-
-    def column_statistics(self, rows: range, W: Tensor) -> Statistics:
-        return _joined([X.column_statistics(rows, own) for X, own in zip(self.each, W.split(1), strict=True)])
-
-    def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
-        pairs = zip(self.each, W.split(1), H.split(1), strict=True)
-        return torch.cat([X.residual_sum_of_squares(rows, w, h) for X, w, h in pairs])
+    def block(self, rows: range) -> Dense:
+        return self.stacked.block(rows)
 
 
 @dataclass(frozen=True)
@@ -272,10 +266,6 @@ def _matrix(X: Tensor, mask: Tensor | None) -> Dense | SideBySide:
 
 def _dense(X: Tensor, mask: Tensor | None) -> Dense:
     return Dense(X if mask is None else torch.where(mask, X, torch.zeros_like(X)), mask)
-
-
-def _joined(parts: list[Statistics]) -> Statistics:
-    return Statistics(torch.cat([part.P for part in parts]), torch.cat([part.Q for part in parts]))
 
 
 def _averaged(values: dict[str, Tensor], batches: int) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,7 @@ def run(
             fitted = mean_reconstruction(
                 model, X.hide(~torch.stack(cells).any(0)), stream, draws, warmup, ticker.update
             )
-            squared = X.over_noise((X.values - fitted).double().square())
+            squared = X.observed_over_noise((X.values - fitted).double().square())
             errors[group] = [float(squared[own].mean()) for own in cells]
     return HeldOut(
         folds=tuple(errors[fold,][0] for fold in range(used)),

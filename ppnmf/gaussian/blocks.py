@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.gaussian.sweep import Story
+from ppnmf.gaussian.statistics import of_all_columns, of_all_rows
+from ppnmf.gaussian.sweep import Story, misfit
 from ppnmf.kernels import kernels_for
 from ppnmf.kernels.reference import column
 from ppnmf.kernels.scaled import Component, log_density
@@ -34,8 +35,7 @@ def classes(story: Story, rank: int) -> list[int]:
 
 def log_density_of_noise(story: Story, given: Params, X: Matrix) -> Callable[[Params], Tensor]:
     """log p(σ² | W, H, X) given draws (C, n, *site): a function of a point with sigma2 (C,), which gives (C, n)."""
-    each, every = range(given["W"].shape[1]), range(X.shape[0])
-    left = [X.residual_sum_of_squares(every, given["W"][:, n], given["H"][:, n]) for n in each]
+    left = [misfit(X, given["W"][:, n], given["H"][:, n]) for n in range(given["W"].shape[1])]
     conditionals = [story.noise.conditional(own, X.n_observed) for own in left]
 
     def log_density(at: Params) -> Tensor:
@@ -141,6 +141,5 @@ def _rows_leading(site: str, params: Params) -> Tensor:
 
 def _weighted(site: str, params: Params, X: Matrix) -> Statistics:
     """What X and the other factor tell about a factor, over σ²."""
-    every = range(X.shape[0])
-    told = X.row_statistics(every, X.prepare(params["H"])) if site == "W" else X.column_statistics(every, params["W"])
-    return told.weighted(1 / params["sigma2"])
+    about = of_all_rows(X, params["H"]) if site == "W" else of_all_columns(X, params["W"])
+    return about.weighted(1 / params["sigma2"])

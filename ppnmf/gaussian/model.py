@@ -16,7 +16,7 @@ from torch import Tensor
 from ppnmf.checks import real_number, whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.equality import hash_of, same
-from ppnmf.gaussian import ascent, blocks, start, sweep
+from ppnmf.gaussian import ascent, blocks, start, statistics, sweep
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.kernels.reference import column
 from ppnmf.priors import FactorPrior, Role, hyperparameter, of_factor
@@ -248,17 +248,16 @@ class RectifiedGaussian(ABC):
         Shapes: (*C,) for sigma2, (*C, N) for a column of W, (*C, D) for a row of H. Sweeps draw from these.
         """
         W, H, sigma2 = params["W"], params["H"], params["sigma2"]
-        every = range(X.shape[0])
         if site == "sigma2":
-            return self.noise.conditional(X.residual_sum_of_squares(every, W, H), X.n_observed, power)
+            return self.noise.conditional(sweep.misfit(X, W, H), X.n_observed, power)
         if component is None:
             raise ValueError(f"a component is needed for the conditional of {site!r}")
         precision, linear = self.prior(site).natural(X.device)
         if site == "W":
-            told = X.row_statistics(every, X.prepare(H))
-            return column(component, W, told.weighted(power / sigma2), (precision, linear))
-        told = X.column_statistics(every, W)
-        return column(component, H.mT, told.weighted(power / sigma2), (precision.mT, linear.mT))
+            about = statistics.of_all_rows(X, H).weighted(power / sigma2)
+            return column(component, W, about, (precision, linear))
+        about = statistics.of_all_columns(X, W).weighted(power / sigma2)
+        return column(component, H.mT, about, (precision.mT, linear.mT))
 
     def classes(self) -> list[int]:
         """For each component the first one with its priors."""

@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppnmf.data.sharded import Sharded, add_up
 from ppnmf.distributions import RectifiedNormal, gig_from_proposals
 from ppnmf.kernels import cpu, kernels_for, natural, split
 from ppnmf.kernels.reference import GIG_PROPOSALS, _least_ratio, _truncated_exponential, shear_rounds
@@ -87,7 +86,7 @@ def moved(
 def _moved(
     X: Any, W: Tensor, H: Tensor, priors: Priors, exponential: bool, stream: Stream, step: int
 ) -> tuple[Tensor, Tensor]:
-    gather = X.ranks.gathered if isinstance(X, Sharded) else None
+    gather = X.gather
     if exponential:
         rates = -priors.W.linear, -priors.H.linear
         if gather is None:
@@ -119,13 +118,13 @@ def balanced(prior: Prior, X: Any, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor
     if rates is not None:
         if not bool(rates[1].any()):
             return W, H
-        a, b = add_up(X, (W * rates[0].to(W)).sum(-2)), (H * rates[1].to(H)).sum(-1)
+        a, b = X.add_up((W * rates[0].to(W)).sum(-2)), (H * rates[1].to(H)).sum(-1)
         c = torch.where((a > 0) & (b > 0), (b / a).sqrt(), torch.ones_like(a))
         return W * c[:, None, :], H / c[:, :, None]
     priors = Priors(prior("W").natural(W.device), prior("H").natural(W.device))
     if priors.kind != HALF_NORMAL:
         return W, H
-    A = add_up(X, (W.square() * priors.W.precision.to(W)).sum(-2))
+    A = X.add_up((W.square() * priors.W.precision.to(W)).sum(-2))
     A_H = (H.square() * priors.H.precision.to(H)).sum(-1)
     c = torch.where((A > 0) & (A_H > 0), (A_H / A).sqrt().sqrt(), torch.ones_like(A))
     return W * c[:, None, :], H / c[:, :, None]

@@ -10,7 +10,6 @@ from scipy import special
 from torch import Tensor
 
 from ppnmf.checks import meant
-from ppnmf.data.sharded import rows_here
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian.sweep import Story, misfit
 from ppnmf.nndsvd import nndsvd
@@ -47,7 +46,7 @@ def begin(story: Story, rank: int, X: Matrix, stream: Stream, how: str | Params)
 def _exponential(rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     """Standard exponential draws for W and H, in float64."""
     N, D = X.shape
-    W, H = (stream.uniforms(0, Site.START, rows, rank, X.device) for rows in (rows_here(X), range(N, N + D)))
+    W, H = (stream.uniforms(0, Site.START, rows, rank, X.device) for rows in (X.rows, range(N, N + D)))
     return {"W": -W.log(), "H": -H.mT.log()}
 
 

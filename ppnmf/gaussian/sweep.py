@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ppnmf.data.sharded import Sharded, add_up, rows_here, whole_columns
-from ppnmf.gaussian import ridge
+from ppnmf.data.dense import Dense
+from ppnmf.gaussian import ridge, statistics
 from ppnmf.gaussian.noise import NoisePrior, log_likelihood
 from ppnmf.kernels import cpu, dense, kernels_for, split
 from ppnmf.priors import FactorPrior
 from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
-from ppnmf.threads import allowed_threads, ordered_results, single_threaded
+from ppnmf.threads import ordered_results, single_threaded
 
 __all__ = ["Factors", "compiled", "log_likelihood_of", "misfit", "passes", "sweep_factors", "swept"]
 
@@ -161,10 +160,10 @@ def sweep_factors(
             return Factors(after["W"], after["H"], kept.misfit[:, 0])
         W, H = params["W"], params["H"]
         weight = (power / params["sigma2"]).to(W.dtype)
-        W, statistics = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
-        statistics = whole_columns(X, statistics)
-        H = _update_H(prior, H, statistics, weight, X, draw, first[1], passes[1])
-        return Factors(W, H, misfit(X, W, H, statistics))
+        W, own = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
+        of_H = statistics.of_every_process(X, own)
+        H = _update_H(prior, H, of_H, weight, X, draw, first[1], passes[1])
+        return Factors(W, H, misfit(X, W, H, of_H))
 
 
 def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
@@ -188,40 +187,31 @@ def _update_W(
     passes: int,
 ) -> tuple[Tensor, Statistics]:
     kernels, natural_W = kernels_for(W.device), prior("W").natural(W.device)
-    first_row, plain = rows_here(X).start, X.local.plain if isinstance(X, Sharded) else None
-    if plain is not None and kernels is cpu:
+    first_row, plain = X.rows.start, X.here.plain
+    if X.here is not X and plain is not None and kernels is cpu:
         return split.rows_of_W(plain[0], len(X.blocks[0]), W, H, weight, natural_W, draw, first_row, first, passes)
     groups = _groups(W, X)
-    shared = [X.prepare(H[group]) for group in groups]
+    given = [statistics.given_H(X, H[group]) for group in groups]
+    updated = _room(W)
 
-    def update(task: tuple[list[int], range]) -> list[tuple[Tensor, Statistics]]:
-        numbers, rows = task
-        block, done = slice(rows.start, rows.stop), []
-        mine = tuple(natural[block] if natural.shape[0] > 1 else natural for natural in natural_W)
-        for g in numbers:
-            F, told, address = W[groups[g], block], X.row_statistics(rows, shared[g]), _address(draw, groups[g], Site.W)
-            for _ in range(passes):
-                F = kernels.half_sweep(F, told, mine, address, first_row + block.start, first, weight[groups[g]])
-            done.append((F, X.column_statistics(rows, F)))
-        return done
+    def update(rows: range, block: Any, g: int) -> Statistics:
+        own = slice(rows.start, rows.stop)
+        of_W, address = statistics.of_W(block, given[g]), _address(draw, groups[g], Site.W)
+        mine = tuple(natural[own] if natural.shape[0] > 1 else natural for natural in natural_W)
+        F = W[groups[g], own]
+        for _ in range(passes):
+            F = kernels.half_sweep(F, of_W, mine, address, first_row + rows.start, first, weight[groups[g]])
+        updated[groups[g], own] = F
+        return statistics.of_H(block, F)
 
-    every = list(range(len(groups)))  # chains share a block where there are many, so that it is read once
-    shares = [every] if len(X.blocks) >= allowed_threads() else [[g] for g in every]
-    tasks = [(numbers, rows) for rows in X.blocks for numbers in shares]
-    operations = 4.0 * W[0].numel() * X.shape[1] * len(groups) / len(tasks)
-    updated, sums = _room(W), dict[int, Statistics]()
-    for (numbers, rows), done in zip(tasks, ordered_results(update, tasks, operations), strict=True):
-        for g, (F, told) in zip(numbers, done, strict=True):
-            updated[groups[g], rows.start : rows.stop] = F
-            sums[g] = _add(sums[g], told) if g in sums else told
-    statistics = [sums[g] for g in every]
-    return updated, Statistics(_joined([s.P.mT for s in statistics]).mT, _joined([s.Q for s in statistics]))
+    each = X.fold_here(update, range(len(groups)), 4.0 * W.numel() * X.shape[1])
+    return updated, Statistics(_joined([s.P.mT for s in each]).mT, _joined([s.Q for s in each]))
 
 
 def _update_H(
     prior: Prior,
     H: Tensor,
-    statistics: Statistics,
+    of_H: Statistics,
     weight: Tensor,
     X: Matrix,
     draw: tuple[Stream, int] | None,
@@ -230,7 +220,7 @@ def _update_H(
 ) -> Tensor:
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in prior("H").natural(H.device))
     groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
-    P, Q = statistics
+    P, Q = of_H
 
     def update(task: tuple[int, slice]) -> Tensor:
         g, rows = task
@@ -251,31 +241,28 @@ def _update_H(
     return updated.mT
 
 
-def misfit(X: Matrix, W: Tensor, H: Tensor, statistics: Statistics | None = None) -> Tensor:
-    """Residual sum of squares over the observed entries, float64, (C,).
+def misfit(X: Matrix, W: Tensor, H: Tensor, of_H: Statistics | None = None) -> Tensor:
+    """Residual sum of squares over the observed entries, each over its noise, float64, (C,).
 
-    Read off the statistics of W where given, except where so little of X is left that the subtraction would cancel.
+    Read off what W tells about H where given, except where so little of X is left that the subtraction would cancel.
     """
-    direct = lambda: _residual_sum_of_squares(X, W, H)  # noqa: E731
-    if statistics is None:
-        return direct()
-    P, Q, Ht = (t.double() for t in (*statistics, H.mT))
+    if of_H is None:
+        return _residual_sum_of_squares(X, W, H)
+    P, Q, Ht = (t.double() for t in (*of_H, H.mT))
     quadratic = (Ht @ Q * Ht if Q.ndim == P.ndim else (Q @ Ht[..., None]).squeeze(-1) * Ht).sum((-2, -1))
     left = X.sum_of_squares - 2 * (P * Ht).sum((-2, -1)) + quadratic
     least = X.sum_of_squares * dense.cancels(torch.finfo(W.dtype).eps)
-    if kernels_for(X.device) is not cpu and hasattr(X, "residual_where_small"):
-        return X.residual_where_small(left, least, W, H)  # decided on the device: the host does not wait
+    if isinstance(X, Dense) and kernels_for(X.device) is not cpu:  # decided on the device: the host does not wait
+        return kernels_for(X.device).residual_where_small(left, least, X.values, X.weights, W, H)
     trusted = left > least
-    return left if bool(trusted.all()) else torch.where(trusted, left, direct())
+    return left if bool(trusted.all()) else torch.where(trusted, left, _residual_sum_of_squares(X, W, H))
 
 
 def _residual_sum_of_squares(X: Matrix, W: Tensor, H: Tensor) -> Tensor:
-    parts = ordered_results(
-        lambda rows: X.residual_sum_of_squares(rows, W[:, rows.start : rows.stop], H),
-        X.blocks,
-        2.0 * W[0].numel() * X.shape[1],
-    )
-    return add_up(X, reduce(torch.add, parts))
+    def of_block(rows: range, block: Any) -> Tensor:
+        return statistics.squared_residuals(block, W[:, rows.start : rows.stop], H)
+
+    return X.fold(of_block, 2.0 * W.numel() * X.shape[1])
 
 
 def log_likelihood_of(X: Matrix, misfit: Tensor, sigma2: Tensor) -> Tensor:
@@ -301,7 +288,3 @@ def _groups(F: Tensor, X: Matrix) -> list[slice]:
 
 def _address(draw: tuple[Stream, int] | None, group: slice, site: Site) -> tuple[Stream, int, Site] | None:
     return None if draw is None else (Stream(draw[0].keys[group]), draw[1], site)
-
-
-def _add(a: Statistics, b: Statistics) -> Statistics:
-    return Statistics(a.P + b.P, a.Q + b.Q)

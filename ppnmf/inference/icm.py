@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ppnmf.checks import real_number, whole_numbers
 from ppnmf.data.matrix import Dense
-from ppnmf.data.sharded import add_up, log_prior
+from ppnmf.data.sharded import log_prior
 from ppnmf.inference import record
 from ppnmf.inference.gibbs import Info, State
 from ppnmf.inference.room import require_room
@@ -303,7 +303,7 @@ def _of(state: State, at: Tensor) -> State:
 
 def dead_components(W: Tensor, H: Tensor, X: Matrix) -> list[int]:
     """How many components of W (C, N, K) and H (C, K, D) are zero throughout, for each chain."""
-    dead = (add_up(X, W.sum(-2)) == 0) | (H == 0).all(-1)
+    dead = (X.add_up(W.sum(-2)) == 0) | (H == 0).all(-1)
     return [int(number) for number in dead.sum(-1)]
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection
 
 from ppnmf import memory
-from ppnmf.data.sharded import rows_here
 from ppnmf.protocols import Matrix, Model
 
 __all__ = ["require_room"]
@@ -20,7 +19,7 @@ def require_room(model: Model, X: Matrix, chains: int, draws: int, sites: Collec
         draws: of each chain; 0 where none is kept in memory.
         sites: whose draws are kept; all by default.
     """
-    N, D = len(rows_here(X)), X.shape[1]
+    N, D = len(X.rows), X.shape[1]
     sizes = {site: math.prod(dims.values()) for site, dims in model.sites(N, D).items()}
     where = f"of rank {model.rank} for X {N} × {D} in {chains} chain(s)"
     state = chains * sum(sizes.values())

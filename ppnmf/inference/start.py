@@ -11,7 +11,6 @@ from torch import Tensor
 from ppnmf.checks import borrowed, described
 from ppnmf.data.containers import opened
 from ppnmf.data.labelled import Labelled, names_of, order, taken
-from ppnmf.data.sharded import rows_here
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Matrix, Sweeping
 from ppnmf.rng import Stream
@@ -47,7 +46,7 @@ def start(
 
 
 def _given(model: Sweeping, X: Matrix, chains: list[int], values: Mapping[str, Any]) -> dict[str, Tensor]:
-    sites = model.sites(len(rows_here(X)), X.shape[1])
+    sites = model.sites(len(X.rows), X.shape[1])
     unknown, absent = set(values) - set(sites), set(FACTORS) - set(values)
     if unknown or absent:
         others = ", ".join(site for site in sites if site not in FACTORS)

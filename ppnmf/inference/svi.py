@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ppnmf.checks import one_of, real_number, whole_numbers, yes_or_no
 from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import Dense, in_memory, without_noise
-from ppnmf.data.sharded import Sharded, add_up, here, rows_here
+from ppnmf.data.sharded import Sharded
 from ppnmf.inference.room import require_room
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
@@ -153,7 +153,7 @@ def run(
 @torch.no_grad()
 def elbo(model: Amortised, X: Dense | Sharded) -> float:
     """The analytic ELBO of all of X, in nats."""
-    own = here(X)
+    own = X.here
     return _added(X, _by_block(lambda rows: _bound(model, _batch(model, own, rows)), own, model.rank))
 
 
@@ -238,10 +238,10 @@ def _train(
     progress: bool,
 ) -> Training:
     """Steps with the schedule that `run` describes; the model is changed in place."""
-    own, N = here(X), X.shape[0]
+    own, N = X.here, X.shape[0]
     epoch = -(-N // min(N, batch_size or N))  # mini-batches
     window = epoch * -(-WINDOW // epoch)  # whole epochs: what one batch differs from another must not look like a gain
-    batches = _batches(rows_here(X), epoch, Stream.of(seed, replicates=(1,)), X.device)
+    batches = _batches(X.rows, epoch, Stream.of(seed, replicates=(1,)), X.device)
     optimiser = _optimiser(model, recipe)
     curve, best, decay = torch.zeros(steps, dtype=torch.float64, device=X.device), -math.inf, 1.0
     step, converged, interrupted = 0, False, False
@@ -295,7 +295,7 @@ class Normalised(torch.optim.Optimizer):
 def _summed(X: Dense | Sharded, parameters: Sequence[nn.Parameter], value: Tensor, slopes: Sequence[Tensor]) -> Tensor:
     """The objective over the rows of all processes; its gradient becomes the parameters'."""
     if isinstance(X, Sharded):
-        total = add_up(X, torch.cat([value[None], *(slope.flatten() for slope in slopes)]))
+        total = X.add_up(torch.cat([value[None], *(slope.flatten() for slope in slopes)]))
         first, *parts = total.split([1, *(slope.numel() for slope in slopes)])
         value, slopes = first[0], [part.view_as(slope) for part, slope in zip(parts, slopes, strict=True)]
     for parameter, slope in zip(parameters, slopes, strict=True):
@@ -369,7 +369,7 @@ class Final(NamedTuple):
 
 def _final(model: Amortised, X: Dense | Sharded, polish: int, progress: bool) -> Final:
     """The encoder's guide or, after that many steps on parameters of its own for every entry, the polished one."""
-    own = here(X)
+    own = X.here
     starts = _by_block(lambda rows: Free.of(model, _batch(model, own, rows)), own, model.rank)
     first = reached = _added(X, [free.best for free in starts])
     frees, interrupted = starts, False
@@ -392,7 +392,7 @@ def _final(model: Amortised, X: Dense | Sharded, polish: int, progress: bool) ->
 @torch.no_grad()
 def _draw(model: Amortised, outputs: Outputs, X: Dense | Sharded, draws: int, stream: Stream) -> Tensor:
     """Independent draws of W from the guide (draws, N, K), by its inverse distribution function; never zero."""
-    rows, quantile = rows_here(X), model.quantile(outputs)
+    rows, quantile = X.rows, model.quantile(outputs)
     W = torch.empty(draws, len(rows), model.rank, dtype=X.dtype, device=X.device)
     for s in range(draws):
         W[s] = quantile(stream.uniforms(s, Site.GUIDE, rows, model.rank, X.device)[0])
@@ -401,14 +401,14 @@ def _draw(model: Amortised, outputs: Outputs, X: Dense | Sharded, draws: int, st
 
 def _log_joint(model: Amortised, X: Dense | Sharded, W: Tensor) -> Tensor:
     """log p(X, W | H, σ²) of each of the draws W (S, N, K), shape (S,), float64."""
-    own = here(X)
+    own = X.here
 
     def of(rows: slice) -> Tensor:
         values, mask, draws = own.values[rows], None if own.mask is None else own.mask[rows], W[:, rows]
         some = draws.split(max(1, AT_ONCE // draws[0].numel()))
         return torch.cat([model.log_joint(values, part, mask).sum(1) for part in some])
 
-    return add_up(X, torch.stack(_by_block(of, own, model.rank)).sum(0))
+    return X.add_up(torch.stack(_by_block(of, own, model.rank)).sum(0))
 
 
 def _by_block(function: Callable[[slice], Result], X: Dense, rank: int) -> list[Result]:
@@ -419,7 +419,7 @@ def _by_block(function: Callable[[slice], Result], X: Dense, rank: int) -> list[
 
 def _added(X: Dense | Sharded, parts: Sequence[Tensor]) -> float:
     """The sum of the blocks' numbers, over all processes."""
-    return float(add_up(X, torch.stack([part.double() for part in parts]).sum()))
+    return float(X.add_up(torch.stack([part.double() for part in parts]).sum()))
 
 
 def _operations(blocks: Sequence[Any], X: Dense, rank: int) -> float:
@@ -435,7 +435,7 @@ def _blocks(n: int, X: Dense) -> list[slice]:
 
 def _in_memory(X: Matrix) -> Dense | Sharded:
     """X with this process's rows as a dense matrix."""
-    own = in_memory(without_noise(here(X), "svi"), "svi")
+    own = in_memory(without_noise(X.here, "svi"), "svi")
     return replace(X, local=own) if isinstance(X, Sharded) else own
 
 

@@ -24,6 +24,7 @@ from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.labelled import Labelled, beside, listed, names_of, order, taken
 from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
 from ppnmf.data.sharded import Excerpt, Sharded
+from ppnmf.gaussian.statistics import of_all_rows
 from ppnmf.models import weibull
 from ppnmf.models.elbo import analytic_elbo, elbo_at
 from ppnmf.models.encoding import Encoding, Floored, Smooth, Start
@@ -289,7 +290,7 @@ class PAENMF(nn.Module):
             Q, constant = H @ H.mT, (precision.log() - math.log(2 * math.pi)).sum()
         else:
             residual, known = torch.where(mask, residual, 0.0), Dense(torch.zeros_like(residual), mask)
-            Q = known.row_statistics(range(len(X)), known.prepare(H[None])).Q[0]  # (N, K, K)
+            Q = of_all_rows(known, H[None]).Q[0]  # (N, K, K)
             constant = mask.double() @ (precision.log() - math.log(2 * math.pi))
         change = W.double() - centre
         moved = change @ Q if mask is None else (change[..., None, :] @ Q)[..., 0, :]

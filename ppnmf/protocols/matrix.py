@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 __all__ = ["Matrix", "Params", "Statistics"]
 
 
+Result = TypeVar("Result")
+Item = TypeVar("Item")
 Params = Mapping[str, Tensor]  # site name -> values; the chain axis C, where there is one, leads
 
 
@@ -60,6 +62,21 @@ class Matrix(Protocol):
         """The least entry."""
         ...
 
+    @property
+    def noise(self) -> Any:
+        """Known relative noise variances (`ppnmf.data.noise.Noise`), or None where all are 1."""
+        ...
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the entries of a row have different weights: some are missing, or noise is not one a row."""
+        ...
+
+    @property
+    def plain(self) -> Tensor | None:
+        """The values (1, N, D) where they are all there is to know and lie in memory, for sweeps compiled whole."""
+        ...
+
     def mean(self) -> float:
         """Mean of the observed entries."""
         ...
@@ -76,26 +93,49 @@ class Matrix(Protocol):
         """X (N, D) in memory, a missing entry as its column's observed mean."""
         ...
 
-    @property
-    def blocks(self) -> list[range]: ...
+    # By blocks: `ppnmf.data.folded.Folded` offers these to any kind of X
 
     @property
-    def plain(self) -> Tensor | None:
-        """The values (1, N, D) where they are all there is to know and lie in memory, for sweeps compiled whole."""
+    def blocks(self) -> list[range]:
+        """The rows of each block, by their numbers in this process."""
         ...
 
-    def prepare(self, H: Tensor) -> Statistics:
-        """What the row blocks share, given H (C, K, D)."""
+    @property
+    def nothing(self) -> Any:
+        """A block without rows, of the kind of the others."""
         ...
 
-    def row_statistics(self, rows: range, shared: Statistics) -> Statistics:
-        """P = X Hᵀ and Q = H Hᵀ for a block of rows of W."""
+    def each(self, function: Callable[[range, Any], Result], operations: float = 0.0) -> list[Result]:
+        """function(rows, block) of every block in this process."""
         ...
 
-    def column_statistics(self, rows: range, W: Tensor) -> Statistics:
-        """P = Xᵀ W and Q = Wᵀ W over a block of rows, W (C, B, K); sum them over the blocks."""
+    def fold(self, function: Callable[[range, Any], Result], operations: float = 0.0) -> Result:
+        """Σ function(rows, block) over the blocks of all processes, of tensors or of NamedTuples of tensors."""
         ...
 
-    def residual_sum_of_squares(self, rows: range, W: Tensor, H: Tensor) -> Tensor:
-        """Σ (x - (WH))² over the observed entries of a block, float64, shape (C,)."""
+    def fold_here(
+        self, function: Callable[[range, Any, Item], Result], items: Sequence[Item], operations: float = 0.0
+    ) -> list[Result]:
+        """For each of some items Σ function(rows, block, item) over this process's blocks."""
+        ...
+
+    # Over processes: of an X in one process these are all its rows, itself, what was given, and None
+
+    @property
+    def rows(self) -> range:
+        """The numbers of this process's rows in the whole."""
+        ...
+
+    @property
+    def here(self) -> Any:
+        """This process's rows, a `Matrix` by themselves."""
+        ...
+
+    def add_up(self, sums: Result) -> Result:
+        """The sum over all processes of a tensor, or of a NamedTuple of tensors, that each has of its own rows."""
+        ...
+
+    @property
+    def gather(self) -> Callable[[Tensor], Tensor] | None:
+        """What gives all processes' tensors, (processes, *shape), where there are several."""
         ...

@@ -6,8 +6,9 @@ import scipy.sparse
 import torch
 
 import ppnmf
-from ppnmf.data import grams
-from ppnmf.data.matrix import Blocked, Dense, Sparse, Stored, as_matrix
+from ppnmf.data.matrix import Blocked, Dense, Sparse, as_matrix
+from ppnmf.gaussian import grams
+from ppnmf.gaussian.statistics import given_H, of_H, of_W, squared_residuals
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import log_joint
 from ppnmf.models import ExponentialGaussian
@@ -37,7 +38,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 300)
     monkeypatch.setattr("ppnmf.data.dense.FEW_BLOCKS", 5)
     monkeypatch.setattr("ppnmf.data.blocked.BLOCK_ENTRIES", 300)
-    monkeypatch.setattr("ppnmf.data.grams.TABLE", 90)  # nine rows of products at a time
+    monkeypatch.setattr("ppnmf.gaussian.grams.TABLE", 90)  # nine rows of products at a time
 
 
 def stored(values, where, kind=scipy.sparse.coo_array):
@@ -112,14 +113,15 @@ def each_row(Q, rows, like):
 
 def statistics(X, W, H):
     """P and Q of W's rows, P and Q of H's, and the residual sum of squares, over the blocks of X."""
-    shared, rows, columns, misfit = X.prepare(H), [], [], 0
-    for block in X.blocks:
-        own, told = W[:, block.start : block.stop], X.row_statistics(block, shared)
-        rows.append((told.P, each_row(told.Q, len(block), told.P)))
-        told = X.column_statistics(block, own)
-        assert told.P.mT.is_contiguous()
-        columns.append((told.P, each_row(told.Q, D, told.P)))
-        misfit = misfit + X.residual_sum_of_squares(block, own, H)
+    given, rows, columns, misfit = given_H(X, H), [], [], 0
+    for numbers in X.blocks:
+        own, block = W[:, numbers.start : numbers.stop], X.block(numbers)
+        about_W = of_W(block, given)
+        rows.append((about_W.P, each_row(about_W.Q, len(numbers), about_W.P)))
+        about_H = of_H(block, own)
+        assert about_H.P.mT.is_contiguous()
+        columns.append((about_H.P, each_row(about_H.Q, D, about_H.P)))
+        misfit = misfit + squared_residuals(block, own, H)
     over_rows = [torch.cat(parts, 1) for parts in zip(*rows, strict=True)]
     return *over_rows, *(sum(parts) for parts in zip(*columns, strict=True)), misfit
 
@@ -293,7 +295,7 @@ def test_the_fewer_entries_are_listed():
 
 
 @pytest.mark.parametrize(
-    "name,kind", [("csr", Sparse), ("ratings", Stored), ("memory map", Blocked), ("zarr", Blocked), ("dense", Dense)]
+    "name,kind", [("csr", Sparse), ("ratings", Sparse), ("memory map", Blocked), ("zarr", Blocked), ("dense", Dense)]
 )
 def test_each_input_becomes_its_kind(name, kind, tmp_path):
     assert type(of_kind(name, tmp_path)[0]) is kind

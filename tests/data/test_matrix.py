@@ -7,6 +7,7 @@ import torch
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix, in_memory
+from ppnmf.gaussian.statistics import given_H, of_H, of_W, squared_residuals
 
 X = np.arange(12.0).reshape(3, 4)
 SEEN = np.array([[True, True, False, True], [True, False, True, True], [False, True, True, True]])
@@ -101,18 +102,20 @@ def test_statistics_over_blocks_are_the_sums_they_stand_for(mask, monkeypatch):
     assert data.blocks == [range(2), range(2, 3)]
     seen = np.ones_like(SEEN) if mask is None else mask
     W, H = np.random.default_rng(0).random((3, 2)), np.random.default_rng(1).random((2, 4))
-    shared = data.prepare(torch.from_numpy(H)[None])
-    P, Q = zip(*(data.row_statistics(rows, shared) for rows in data.blocks), strict=True)
+    given = given_H(data, torch.from_numpy(H)[None])
+    P, Q = zip(*(of_W(data.block(rows), given) for rows in data.blocks), strict=True)
     assert np.allclose(torch.cat(P, 1)[0], (X * seen) @ H.T)
     for i, rows in enumerate(data.blocks):
         wanted = np.einsum("ij,kj,lj->ikl", seen[rows.start : rows.stop], H, H)
         assert np.allclose(np.broadcast_to(Q[i][0].numpy(), wanted.shape), wanted)
-    parts = [data.column_statistics(rows, torch.from_numpy(W[rows.start : rows.stop])[None]) for rows in data.blocks]
+    parts = [of_H(data.block(rows), torch.from_numpy(W[rows.start : rows.stop])[None]) for rows in data.blocks]
     assert np.allclose(sum(part.P for part in parts)[0], (X * seen).T @ W)
     wanted = np.einsum("ij,ik,il->jkl", seen, W, W)
     assert np.allclose(np.broadcast_to(sum(part.Q for part in parts)[0].numpy(), wanted.shape), wanted)
     misfit = sum(
-        data.residual_sum_of_squares(rows, torch.from_numpy(W[rows.start : rows.stop])[None], torch.from_numpy(H)[None])
+        squared_residuals(
+            data.block(rows), torch.from_numpy(W[rows.start : rows.stop])[None], torch.from_numpy(H)[None]
+        )
         for rows in data.blocks
     )
     assert float(misfit[0]) == pytest.approx((((X - W @ H) * seen) ** 2).sum())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from ppnmf.data.matrix import as_matrix
 from ppnmf.gaussian import ridge
 from ppnmf.gaussian.ridge import Priors, scale_move, shear_move, truncated
 from ppnmf.kernels import natural
@@ -43,11 +44,11 @@ def test_compiled_moves_are_the_reference_s(kind, dtype):
 @pytest.mark.parametrize("kind", MODELS)
 def test_moves_leave_the_product_and_keep_the_factors_nonnegative(kind):
     model, (W, H) = uneven(kind, N, D, K), factors()
-    moved_W, moved_H = ridge.moved(model.prior, None, W, H, Stream.of(1, C), 3)
+    moved_W, moved_H = ridge.moved(model.prior, as_matrix(torch.ones(N, D)), W, H, Stream.of(1, C), 3)
     torch.testing.assert_close(moved_W @ moved_H, W @ H, rtol=1e-10, atol=1e-12)
     assert not torch.allclose(moved_W, W, rtol=0.01)
     assert float(moved_W.min()) >= 0 and float(moved_H.min()) >= 0
-    kept_W, kept_H = ridge.moved(model.prior, None, W, H, Stream.of(1, C), 3, first=2)
+    kept_W, kept_H = ridge.moved(model.prior, as_matrix(torch.ones(N, D)), W, H, Stream.of(1, C), 3, first=2)
     assert torch.equal(kept_W[..., :2], W[..., :2]) and torch.equal(kept_H[:, :2], H[:, :2])
     torch.testing.assert_close(kept_W @ kept_H, W @ H, rtol=1e-10, atol=1e-12)
 
@@ -106,6 +107,6 @@ def test_a_truncated_normal_has_its_distribution_function(shape):
 def test_a_component_that_is_zero_throughout_stays():
     model, (W, H) = uneven(HalfNormalGaussian, N, D, K), factors()
     W[..., 1], H[:, 1] = 0.0, 0.0
-    moved_W, moved_H = ridge.moved(model.prior, None, W, H, Stream.of(1, C), 3)
+    moved_W, moved_H = ridge.moved(model.prior, as_matrix(torch.ones(N, D)), W, H, Stream.of(1, C), 3)
     torch.testing.assert_close(moved_W @ moved_H, W @ H, rtol=1e-10, atol=1e-12)
     assert bool(moved_W.isfinite().all()) and bool(moved_H.isfinite().all())

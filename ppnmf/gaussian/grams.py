@@ -43,26 +43,25 @@ def listed(mask: np.ndarray) -> Listed:
     return Listed(starts, index.astype(np.int32), missing, np.empty(0))
 
 
-def grams(F: Tensor, lists: Listed, first: int = 0, last: int | None = None) -> Tensor:
-    """Gram matrices of the rows first ... last - 1 of the lists, (C, n, K, K) and stored rows-last, of F's dtype.
+def grams(F: Tensor, lists: Listed) -> Tensor:
+    """Gram matrices of the n rows of the lists, (C, n, K, K) and stored rows-last, of F's dtype.
 
     Args:
         F: (C, K, m), on the CPU.
     """
     C, K, _ = F.shape
-    last = len(lists.missing) if last is None else last
     exact = F.double()
     own, every = exact.mT.contiguous().numpy(), (exact @ exact.mT).numpy()
-    out = torch.empty(C, K, K, last - first, dtype=F.dtype)
+    out = torch.empty(C, K, K, len(lists.missing), dtype=F.dtype)
     at_hand = max(1, TABLE // (K * (K + 1) // 2))  # not a number that is compiled in: a cached function would keep it
     for c in range(C):
-        _grams(own[c], every[c], *lists, first, at_hand, out[c].numpy())
+        _grams(own[c], every[c], *lists, at_hand, out[c].numpy())
     return out.permute(0, 3, 1, 2)
 
 
 @njit(**COMPILED)
-def _grams(F, full, starts, index, missing, weight, first, at_hand, out):  # type: ignore[no-untyped-def]
-    """out (K, K, n) for the rows first ... first + n - 1; F (m, K), full (K, K).
+def _grams(F, full, starts, index, missing, weight, at_hand, out):  # type: ignore[no-untyped-def]
+    """out (K, K, n) for the n rows of the lists; F (m, K), full (K, K).
 
     The products of each F_j are formed once, above the diagonal, for `at_hand` j at a time, as many as the cache holds; a
     row's matrix is then a sum of long vectors.
@@ -73,7 +72,7 @@ def _grams(F, full, starts, index, missing, weight, first, at_hand, out):  # typ
     room = np.empty((some + 1, size))
     table, every = room[:some], room[some]
     sums = np.empty((n, size))
-    at = starts[first : first + n].copy()
+    at = starts[:n].copy()
     for i in range(n):
         for t in range(size):
             sums[i, t] = 0.0
@@ -82,7 +81,7 @@ def _grams(F, full, starts, index, missing, weight, first, at_hand, out):  # typ
         for j in range(begin, end):
             _products(F[j], table[j - begin])
         for i in range(n):
-            low, high = at[i], starts[first + i + 1]
+            low, high = at[i], starts[i + 1]
             if end < m:
                 high = _first_from(index, low, high, end)
             _add(table, index, weight, begin, low, high, sums[i])
@@ -93,11 +92,11 @@ def _grams(F, full, starts, index, missing, weight, first, at_hand, out):  # typ
             every[position] = full[k, l]
             position += 1
     for i in range(n):
-        if missing[first + i]:
+        if missing[i]:
             for t in range(size):
                 sums[i, t] = every[t] - sums[i, t]
             if _cancelled(sums[i], every, K):
-                _add_others(F, index, starts[first + i], starts[first + i + 1], sums[i], table[0])
+                _add_others(F, index, starts[i], starts[i + 1], sums[i], table[0])
     for start in range(0, n, TOGETHER):
         stop, position = min(start + TOGETHER, n), 0
         for k in range(K):
