@@ -210,3 +210,8 @@ def test_an_interruption_before_anything_is_saved_says_so(monkeypatch):
     monkeypatch.setattr(ppnmf, "fit", stop, raising=False)
     result = call("fit", "toy9x8", "--rank", 2)
     assert result.exit_code == 130 and "nothing was saved" in result.stderr
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "ppnmf", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "compare" in done.stdout
