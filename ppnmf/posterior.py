@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from ppnmf import arviz, memory, saving
+from ppnmf import arviz, memory, projection, saving
 from ppnmf.checks import described, meant, one_of, whole_number
 from ppnmf.data.dense import in_memory
 from ppnmf.protocols import Matrix, Model, Params
@@ -104,6 +104,50 @@ class Posterior:
                 squared = (part.values.double() - self.reconstruction(own).double()).square()
                 total += float(part.observed_over_noise(squared).sum())
         return total
+
+    @own_settings()
+    def point(self) -> dict[str, Tensor]:
+        """One pair of factors that stands for all draws: W (N, K) and H (K, D), and the means of sites such as sigma2.
+
+        Their product is as near to the mean of W @ H as a product of non-negative factors of this rank can be, by least
+        squares from the best draw on. The means of W and H are no such pair: each draw has its own order and scale of
+        components, and moves along the ridge where W @ H stays, so that E[W] E[H] is not E[W H]. Of modes it is the best.
+        """
+        return projection.point(self)
+
+    @own_settings()
+    def transform(
+        self,
+        X: Any,
+        *,
+        mask: Any = None,
+        missing: str = "error",
+        noise: Any = None,
+        draws: int | None = None,
+        sweeps: int = projection.SWEEPS,
+        seed: int = 0,
+    ) -> Posterior:
+        """The posterior of the loadings of new rows: their W given the H, and all else, of each draw.
+
+        The new rows say nothing to H here: p(W | X, H) is averaged over the posterior of H that the fit has. W starts at
+        its mode, the only one given all else, and is swept from there; of modes it stays at it; an autoencoder encodes.
+
+        Args:
+            X: new rows (M, D), of the columns that were fitted. Where both have names the columns are found by them, in
+                any order.
+            mask, missing, noise: as in `ppnmf.fit`, of the new rows.
+            draws: of this posterior that are used, at most, spread evenly; 1000 by default.
+            sweeps: of W for each of them.
+            seed: of the draws.
+
+        Returns: a Posterior whose draws of W are of the new rows, and whose X they are: what can be asked of the fit
+            (`loadings`, `reconstruction`, `predictive`, `mean`) can be asked of it.
+
+        Raises:
+            ValueError: X has other columns, or priors of W are given for each row of the fit's X.
+            TypeError: the model has neither full conditionals nor an encoder, or has further sites for each row.
+        """
+        return projection.transform(self, X, mask, missing, noise, draws, sweeps, seed)
 
     @property
     def small_sites(self) -> list[str]:

@@ -27,7 +27,7 @@ LAYERS = [
     {"data", "kernels"},
     {"gaussian"},
     {"models"},
-    {"posterior", "saving", "arviz"},
+    {"posterior", "projection", "saving", "arviz"},
     {"inference"},
     {"diagnostics", "evidence"},
     {"plots", "report", "estimator", "cli", "zoo", "recipes"},

@@ -91,11 +91,13 @@ def _one_by_one(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Addr
 def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
     """Sweeps of modes: of W, H and σ², and then the scales of the components; only the last can be kept."""
     left = torch.empty(0)
+    first = asked.held.W, asked.held.H
+    prior = _flat if asked.flat else story.prior
     for _ in range(asked.number):
-        prior = _flat if asked.flat else story.prior
-        W, H, left = sweep_factors(prior, params, X, None, passes=passes(X.shape, params["W"].shape[-1]))
-        sigma2 = story.noise.mode(left, X.n_observed)
-        if not asked.flat:
+        often = passes(X.shape, params["W"].shape[-1])
+        W, H, left = sweep_factors(prior, params, X, None, first=first, passes=often)
+        sigma2 = params["sigma2"] if asked.held.others else story.noise.mode(left, X.n_observed)
+        if asked.moves and not asked.flat:
             W, H = ridge.balanced(story.prior, X, W, H)
         params = {"W": W, "H": H, "sigma2": sigma2.to(W.dtype)}
     draws = {site: values[:, None] for site, values in params.items()}

@@ -1,0 +1,200 @@
+"""What a posterior says of new rows, and the one pair of factors that stands for all its draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppnmf import memory
+from ppnmf.checks import whole_number
+from ppnmf.data.containers import BOOLEANS, opened
+from ppnmf.data.labelled import Labelled, beside, noise_beside, order, taken
+from ppnmf.data.matrix import as_matrix, in_memory
+from ppnmf.gaussian.sweep import misfit
+from ppnmf.models import ExponentialGaussian
+from ppnmf.protocols import Address, Amortised, Held, Matrix, Params, Read, Sweeping, Sweeps
+from ppnmf.rng import Site, Stream
+from ppnmf.threads import single_threaded
+
+if TYPE_CHECKING:
+    from ppnmf.posterior import Posterior
+
+__all__ = ["point", "transform"]
+
+DRAWS = 1000  # of the posterior that new rows are drawn for, at most, unless asked otherwise
+SWEEPS = 50  # of W, for each draw
+AT_ONCE = 20  # sweeps of modes between two looks at whether they have converged
+MOST = 5000  # of them
+STILL = 1e-9  # relative change of W, in so many sweeps, that counts as none
+TOL = 1e-5  # relative gain of a squared error that counts as none
+
+
+def transform(
+    post: Posterior, X: Any, mask: Any, missing: str, noise: Any, draws: int | None, sweeps: int, seed: int
+) -> Posterior:
+    """What `Posterior.transform` does."""
+    whole_number("sweeps", sweeps, 1)
+    most = DRAWS if draws is None else whole_number("draws", draws, 1)
+    thinned = _thinned(post, max(1, most // post.chains))
+    rows = _in_order(X, mask, noise, post)
+    data = as_matrix(rows.X, rows.mask, missing, post.X.device, rows.noise)
+    N, D = data.shape
+    if post.X.shape[1] != D:
+        raise ValueError(f"X has {D} columns and the fit's {post.X.shape[1]}; give rows of the same columns")
+    numbers = thinned.chains * thinned.n_draws * N * post.model.rank
+    memory.require(
+        numbers, data.dtype, data.device, f"{thinned.chains * thinned.n_draws} draws of W", "take fewer draws"
+    )
+    params: Params
+    with single_threaded():
+        if isinstance(post.model, Amortised):
+            params = {**_flat(thinned), "W": _encoded(thinned, rows, seed)}
+        elif isinstance(post.model, Sweeping):
+            params = _swept(thinned, data, sweeps, seed)
+        else:
+            raise TypeError(
+                f"transform needs a model with full conditionals or an encoder; {post.model.name} has neither"
+            )
+        lp = _log_joint(post.model, params, data)
+    shape = (thinned.chains, thinned.n_draws)
+    return replace(
+        thinned,
+        draws={site: params[site].unflatten(0, shape) for site in thinned.dimensions},
+        stats={"lp": lp.unflatten(0, shape)},
+        X=data,
+        names=rows.X.names.to_dict(),
+        seed=seed,
+        attrs={"transformed": {"draws": thinned.n_draws, "sweeps": sweeps}},
+    )
+
+
+def point(post: Posterior) -> dict[str, Tensor]:
+    """What `Posterior.point` does."""
+    best = post.best()
+    sites = {site: values[:, 0] for site, values in best.draws.items()}
+    means = {site: post.mean(site) for site in post.small_sites}
+    W, H = post.model.factors(sites)
+    typical = post.typical()
+    if typical.chains * typical.n_draws == 1:
+        return {
+            **means,
+            **{site: values[0] for site, values in sites.items() if site not in means},
+            "W": W[0],
+            "H": H[0],
+        }
+    X = as_matrix(post.reconstruction())
+    W, H = _nearest(X, W, H)
+    return {**means, "W": W[0], "H": H[0]}
+
+
+def _nearest(X: Matrix, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors (1, N, K) and (1, K, D) whose product is nearest to X, by ordinary NMF from those given."""
+    model = ExponentialGaussian(W.shape[-1])
+    params: Params = {"W": W, "H": H, "sigma2": W.new_ones(1)}
+    before = math.inf
+    with single_threaded():
+        for _ in range(MOST // AT_ONCE):
+            params = model.sweep(params, X, Sweeps(read=Read.MODE, number=AT_ONCE, flat=True), None).params
+            now = float(misfit(X, params["W"], params["H"])[0])
+            if before - now <= TOL * now:
+                break
+            before = now
+    return params["W"], params["H"]
+
+
+def _thinned(post: Posterior, most: int) -> Posterior:
+    """At most so many draws of each chain, evenly spaced."""
+    at = torch.arange(0, post.n_draws, -(-post.n_draws // most))
+    pick = lambda values: values[:, at.to(values.device)]  # noqa: E731
+    draws = {site: pick(values) for site, values in post.draws.items()}
+    return replace(post, draws=draws, stats={name: pick(values) for name, values in post.stats.items()})
+
+
+class _Rows(NamedTuple):
+    """New rows, their mask and noise, the columns in the order of the fit's."""
+
+    X: Labelled
+    mask: Any
+    noise: Any
+
+
+def _in_order(X: Any, mask: Any, noise: Any, post: Posterior) -> _Rows:
+    """New rows by the names of their columns where these and the fit's have some, and by position otherwise."""
+    given = opened("X", X)
+    seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
+    known = None if noise is None else noise_beside(opened("noise", noise), given)
+    ours = post.names.get("columns")
+    if ours is None or not isinstance(given.columns, tuple):
+        return _Rows(given, seen, known)
+    advice = "give the columns that were fitted, in any order, or an array to go by position"
+    places = order(given.columns, tuple(ours), "X's columns are not those of the fit", advice)
+    if places is None:
+        return _Rows(given, seen, known)
+    if hasattr(given.values, "fold_here"):
+        raise ValueError(
+            "X's columns are in another order than the fit's: give ppnmf.as_matrix the columns in that order"
+        )
+    turned = given._replace(values=taken(given.values, 1, places), columns=tuple(ours))
+    return _Rows(turned, None if seen is None else taken(seen, 1, places), _columns_of_noise(known, places))
+
+
+def _columns_of_noise(noise: Any, places: list[int]) -> Any:
+    """The noise with its columns taken in this order, where it has one for each of them."""
+    shape = () if noise is None else tuple(noise.shape)
+    return taken(noise, len(shape) - 1, places) if shape and shape[-1] == len(places) else noise
+
+
+def _flat(post: Posterior) -> dict[str, Tensor]:
+    """Each site's draws (S, *site)."""
+    return {site: values.flatten(0, 1) for site, values in post._sites().items()}
+
+
+def _swept(post: Posterior, X: Matrix, sweeps: int, seed: int) -> Params:
+    """W of new rows given each draw of all else: at its mode, or drawn from there."""
+    by_row = [site for site, dims in post.dimensions.items() if "row" in dims and site != "W"]
+    if by_row:
+        raise TypeError(
+            f"transform cannot make {', '.join(by_row)} of new rows: {post.model.name} has one for each row"
+        )
+    model: Any = post.model
+    model.require_fits(X.shape)
+    given = _flat(post)
+    S, K = len(given["H"]), model.rank
+    held = Held(H=K, others=True)
+    params = _mode(model, X, {**given, "W": torch.ones(S, X.shape[0], K, dtype=X.dtype, device=X.device)}, held)
+    if post.kind == "modes":
+        return params
+    drawn = Sweeps(number=sweeps, kept=range(0), held=held, moves=False)
+    return model.sweep(params, X, drawn, Address(Stream.of(seed, S), 1)).params
+
+
+def _mode(model: Sweeping, X: Matrix, params: Params, held: Held) -> Params:
+    """W at its mode given all else, which is the only one."""
+    climb = Sweeps(read=Read.MODE, number=AT_ONCE, held=held, moves=False)
+    for _ in range(MOST // AT_ONCE):
+        before = params["W"]
+        params = model.sweep(params, X, climb, None).params
+        if float((params["W"] - before).abs().max()) <= STILL * float(params["W"].max()):
+            break
+    return params
+
+
+def _encoded(post: Posterior, rows: _Rows, seed: int) -> Tensor:
+    """Draws of W of new rows from what the encoder says of them, (S, N, K)."""
+    model: Any = post.model
+    guide = model.encode(rows.X, rows.mask)
+    S = post.chains * post.n_draws
+    N, K = guide.mean.shape
+    u = Stream.of(seed, S).uniforms(0, Site.GUIDE, range(N), K, guide.mean.device)
+    return guide.icdf(u.to(guide.mean.dtype))
+
+
+def _log_joint(model: Any, params: Params, X: Matrix) -> Tensor:
+    if isinstance(model, Amortised):
+        own = in_memory(X, "transform")
+        return model.log_joint(own.values, params["W"], own.mask).sum(1)
+    return model.log_likelihood_at(params, X) + model.log_prior(params)
