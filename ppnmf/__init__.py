@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from ppnmf.data.sharded import shard
     from ppnmf.diagnostics.alignment import align
     from ppnmf.diagnostics.convergence import summary
+    from ppnmf.estimator import NMF
     from ppnmf.evidence import Evidence, log_evidence
     from ppnmf.evidence.rank import select_rank
     from ppnmf.inference import fit
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
 __version__ = "0.1.0"
 
 __all__ = [
+    "NMF",
     "Evidence",
     "Posterior",
     "__version__",
@@ -52,6 +54,7 @@ _HOME = {  # public name -> the module that holds it
     "Evidence": "ppnmf.evidence",
     "select_rank": "ppnmf.evidence.rank",
     "compare": "ppnmf.report",
+    "NMF": "ppnmf.estimator",
     "models": "ppnmf.models",
     "datasets": "ppnmf.data.datasets",
     "plots": "ppnmf.plots",

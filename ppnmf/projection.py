@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +42,9 @@ def transform(
     most = DRAWS if draws is None else whole_number("draws", draws, 1)
     thinned = _thinned(post, max(1, most // post.chains))
     rows = _in_order(X, mask, noise, post)
-    data = as_matrix(rows.X, rows.mask, missing, post.X.device, rows.noise)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\d+ column\(s\) of X have nothing observed")  # H is known
+        data = as_matrix(rows.X, rows.mask, missing, post.X.device, rows.noise)
     N, D = data.shape
     if post.X.shape[1] != D:
         raise ValueError(f"X has {D} columns and the fit's {post.X.shape[1]}; give rows of the same columns")

@@ -22,7 +22,7 @@ def test_the_code_runs(capsys, tmp_path, monkeypatch):
     pytest.importorskip("zarr")
     monkeypatch.chdir(tmp_path)
     names = {}
-    ten_lines, for_arviz, long_run = re.findall(r"```python\n(.*?)```", README, re.S)
+    ten_lines, for_arviz, estimator, long_run = re.findall(r"```python\n(.*?)```", README, re.S)
     quick = ten_lines.replace("draws=500, warmup=500", "draws=20, warmup=20").replace(
         "restarts=4", "restarts=1, max_sweeps=20"
     )
@@ -32,6 +32,8 @@ def test_the_code_runs(capsys, tmp_path, monkeypatch):
     assert "gibbs" in capsys.readouterr().out
     exec(compile(for_arviz, "README.md", "exec"), names)
     plt.close("all")
+    exec(compile(estimator.replace("n_components=10", "n_components=3"), "README.md", "exec"), names)
+    assert names["W"].shape == (100, 3)
     quick = long_run.replace("draws=100_000", "draws=20, warmup=20")
     for _ in range(2):  # "run it again until it is done"
         exec(compile(quick, "README.md", "exec"), names)
