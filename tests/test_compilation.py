@@ -121,7 +121,7 @@ def test_the_package_works_where_no_folder_can_be_written(tmp_path):
     """A package folder and a home that cannot be written: a container's user without a home, say."""
     package = tmp_path / "ppnmf"
     shutil.copytree(Path(ppnmf.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "_models"))
-    for folder in (package, package / "kernels", package / "data"):
+    for folder in (package, package / "kernels", package / "kernels" / "cpu", package / "data"):
         (folder / "__pycache__").touch()  # a file, in which not even root can write a cache
     code = (
         "import warnings\n"

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal, gig_from_proposals
 from ppnmf.kernels import cpu, kernels_for, natural, split
-from ppnmf.kernels.reference import GIG_PROPOSALS, _least_ratio, _truncated_exponential, shear_rounds
+from ppnmf.kernels.reference import GIG_PROPOSALS, least_ratio, shear_rounds, truncated_exponential
 from ppnmf.priors import FactorPrior, Natural
 from ppnmf.rng import Site, Stream
 
@@ -222,13 +222,13 @@ def shear_move(
         H_k, H_l = (H.gather(1, in_H(index)).double() for index in (k, l))
         square = (a_W[l] * W_k.square()).sum(-1)
         slope = ((b_W[l] - a_W[l] * W_l) * W_k).sum(-1)
-        least = _least_ratio(W_l, W_k)
+        least = least_ratio(W_l, W_k)
         if gather is not None:
             told = gather(torch.stack([square, slope, least]))  # (processes, 3, C, M)
             square, slope, least = told[:, 0].sum(0), told[:, 1].sum(0), told[:, 2].amin(0)
         square = square + (a_H[k] * H_l.square()).sum(-1)
         slope = slope - ((b_H[k] - a_H[k] * H_k) * H_l).sum(-1)
-        t = truncated(square, slope, -least, _least_ratio(H_k, H_l), u)
+        t = truncated(square, slope, -least, least_ratio(H_k, H_l), u)
         W.scatter_(2, in_W(l), (W_l + t[..., None] * W_k).clamp(min=0).mT.to(W.dtype))
         H.scatter_(1, in_H(k), (H_k - t[..., None] * H_l).clamp(min=0).to(H.dtype))
     return W, H
@@ -254,7 +254,7 @@ def truncated(square: Tensor, slope: Tensor, low: Tensor, high: Tensor, u: Tenso
     excess = torch.minimum(excess, torch.where(usable, high - low, torch.inf))
     t = torch.where(flipped, high - excess, low + excess)
     t = torch.where(usable, t, torch.where(flat, low + u * (high - low), 0.0))
-    return torch.where(curved, t, _truncated_exponential(-slope, low, high, u))
+    return torch.where(curved, t, truncated_exponential(-slope, low, high, u))
 
 
 def _survival(bound: Tensor, width: Tensor) -> Tensor:

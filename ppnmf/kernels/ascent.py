@@ -6,20 +6,28 @@ For matrices so small that a sweep takes no longer than the calls from Python ar
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.cpu import Parts
-from ppnmf.kernels.dense import Data, Problem, Room, Side, cancels, copied, factors
-from ppnmf.kernels.lanes import COMPILED, INNER, inner, select, total_of
+from ppnmf.kernels.cpu.ridge import divide, scale
+from ppnmf.kernels.cpu.sweeps import Factors, Room, Side, Turn, factors_swept
+from ppnmf.kernels.dense import Problem, copied
+from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, select, total_of
 from ppnmf.protocols import Params
+from ppnmf.rng import Site
 from ppnmf.threads import ordered_map
 
 __all__ = ["Climbed", "Rules", "climb", "log_joint"]
+
+
+# What stands where in the numbers of a climb: σ², misfit, log joint but for a constant, that constant, reach, its bound, and
+# whether it has converged
+SIGMA2, MISFIT, LP, CONSTANT, REACH, BOUND, CONVERGED = range(7)
+NO_ADDRESS: Any = np.int64(0)  # modes are not drawn
 
 
 class Rules(NamedTuple):
@@ -27,10 +35,8 @@ class Rules(NamedTuple):
 
     passes: tuple[int, int]  # over W's components, and H's
     noise: tuple[float, float]  # σ² is at (noise[0] + misfit / 2) / noise[1]
-    pace: tuple[
-        float, float, float
-    ]  # growth of the reach, growth of its bound, and what a failure divides the reach by
-    tol: float
+    pace: tuple[float, float, float]  # growth of the reach, growth of its bound, what a failure divides the reach by
+    tol: float  # relative to the log joint
 
 
 class Climbed(NamedTuple):
@@ -63,56 +69,60 @@ def climb(
         lp: log joint as `log_joint` has it, (C,).
         constant: what is to be added to it, (C,); the tolerance is relative to the sum.
     """
-    now, earlier, trial = (_Pair.of_params(own) for own in (params, before, params))
+    now = _stacked(params)
+    earlier = _stacked(before)
+    trial = _stacked(params)
     zero = torch.zeros_like(lp)
     numbers = torch.stack([params["sigma2"].double(), zero, lp, constant, *pace, zero], -1).numpy()
-    X = problem.X[0]
-    data = Data(X, problem.block, float(problem.squares[0]), cancels(np.finfo(X.dtype).eps))
-    natural = problem.natural_W, problem.natural_H
-    sides = tuple(Side(own, 0, passes, False) for own, passes in zip(natural, rules.passes, strict=True))
-    exponential = not any(precision.any() for precision, _ in natural)
-    parts = Parts.of(X.dtype, moves=False, noise=False)
-    K, (N, D) = now.H.shape[1], X.shape
+    data = problem.only
+    N, D = data.X.shape
+    K = now.H.shape[1]
+    dtype = data.X.dtype
+    side_W = Side.of(problem.natural_W, Site.W, dtype, 0, rules.passes[0], sample=False)
+    side_H = Side.of(problem.natural_H, Site.H, dtype, 0, rules.passes[1], sample=False)
+    exponential = not (problem.natural_W[0].any() or problem.natural_H[0].any())
 
     def one(c: int) -> int:
-        room = Room.of(N, D, K, problem.block, X.dtype)
-        pairs = now.one(c), earlier.one(c), trial.one(c)
-        how = rules.noise, rules.pace, float(rules.tol), exponential
-        return _climb(data, sides, how, *pairs, numbers[c], sweeps, room, parts)
+        room = Room.of(N, D, K, problem.block, dtype)
+        places = (_of_chain(now, c), _of_chain(earlier, c), _of_chain(trial, c))
+        return _climb(data, (side_W, side_H), rules, exponential, *places, numbers[c], sweeps, room)
 
     done = ordered_map(one, range(len(lp)), 4.0 * N * D * K * sweeps)
     found = torch.from_numpy(numbers)
-    after, after_before = ({"W": torch.from_numpy(F.W).mT, "H": torch.from_numpy(F.H)} for F in (now, earlier))
-    sigma2 = found[:, 0].to(params["sigma2"].dtype)
-    ends = found[:, 1], found[:, 4], found[:, 5], done, (found[:, 6] > 0).tolist()
-    return Climbed(after | {"sigma2": sigma2}, after_before, *ends)
+    after = _tensors(now) | {"sigma2": found[:, SIGMA2].to(params["sigma2"].dtype)}
+    converged = (found[:, CONVERGED] > 0).tolist()
+    return Climbed(
+        after, _tensors(earlier), found[:, MISFIT], found[:, REACH], found[:, BOUND], sweeps=done, converged=converged
+    )
 
 
-class _Pair(NamedTuple):
-    """Factors, written to: W (C, K, N) and H (C, K, D), or of one climb (K, N) and (K, D)."""
+def _stacked(params: Params) -> Factors:
+    """Copies of the factors of all climbs, W (C, K, N) and H (C, K, D)."""
+    return Factors(copied(params["W"].mT), copied(params["H"]))
 
-    W: np.ndarray
-    H: np.ndarray
 
-    @classmethod
-    def of_params(cls, params: Params) -> _Pair:
-        return cls(copied(params["W"].mT), copied(params["H"]))
+def _of_chain(stacked: Factors, c: int) -> Factors:
+    return Factors(stacked.W[c], stacked.H[c])
 
-    def one(self, c: int) -> _Pair:
-        return _Pair(self.W[c], self.H[c])
+
+def _tensors(stacked: Factors) -> dict[str, Tensor]:
+    return {"W": torch.from_numpy(stacked.W).mT, "H": torch.from_numpy(stacked.H)}
 
 
 def log_joint(problem: Problem, rules: Rules, params: Params) -> Tensor:
     """log p(X, W, H, σ²) for a misfit of 0 as the climbs have it, which is up to a constant; (C,)."""
-    each = zip(copied(params["W"].mT), copied(params["H"]), params["sigma2"].tolist(), strict=True)
-    of_W, of_H = problem.natural_W, problem.natural_H
-    lp = [_balanced_log_prior(W, H, of_W, of_H, False) + _log_noise(rules.noise, s, 0.0) for W, H, s in each]
+    stacked = _stacked(params)
+    lp = []
+    for c, sigma2 in enumerate(params["sigma2"].tolist()):
+        log_prior = _balanced_log_prior(_of_chain(stacked, c), problem.natural_W, problem.natural_H, False)
+        lp.append(log_prior + _log_noise(rules.noise, sigma2, 0.0))
     return torch.tensor(lp, dtype=torch.float64)
 
 
 @njit(**INNER)
-def _sum(F, natural, column):  # type: ignore[no-untyped-def]
-    """Σ_i natural_i F_i; F (R,), natural (1 | R, 1 | K)."""
+def _sum(F, natural, k):  # type: ignore[no-untyped-def]
+    """Σ_i natural_ik F_i; F (R,), natural (1 | R, 1 | K)."""
+    column = k if natural.shape[1] > 1 else 0
     if natural.shape[0] == 1:
         weight = natural[0, column]
         return 0.0 if weight == 0.0 else weight * total_of(F)
@@ -123,8 +133,9 @@ def _sum(F, natural, column):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _sum_of_squares(F, natural, column):  # type: ignore[no-untyped-def]
-    """Σ_i natural_i F_i²; F (R,), natural (1 | R, 1 | K)."""
+def _sum_of_squares(F, natural, k):  # type: ignore[no-untyped-def]
+    """Σ_i natural_ik F_i²; F (R,), natural (1 | R, 1 | K)."""
+    column = k if natural.shape[1] > 1 else 0
     if natural.shape[0] == 1:
         weight = natural[0, column]
         return 0.0 if weight == 0.0 else weight * inner(F, F)
@@ -136,28 +147,23 @@ def _sum_of_squares(F, natural, column):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILED)
-def _balanced_log_prior(W, H, of_W, of_H, exponential):  # type: ignore[no-untyped-def]
+def _balanced_log_prior(factors, of_W, of_H, exponential):  # type: ignore[no-untyped-def]
     """W_k ← c W_k, H_k ← H_k / c at the best c where both priors are exponential; log p(W, H) up to a constant.
 
     of_W, of_H: precision and linear, (1 | R, 1 | K).
     """
+    W, H = factors
     total = 0.0
-    columns_W, columns_H = of_W[1].shape[1], of_H[1].shape[1]
-    squares_W, squares_H = of_W[0].shape[1], of_H[0].shape[1]
     for k in range(len(W)):
-        a = _sum(W[k], of_W[1], k if columns_W > 1 else 0)
-        b = _sum(H[k], of_H[1], k if columns_H > 1 else 0)
+        a = _sum(W[k], of_W[1], k)
+        b = _sum(H[k], of_H[1], k)
         if exponential and a < 0.0 and b < 0.0:
             c = math.sqrt(b / a)
-            for i in range(W.shape[1]):
-                W[k, i] *= c
-            for j in range(H.shape[1]):
-                H[k, j] /= c
+            scale(W[k], c)
+            divide(H[k], c)
             total += c * a + b / c
         else:
-            of_squares_W = _sum_of_squares(W[k], of_W[0], k if squares_W > 1 else 0)
-            of_squares_H = _sum_of_squares(H[k], of_H[0], k if squares_H > 1 else 0)
-            total += a + b - 0.5 * (of_squares_W + of_squares_H)
+            total += a + b - 0.5 * (_sum_of_squares(W[k], of_W[0], k) + _sum_of_squares(H[k], of_H[0], k))
     return total
 
 
@@ -185,41 +191,61 @@ def _step(before, now, trial):  # type: ignore[no-untyped-def]
             now[k, i] = trial[k, i]
 
 
-@njit(**COMPILED)
-def _climb(data, sides, how, now, before, trial, numbers, sweeps, room, parts):  # type: ignore[no-untyped-def]
+class Reached(NamedTuple):
+    """What a sweep from some place gives."""
+
+    sigma2: float
+    misfit: float
+    lp: float  # log joint but for a constant
+
+
+@njit(**INNER)
+def _sweep_from(reach, data, sides, rules, exponential, now, before, trial, sigma2, room):  # type: ignore[no-untyped-def]
+    """Sweep from `reach` steps beyond `now`, as it was reached from `before`; `trial` is then where that leads."""
+    _copy_beyond(before.W, now.W, reach, trial.W)
+    _copy_beyond(before.H, now.H, reach, trial.H)
+    turn = Turn(1.0 / sigma2, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS)
+    misfit = factors_swept(data, trial, sides, turn, room)
+    scale_of_noise, shape_of_noise = rules.noise
+    sigma2_after = (scale_of_noise + misfit / 2) / shape_of_noise
+    log_prior = _balanced_log_prior(trial, sides[0].prior, sides[1].prior, exponential)
+    return Reached(sigma2_after, misfit, log_prior + _log_noise(rules.noise, sigma2_after, misfit))
+
+
+@njit(**ENTRY)
+def _climb(data, sides, rules, exponential, now, before, trial, numbers, sweeps, room):  # type: ignore[no-untyped-def]
     """Up to so many sweeps of one climb, in place; the number of those done.
 
     Args:
-        how: `Rules.noise`, `Rules.pace`, `Rules.tol`, and whether both priors are exponential.
-        now, before, trial: `_Pair`s: where the climb stands, where it stood a sweep earlier, and room for its next place.
-        numbers: σ², the misfit, the log joint but for a constant, that constant, the reach, its bound, has it converged.
+        rules: `Rules`. exponential: whether both priors are.
+        now, before, trial: `Factors`: where the climb stands, where it stood a sweep earlier, and room for its next place.
+        numbers: see above.
     """
-    noise, pace, tol, exponential = how
-    sigma2, misfit, lp, constant, reach, bound, _ = numbers
-    done, converged = 0, False
+    growth, bound_growth, retreat = rules.pace
+    at = Reached(numbers[SIGMA2], numbers[MISFIT], numbers[LP])
+    constant = numbers[CONSTANT]
+    reach = numbers[REACH]
+    bound = numbers[BOUND]
+    done = 0
+    converged = False
     while done < sweeps and not converged:
-        sigma2_after, lp_after = sigma2, lp
-        went_beyond = False
-        for attempt in range(2):  # from beyond, and where that is no better from here
-            stretch = reach if attempt == 0 else 0.0
-            _copy_beyond(before.W, now.W, stretch, trial.W)
-            _copy_beyond(before.H, now.H, stretch, trial.H)
-            misfit = factors(data, trial.W, trial.H, sides, 1.0 / sigma2, (0, 0, 0), room, parts)
-            sigma2_after = (noise[0] + misfit / 2) / noise[1]
-            log_prior = _balanced_log_prior(trial.W, trial.H, sides[0].prior, sides[1].prior, exponential)
-            lp_after = log_prior + _log_noise(noise, sigma2_after, misfit)
-            if attempt == 0 and lp_after - lp > tol * max(abs(lp_after + constant), 1.0):
-                went_beyond = True
-                break
-        if went_beyond:
-            reach, bound = min(pace[0] * reach, bound), min(pace[1] * bound, 1.0)
-        else:
-            reach, bound = reach / pace[2], reach
-        converged = abs(lp_after - lp) <= tol * max(abs(lp_after + constant), 1.0)
+        after = _sweep_from(reach, data, sides, rules, exponential, now, before, trial, at.sigma2, room)
+        if after.lp - at.lp > rules.tol * max(abs(after.lp + constant), 1.0):
+            reach = min(growth * reach, bound)
+            bound = min(bound_growth * bound, 1.0)
+        else:  # no better from beyond: from here
+            after = _sweep_from(0.0, data, sides, rules, exponential, now, before, trial, at.sigma2, room)
+            bound = reach
+            reach = reach / retreat
+        converged = abs(after.lp - at.lp) <= rules.tol * max(abs(after.lp + constant), 1.0)
         _step(before.W, now.W, trial.W)
         _step(before.H, now.H, trial.H)
-        sigma2, lp = sigma2_after, lp_after
+        at = after
         done += 1
-    numbers[0], numbers[1], numbers[2], numbers[4], numbers[5] = sigma2, misfit, lp, reach, bound
-    numbers[6] = 1.0 if converged else 0.0
+    numbers[SIGMA2] = at.sigma2
+    numbers[MISFIT] = at.misfit
+    numbers[LP] = at.lp
+    numbers[REACH] = reach
+    numbers[BOUND] = bound
+    numbers[CONVERGED] = 1.0 if converged else 0.0
     return done

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import njit, types
@@ -19,6 +19,7 @@ from ppnmf.compilation import can_be_kept
 
 __all__ = [
     "COMPILED",
+    "ENTRY",
     "INLINED",
     "INNER",
     "bits",
@@ -41,14 +42,21 @@ COMPILED: dict[str, Any] = {
     "error_model": "numpy",
     "fastmath": {"nsz", "nnan"},
 }
+ENTRY = {
+    **COMPILED,
+    "no_cfunc_wrapper": True,
+}  # called from Python alone, and not by its address: a wrapper less to compile
 INLINED = {**COMPILED, "cache": False, "inline": "always"}
 # Only compiled functions call these: from Python they would end the process. Such an entry takes long to compile too
 INNER = {**COMPILED, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-DOUBLE, INT64 = ir.DoubleType(), ir.IntType(64)
+DOUBLE = ir.DoubleType()
+INT64 = ir.IntType(64)
 PARTIAL_SUMS = 16  # of a sum: enough to hide how long an addition takes
-LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-SQRT_HALF_BITS, ONE_BITS = 0x3FE6A09E667F3BCD, 0x3FF0000000000000
+LN2_HIGH = 6.93147180369123816490e-01
+LN2_LOW = 1.90821492927058770002e-10
+SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
+ONE_BITS = 0x3FF0000000000000
 ROUNDING = 6755399441055744.0  # 1.5 · 2^52: adding it rounds to a whole number, which stands in the low bits
 
 
@@ -87,44 +95,57 @@ def inner(typing_context, F, G):  # type: ignore[no-untyped-def]
     return types.float64(F, G), _sum_over_lanes
 
 
+class Operand(NamedTuple):
+    """An array whose entries are factors of the terms of a sum."""
+
+    kind: types.Float  # of its entries
+    data: ir.Value  # where they begin
+
+    def at(self, context: Any, builder: ir.IRBuilder, index: ir.Value, lanes: int) -> ir.Value:
+        """So many entries from one on, in double precision: a number, or a vector of them."""
+        pointer = builder.gep(self.data, [index])
+        wide: ir.Type = DOUBLE
+        if lanes > 1:
+            wide = ir.VectorType(DOUBLE, lanes)
+            own = ir.VectorType(context.get_data_type(self.kind), lanes)
+            pointer = builder.bitcast(pointer, own.as_pointer())
+        value = builder.load(pointer, align=self.kind.bitwidth // 8)
+        return value if self.kind.bitwidth == 64 else builder.fpext(value, wide)
+
+
 def _sum_over_lanes(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
     """Σ_i Π of the arrays' i-th entries: sixteen partial sums, added up two by two, and what is left one by one."""
     assert all(kind.layout == "C" for kind in signature.args)
-    kinds = [kind.dtype for kind in signature.args]
     arrays = [
         context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments, strict=True)
     ]
-    n, wide = builder.extract_value(arrays[0].shape, 0), ir.VectorType(DOUBLE, PARTIAL_SUMS)
-    whole, one = builder.and_(n, ir.Constant(INT64, -PARTIAL_SUMS)), ir.Constant(INT64, 1)
-    partial, total = (
-        cgutils.alloca_once_value(builder, wide([0.0] * PARTIAL_SUMS)),
-        cgutils.alloca_once(builder, DOUBLE),
-    )
+    operands = [Operand(kind.dtype, array.data) for kind, array in zip(signature.args, arrays, strict=True)]
+    n = builder.extract_value(arrays[0].shape, 0)
+    whole = builder.and_(n, ir.Constant(INT64, -PARTIAL_SUMS))
+    partial = cgutils.alloca_once_value(builder, ir.VectorType(DOUBLE, PARTIAL_SUMS)([0.0] * PARTIAL_SUMS))
+    total = cgutils.alloca_once(builder, DOUBLE)
 
-    def add(at, sum_, lanes):  # type: ignore[no-untyped-def]
-        """Add to the number or the vector at sum_, whose type is `lanes`, the term or the terms from `at` on."""
-        values = []
-        for kind, array in zip(kinds, arrays, strict=True):
-            pointer, width = builder.gep(array.data, [at]), kind.bitwidth // 8
-            if lanes is not DOUBLE:
-                pointer = builder.bitcast(
-                    pointer, ir.VectorType(context.get_data_type(kind), PARTIAL_SUMS).as_pointer()
-                )
-            value = builder.load(pointer, align=width)
-            values.append(value if width == 8 else builder.fpext(value, lanes))
+    def add(index, sum_, lanes):  # type: ignore[no-untyped-def]
+        """Add to the number or the vector at sum_ the term or the terms from `index` on."""
+        values = [operand.at(context, builder, index, lanes) for operand in operands]
         before = builder.load(sum_)
         builder.store(builder.fadd(before, values[0] if len(values) == 1 else builder.fmul(*values)), sum_)
 
     with cgutils.for_range_slice(builder, ir.Constant(INT64, 0), whole, ir.Constant(INT64, PARTIAL_SUMS)) as (at, _):
-        add(at, partial, wide)
-    sums = builder.load(partial)
-    lanes = [builder.extract_element(sums, ir.Constant(INT64, lane)) for lane in range(PARTIAL_SUMS)]
-    while len(lanes) > 1:
-        lanes = [builder.fadd(*pair) for pair in zip(lanes[: len(lanes) // 2], lanes[len(lanes) // 2 :], strict=True)]
-    builder.store(lanes[0], total)
-    with cgutils.for_range_slice(builder, whole, n, one) as (at, _):
-        add(at, total, DOUBLE)
+        add(at, partial, PARTIAL_SUMS)
+    builder.store(_added_in_pairs(builder, builder.load(partial)), total)
+    with cgutils.for_range_slice(builder, whole, n, ir.Constant(INT64, 1)) as (at, _):
+        add(at, total, 1)
     return builder.load(total)
+
+
+def _added_in_pairs(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
+    """The sum of a vector's entries: its halves are added up, and theirs in turn."""
+    lanes = [builder.extract_element(vector, ir.Constant(INT64, lane)) for lane in range(PARTIAL_SUMS)]
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = [builder.fadd(*pair) for pair in zip(lanes[:half], lanes[half:], strict=True)]
+    return lanes[0]
 
 
 @intrinsic

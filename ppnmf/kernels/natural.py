@@ -6,29 +6,36 @@ Factors are stored a component a row, and so are the priors' natural parameters.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from ppnmf.kernels.cpu import (
-    _divide,
-    _least_ratio,
-    _permute,
-    _scale,
-    _shift,
-    _truncated_exponential,
-    generalized_inverse_gaussian,
-    survival_factor,
-    survival_inverse,
-)
+from ppnmf.kernels.cpu.normal import SQRT_HALF, survival_factor, survival_inverse
+from ppnmf.kernels.cpu.positive import generalized_inverse_gaussian
+from ppnmf.kernels.cpu.ridge import divide, least_ratio, permute, scale, shift, truncated_exponential
 from ppnmf.kernels.lanes import COMPILED, INNER, fused
 from ppnmf.rng import Site, uniform_pair
 
 __all__ = ["move", "truncated"]
 
-SITE_SCALE, SITE_SHEAR = int(Site.SCALE), int(Site.SHEAR)
+SITE_SCALE = int(Site.SCALE)
+SITE_SHEAR = int(Site.SHEAR)
 FLAT = 1e-7  # of a truncated density's logarithm: how far it falls over an interval that is taken as flat
-STEPS_OUT, SHRINKAGES = 100_000, 200  # of a slice, at most
+STEPS_OUT = 100_000  # of a slice, at most
+SHRINKAGES = 200  # likewise
+EXPONENTIAL = 1  # the kind of a pair of priors
+HALF_NORMAL = 2
+
+
+class ScaleDensity(NamedTuple):
+    """The density of c in the scale move, ∝ c^(p - 1) exp(-A c² / 2 + B c - A' / (2 c²) + B' / c)."""
+
+    p: float
+    A: float
+    B: float
+    A_H: float
+    B_H: float
 
 
 @njit(**INNER)
@@ -60,32 +67,37 @@ def _sums(b, F, k):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _log_density(y, p, A, B, A_H, B_H):  # type: ignore[no-untyped-def]
+def _log_density(y, density):  # type: ignore[no-untyped-def]
     """Of y = log c, up to a constant."""
     c = math.exp(y)
     d = math.exp(-y)
-    return p * y + c * (B - 0.5 * A * c) + d * (B_H - 0.5 * A_H * d)
+    of_W = c * (density.B - 0.5 * density.A * c)
+    return density.p * y + of_W + d * (density.B_H - 0.5 * density.A_H * d)
 
 
 @njit(**INNER)
-def _slice(p, A, B, A_H, B_H, width, key0, key1, step, k, K):  # type: ignore[no-untyped-def]
-    """log c by a slice step from 0 (Neal 2003): steps out by `width`, and shrinks what was missed."""
+def _stepped_out(y, step, density, level):  # type: ignore[no-untyped-def]
+    """The first of y, y + step, y + 2 step ... where the log density is not above the level."""
+    for _ in range(STEPS_OUT):
+        if _log_density(y, density) <= level:
+            break
+        y += step
+    return y
+
+
+@njit(**INNER)
+def _slice(density, width, key0, key1, step, k, K):  # type: ignore[no-untyped-def]
+    """log c by a slice step from 0 (Neal 2003, doi:10.1214/aos/1056562461): steps out by `width`, and shrinks what was missed."""
     u, v = uniform_pair(key0, key1, 0, k, step, SITE_SCALE)
-    level = _log_density(0.0, p, A, B, A_H, B_H) + math.log(u)
+    level = _log_density(0.0, density) + math.log(u)
     low = -width * v
     high = low + width
-    for _ in range(STEPS_OUT):
-        if _log_density(low, p, A, B, A_H, B_H) <= level:
-            break
-        low -= width
-    for _ in range(STEPS_OUT):
-        if _log_density(high, p, A, B, A_H, B_H) <= level:
-            break
-        high += width
+    low = _stepped_out(low, -width, density, level)
+    high = _stepped_out(high, width, density, level)
     for trial in range(1, SHRINKAGES):
         u, _ = uniform_pair(key0, key1, 0, trial * K + k, step, SITE_SCALE)
         y = low + u * (high - low)
-        if _log_density(y, p, A, B, A_H, B_H) > level:
+        if _log_density(y, density) > level:
             return y
         if y < 0.0:
             low = y
@@ -95,24 +107,31 @@ def _slice(p, A, B, A_H, B_H, width, key0, key1, step, k, K):  # type: ignore[no
 
 
 @njit(**INNER)
-def _move_scales(W, H, a_W, b_W, a_H, b_H, kind, key0, key1, step):  # type: ignore[no-untyped-def]
+def _drawn_scale(density, kind, width, key0, key1, step, k, K):  # type: ignore[no-untyped-def]
+    """c of component k of K, from its density: a generalised inverse Gaussian in c or in c², or else by a slice."""
+    p, A, B, A_H, B_H = density
+    if kind == EXPONENTIAL:
+        return generalized_inverse_gaussian(p, -2 * B, -2 * B_H, key0, key1, step, k, K)
+    if kind == HALF_NORMAL:
+        return math.sqrt(generalized_inverse_gaussian(0.5 * p, A, A_H, key0, key1, step, k, K))
+    return math.exp(_slice(density, width, key0, key1, step, k, K))
+
+
+@njit(**INNER)
+def _move_scales(W, H, of_W, of_H, kind, key0, key1, step):  # type: ignore[no-untyped-def]
     """W_k ← c W_k, H_k ← H_k / c."""
-    size = float(W.shape[1] - H.shape[1])
-    width = 4.0 / math.sqrt(W.shape[1] + H.shape[1])
     K = len(W)
+    p = float(W.shape[1] - H.shape[1])
+    width = 4.0 / math.sqrt(W.shape[1] + H.shape[1])
     for k in range(K):
-        A, B = _products(a_W, W[k], W[k], k), _sums(b_W, W[k], k)
-        A_H, B_H = _products(a_H, H[k], H[k], k), _sums(b_H, H[k], k)
-        if not (W[k].any() and H[k].any()):
-            continue
-        if kind == 1:
-            c = generalized_inverse_gaussian(size, -2 * B, -2 * B_H, key0, key1, step, k, K)
-        elif kind == 2:
-            c = math.sqrt(generalized_inverse_gaussian(0.5 * size, A, A_H, key0, key1, step, k, K))
-        else:
-            c = math.exp(_slice(size, A, B, A_H, B_H, width, key0, key1, step, k, K))
-        _scale(W[k], c)
-        _divide(H[k], c)
+        A = _products(of_W[0], W[k], W[k], k)
+        B = _sums(of_W[1], W[k], k)
+        A_H = _products(of_H[0], H[k], H[k], k)
+        B_H = _sums(of_H[1], H[k], k)
+        if W[k].any() and H[k].any():
+            c = _drawn_scale(ScaleDensity(p, A, B, A_H, B_H), kind, width, key0, key1, step, k, K)
+            scale(W[k], c)
+            divide(H[k], c)
 
 
 @njit(**INNER)
@@ -123,14 +142,14 @@ def _survival(bound, width):  # type: ignore[no-untyped-def]
     if bound > 0.0:
         ratio = survival_factor(bound + width) / survival_factor(bound)
         return math.exp(-width * (bound + 0.5 * width)) * ratio
-    return math.erfc((bound + width) * 0.7071067811865476) / math.erfc(bound * 0.7071067811865476)
+    return math.erfc((bound + width) * SQRT_HALF) / math.erfc(bound * SQRT_HALF)
 
 
 @njit(**COMPILED)
 def truncated(square, slope, low, high, u):  # type: ignore[no-untyped-def]
     """t with density ∝ exp(-square t² / 2 + slope t) on [low, high], an increasing or decreasing function of u."""
     if square <= 0.0:
-        return _truncated_exponential(-slope, low, high, u)
+        return truncated_exponential(-slope, low, high, u)
     if low == -math.inf and high == math.inf:
         return 0.0
     root = math.sqrt(square)
@@ -146,22 +165,30 @@ def truncated(square, slope, low, high, u):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _move_shears(W, H, a_W, b_W, a_H, b_H, key0, key1, step, order, uniforms):  # type: ignore[no-untyped-def]
+def _slope(W, H, of_W, of_H, k, l):  # type: ignore[no-untyped-def]
+    """The linear part of the shear's log density, W_l ← W_l + t W_k and H_k ← H_k - t H_l."""
+    slope = _sums(of_W[1], W[k], l) - _products(of_W[0], W[l], W[k], l)
+    slope -= _sums(of_H[1], H[l], k) - _products(of_H[0], H[k], H[l], k)
+    return slope
+
+
+@njit(**INNER)
+def _move_shears(W, H, of_W, of_H, key0, key1, step, room):  # type: ignore[no-untyped-def]
     """W_l ← W_l + t W_k, H_k ← H_k - t H_l for the pairs of each round."""
+    order, uniforms, _ = room
     rounds, K = order.shape
-    _permute(key0, key1, step, uniforms, order)
+    permute(key0, key1, step, uniforms, order)
     for turn in range(rounds):
         for m in range(K // 2):
-            k, l = order[turn, 2 * m], order[turn, 2 * m + 1]
+            k = order[turn, 2 * m]
+            l = order[turn, 2 * m + 1]
             pair = uniform_pair(key0, key1, m // 2, turn, step, SITE_SHEAR)
             u = pair[0] if m % 2 == 0 else pair[1]
-            square = _products(a_W, W[k], W[k], l) + _products(a_H, H[l], H[l], k)
-            slope = _sums(b_W, W[k], l) - _products(a_W, W[l], W[k], l)
-            slope -= _sums(b_H, H[l], k) - _products(a_H, H[k], H[l], k)
-            low, high = -_least_ratio(W[l], W[k]), _least_ratio(H[k], H[l])
-            t = truncated(square, slope, low, high, u)
-            _shift(W[l], W[k], t)
-            _shift(H[k], H[l], -t)
+            square = _products(of_W[0], W[k], W[k], l) + _products(of_H[0], H[l], H[l], k)
+            slope = _slope(W, H, of_W, of_H, k, l)
+            t = truncated(square, slope, -least_ratio(W[l], W[k]), least_ratio(H[k], H[l]), u)
+            shift(W[l], W[k], t)
+            shift(H[k], H[l], -t)
 
 
 @njit(**COMPILED)
@@ -175,9 +202,6 @@ def move(W, H, of_W, of_H, kind, address, room):  # type: ignore[no-untyped-def]
         address: the two words of the key, and the step.
         room: `cpu.room_for_moves(K)`.
     """
-    a_W, b_W = of_W
-    a_H, b_H = of_H
     key0, key1, step = address
-    order, uniforms, _ = room
-    _move_scales(W, H, a_W, b_W, a_H, b_H, kind, key0, key1, step)
-    _move_shears(W, H, a_W, b_W, a_H, b_H, key0, key1, step, order, uniforms)
+    _move_scales(W, H, of_W, of_H, kind, key0, key1, step)
+    _move_shears(W, H, of_W, of_H, key0, key1, step, room)

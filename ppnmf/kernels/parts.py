@@ -11,6 +11,7 @@ be printed and lost: parts allocate nothing and raise nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = ["address_of", "called_by_address"]
 SignatureFor = Callable[[types.Float], Signature]  # of a part, from the type of the numbers in its arrays
 
 
+@cache
 def address_of(part: Any, signature_for: SignatureFor, dtype: np.dtype) -> int:
     """The address of a part for arrays of this type; it is compiled, or read from the cache, where it has not been yet."""
     compiled = part.get_compile_result(signature_for(from_dtype(dtype)))

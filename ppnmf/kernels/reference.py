@@ -13,7 +13,18 @@ from ppnmf.distributions import RectifiedNormal, gig_from_proposals
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
 
-__all__ = ["column", "half_sweep", "inverse_gamma", "moved", "residual_where_small", "scale_move", "shear_move"]
+__all__ = [
+    "column",
+    "half_sweep",
+    "inverse_gamma",
+    "least_ratio",
+    "moved",
+    "residual_where_small",
+    "scale_move",
+    "shear_move",
+    "shear_rounds",
+    "truncated_exponential",
+]
 
 GAMMA_PROPOSALS = 16
 GIG_PROPOSALS = 64
@@ -33,12 +44,12 @@ def column(k: int, F: Tensor, statistics: Statistics, prior: Natural) -> Rectifi
     Returns: the conditional, batch shape (*C, R). (Schmidt et al. 2009, equations 9 to 13, in natural parameters.)
     """
     P, Q = statistics
-    if Q.ndim == P.ndim:  # one Q for all rows
-        own, row_of_Q = Q[..., k, k, None], Q[..., None, k, :]
-    else:
-        own, row_of_Q = Q[..., k, k], Q[..., k, :]
+    is_shared = Q.ndim == P.ndim  # one Q for all rows
+    own = Q[..., k, k, None] if is_shared else Q[..., k, k]
+    row_of_Q = Q[..., None, k, :] if is_shared else Q[..., k, :]
     others = (F * row_of_Q).sum(-1) - F[..., k] * own  # (*C, R): what the other components explain
-    precision, linear = (_column_of(natural, k).to(F.device) for natural in prior)
+    precision = _column_of(prior[0], k).to(F.device)
+    linear = _column_of(prior[1], k).to(F.device)
     return RectifiedNormal(precision + own, linear + P[..., k] - others, validate_args=False)
 
 
@@ -109,14 +120,15 @@ def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
         W: (C, N, K). H: (C, K, D). rates: of the priors, broadcastable to (N, K) and (K, D).
     """
     K = W.shape[-1]
-    a, b = 2 * (W.double() * rates[0]).sum(-2), 2 * (H.double() * rates[1]).sum(-1)  # (C, K)
+    a = 2 * (W.double() * rates[0]).sum(-2)  # (C, K)
+    b = 2 * (H.double() * rates[1]).sum(-1)
     p = torch.full_like(a, W.shape[-2] - H.shape[-1])
-
     u = stream.uniforms(step, Site.SCALE, range(GIG_PROPOSALS * K), 3, W.device)
     u = u.unflatten(1, (GIG_PROPOSALS, K)).movedim(1, 0)  # (proposals, C, K, 3)
     alive = (a > 0) & (b > 0)
     one = torch.ones_like(a)
-    c = torch.where(alive, gig_from_proposals(p, torch.where(alive, a, one), torch.where(alive, b, one), u), one)
+    c = gig_from_proposals(p, torch.where(alive, a, one), torch.where(alive, b, one), u)
+    c = torch.where(alive, c, one)
     return W * c[:, None, :].to(W.dtype), H / c[:, :, None].to(H.dtype)
 
 
@@ -138,33 +150,45 @@ def shear_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
     everything stays >= 0. Pairs come in rounds of disjoint ones, which do not disturb one another.
     """
     C, N, K = W.shape
-    D, M = H.shape[-1], K // 2
-    W, H = W.clone(), H.clone()
-    rate_W, rate_H = rates[0].expand(N, K).to(W.device), rates[1].expand(K, D).to(H.device)
+    D = H.shape[-1]
+    M = K // 2
+    W = W.clone()
+    H = H.clone()
+    rate_W = rates[0].expand(N, K).to(W.device)
+    rate_H = rates[1].expand(K, D).to(H.device)
     for turn in range(shear_rounds(K)):
-        order = stream.uniforms(step, Site.SHEAR_PAIRS, range(turn, turn + 1), K, W.device)[:, 0].argsort(-1)
+        k, l = _pairs(stream, step, turn, K, W.device)
         u = stream.uniforms(step, Site.SHEAR, range(turn, turn + 1), M, W.device)[:, 0]  # (C, M)
-        k, l = order[:, 0 : 2 * M : 2], order[:, 1 : 2 * M : 2]
-        in_W = lambda index: index[:, None, :].expand(C, N, M)  # noqa: E731
-        in_H = lambda index: index[:, :, None].expand(C, M, D)  # noqa: E731
-        W_k, W_l, H_k, H_l = W.gather(2, in_W(k)), W.gather(2, in_W(l)), H.gather(1, in_H(k)), H.gather(1, in_H(l))
+        in_W = (C, N, M)
+        in_H = (C, M, D)
+        W_k = W.gather(2, k[:, None, :].expand(in_W))
+        W_l = W.gather(2, l[:, None, :].expand(in_W))
+        H_k = H.gather(1, k[:, :, None].expand(in_H))
+        H_l = H.gather(1, l[:, :, None].expand(in_H))
         slope = (rate_W.T[l] * W_k.mT.double()).sum(-1) - (rate_H[k] * H_l.double()).sum(-1)
-        low, high = -_least_ratio(W_l.mT, W_k.mT), _least_ratio(H_k, H_l)
-        t = _truncated_exponential(slope, low, high, u).to(W.dtype)
-        W.scatter_(2, in_W(l), (W_l + t[:, None, :] * W_k).clamp(min=0))
-        H.scatter_(1, in_H(k), (H_k - t[:, :, None] * H_l).clamp(min=0))
+        t = truncated_exponential(slope, -least_ratio(W_l.mT, W_k.mT), least_ratio(H_k, H_l), u).to(W.dtype)
+        W.scatter_(2, l[:, None, :].expand(in_W), (W_l + t[:, None, :] * W_k).clamp(min=0))
+        H.scatter_(1, k[:, :, None].expand(in_H), (H_k - t[:, :, None] * H_l).clamp(min=0))
     return W, H
 
 
-def _least_ratio(above: Tensor, below: Tensor) -> Tensor:
+def _pairs(stream: Stream, step: int, turn: int, K: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The components k and l of a round's ⌊K / 2⌋ pairs, each (C, M)."""
+    order = stream.uniforms(step, Site.SHEAR_PAIRS, range(turn, turn + 1), K, device)[:, 0].argsort(-1)
+    M = K // 2
+    return order[:, 0 : 2 * M : 2], order[:, 1 : 2 * M : 2]
+
+
+def least_ratio(above: Tensor, below: Tensor) -> Tensor:
     """The least of above / below over the last axis where below > 0, float64; infinite where it never is."""
     infinite = torch.full((), torch.inf, dtype=torch.float64, device=above.device)
     return torch.where(below > 0, above.double() / below.double(), infinite).amin(-1)
 
 
-def _truncated_exponential(slope: Tensor, low: Tensor, high: Tensor, u: Tensor) -> Tensor:
+def truncated_exponential(slope: Tensor, low: Tensor, high: Tensor, u: Tensor) -> Tensor:
     """t with density ∝ exp(-slope t) on [low, high], measured from the end where it is greatest; 0 where unbounded."""
-    steep, width = slope.abs(), high - low
+    steep = slope.abs()
+    width = high - low
     flat = steep * width < 1e-12
     e = torch.where(flat, u * width, -torch.log1p(u * torch.expm1(-steep * width)) / torch.where(flat, 1.0, steep))
     e = torch.minimum(e, width)

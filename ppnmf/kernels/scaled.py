@@ -27,17 +27,15 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels import cpu, kernels_for
-from ppnmf.kernels.cpu import survival_factor
-from ppnmf.kernels.lanes import COMPILED, INNER, exp, fused, log, select, total_of
+from ppnmf.kernels.cpu.normal import survival_factor
+from ppnmf.kernels.lanes import ENTRY, INLINED, INNER, exp, fused, log, select, total_of
 from ppnmf.threads import ordered_map
 
 __all__ = ["Component", "log_density"]
 
 STEP = 0.7  # standard deviations between the nodes: the rule errs by 2 exp(-2 π² / STEP²) of a normal's integral
-BELOW, ABOVE = (
-    14.0,
-    9.0,
-)  # standard deviations that the nodes reach; in log s the density falls more slowly below its mode
+BELOW = 14.0  # standard deviations that the nodes reach below the mode: in log s the density falls more slowly there
+ABOVE = 9.0  # and above it
 NEGLIGIBLE = (
     25.0  # nats below the greatest at which the compiled rule takes no more nodes, and no more care of a component
 )
@@ -53,15 +51,15 @@ class Component(NamedTuple):
 
     Args:
         precision, linear: of h's prior, (L, R).
-        told_precision, told_linear: what the data add to them given w, (B, L, R).
+        data_precision, data_linear: what the data add to them given w, (B, L, R).
         other_precision, other_linear: a s² and b s at the w at hand, (B, L).
         n: length of w.
     """
 
     precision: Tensor
     linear: Tensor
-    told_precision: Tensor
-    told_linear: Tensor
+    data_precision: Tensor
+    data_linear: Tensor
     other_precision: Tensor
     other_linear: Tensor
     n: int
@@ -76,78 +74,108 @@ def log_density(at: Tensor, component: Component) -> Tensor:
         return _reference(at, component)
     out = torch.empty(component.other_linear.shape, dtype=torch.float64)
     *tensors, n = component
-    own = [values.contiguous().numpy() for values in (at, *tensors)]
+    precision, linear, *of_draws = (values.contiguous().numpy() for values in tensors)
+    points = at.contiguous().numpy()
 
     def evaluate(draws: slice) -> None:
-        shared, each = own[1:3], [own[0], *own[3:]]
-        _evaluate(*(values[draws] for values in each), *shared, float(n), out.numpy()[draws])
+        own = [values[draws] for values in of_draws]
+        _evaluate(points[draws], *own, precision, linear, float(n), out.numpy()[draws])
 
     lots = [slice(start, start + LOT) for start in range(0, len(at), LOT)]
-    ordered_map(evaluate, lots, 1000.0 * LOT * own[3][0].size)
+    ordered_map(evaluate, lots, 1000.0 * LOT * of_draws[0][0].size)
     return out
 
 
 def _reference(at: Tensor, component: Component) -> Tensor:
-    """In plain torch, for any device."""
-    precision, linear, told_precision, told_linear, a, b, n = component
+    """`log_density` in plain torch, for any device."""
     nodes = torch.arange(-BELOW, ABOVE, STEP, dtype=torch.float64, device=at.device)
+    centre, width = _mode(component)
+    log_joint = _log_joint_of_scale(component, centre[..., None] + width[..., None] * nodes)
+    return _log_above(at[:, None], component, nodes) - (log_joint.logsumexp(-1) + width.log())
 
-    def log_joint(log_c: Tensor) -> Tensor:  # (B, L, nodes): of c and u, with h integrated out
-        c = log_c.exp()[..., None]
-        A = precision[:, None] + c * c * told_precision[:, :, None]
-        B = linear[:, None] + c * told_linear[:, :, None]
-        masses = RectifiedNormal(A, B, validate_args=False).log_normalizer.sum(-1)
-        return masses + n * log_c + b[..., None] * c[..., 0] - 0.5 * a[..., None] * c[..., 0].square()
 
-    at = at[:, None]
-    a_here, b_here = a + (told_precision * at * at).sum(-1), b + (told_linear * at).sum(-1)
-    root = (b_here * b_here + 4 * a_here * n).sqrt()
-    mode = torch.where(b_here > 0, (b_here + root) / (2 * a_here), 2 * n / (root - b_here))
-    deviation = (n + a_here * mode * mode).rsqrt()
+def _log_above(at: Tensor, component: Component, nodes: Tensor) -> Tensor:
+    """Log of the integral of c's density with h at its point, (B, L); at (B, 1, R)."""
+    precision, linear, data_precision, data_linear, a, b, n = component
+    a = a + (data_precision * at * at).sum(-1)
+    b = b + (data_linear * at).sum(-1)
+    root = (b * b + 4 * a * n).sqrt()
+    mode = torch.where(b > 0, (b + root) / (2 * a), 2 * n / (root - b))
+    deviation = (n + a * mode * mode).rsqrt()
     log_c = mode.log()[..., None] + deviation[..., None] * nodes
-    above = n * log_c + b_here[..., None] * log_c.exp() - 0.5 * a_here[..., None] * (2 * log_c).exp()
-    above = above.logsumexp(-1) + deviation.log() + (linear * at - 0.5 * precision * at * at).sum(-1)
+    values = n * log_c + b[..., None] * log_c.exp() - 0.5 * a[..., None] * (2 * log_c).exp()
+    return values.logsumexp(-1) + deviation.log() + (linear * at - 0.5 * precision * at * at).sum(-1)
 
-    centre, width = torch.zeros_like(a), torch.full_like(a, 0.5 / math.sqrt(n))
-    thirds = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64, device=at.device)
+
+def _mode(component: Component) -> tuple[Tensor, Tensor]:
+    """Where log c's density with h integrated out is greatest, and its width there, both (B, L)."""
+    centre = torch.zeros_like(component.other_precision)
+    width = torch.full_like(centre, 0.5 / math.sqrt(component.n))
+    thirds = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64, device=centre.device)
     for _ in range(NEWTON):
-        low, middle, high = log_joint(centre[..., None] + width[..., None] * thirds).unbind(-1)
-        slope, curvature = (high - low) / width, 4 * (2 * middle - low - high) / width.square()
+        values = _log_joint_of_scale(component, centre[..., None] + width[..., None] * thirds)
+        low, middle, high = values.unbind(-1)
+        slope = (high - low) / width
+        curvature = 4 * (2 * middle - low - high) / width.square()
         curvature = torch.maximum(curvature, 1 / (4 * width).square())
         centre = centre + (slope / curvature).clamp(-4 * width, 4 * width)
         width = curvature.rsqrt()
-    below = log_joint(centre[..., None] + width[..., None] * nodes).logsumexp(-1) + width.log()
-    return above - below
+    return centre, width
 
 
-@njit(**COMPILED)
-def _evaluate(at, told_precision, told_linear, a, b, precision, linear, n, out):  # type: ignore[no-untyped-def]
+def _log_joint_of_scale(component: Component, log_c: Tensor) -> Tensor:
+    """Log density of log c (B, L, nodes) and u, with h integrated out."""
+    precision, linear, data_precision, data_linear, a, b, n = component
+    c = log_c.exp()[..., None]
+    A = precision[:, None] + c * c * data_precision[:, :, None]
+    B = linear[:, None] + c * data_linear[:, :, None]
+    masses = RectifiedNormal(A, B, validate_args=False).log_normalizer.sum(-1)
+    return masses + n * log_c + b[..., None] * c[..., 0] - 0.5 * a[..., None] * c[..., 0].square()
+
+
+class One(NamedTuple):
+    """A `Component` of one draw and one label, as the compiled functions have it."""
+
+    precision: np.ndarray  # (R,)
+    linear: np.ndarray
+    data_precision: np.ndarray
+    data_linear: np.ndarray
+    a: float
+    b: float
+    n: float
+
+
+@njit(**ENTRY)
+def _evaluate(at, data_precision, data_linear, a, b, precision, linear, n, out):  # type: ignore[no-untyped-def]
     """`_reference` into out (B, L)."""
     masses = np.empty(at.shape[1])
     for d in range(len(at)):
         best = -np.inf  # of the components so far
         for m in range(len(precision)):
-            own = (precision[m], linear[m], told_precision[d, m], told_linear[d, m], a[d, m], b[d, m], n)
-            above = _above(at[d], own)
-            out[d, m] = above - _below(own, masses, above - best)
+            one = One(precision[m], linear[m], data_precision[d, m], data_linear[d, m], a[d, m], b[d, m], n)
+            above = _above(at[d], one)
+            out[d, m] = above - _below(one, masses, above - best)
             best = max(best, out[d, m])
 
 
 @njit(**INNER)
-def _above(h, own):  # type: ignore[no-untyped-def]
+def _above(h, one):  # type: ignore[no-untyped-def]
     """Log of the integral of c's density with h at its point."""
-    precision, linear, told_precision, told_linear, a, b, n = own
+    a = one.a
+    b = one.b
+    n = one.n
     prior = 0.0
     for j in range(len(h)):
-        a += told_precision[j] * h[j] * h[j]
-        b += told_linear[j] * h[j]
-        prior += linear[j] * h[j] - 0.5 * precision[j] * h[j] * h[j]
+        a += one.data_precision[j] * h[j] * h[j]
+        b += one.data_linear[j] * h[j]
+        prior += one.linear[j] * h[j] - 0.5 * one.precision[j] * h[j] * h[j]
     root = math.sqrt(b * b + 4 * a * n)
     mode = (b + root) / (2 * a) if b > 0 else 2 * n / (root - b)
-    deviation, centre = 1 / math.sqrt(n + a * mode * mode), math.log(mode)
-    peak, total = n * centre + b * mode - 0.5 * a * mode * mode, 1.0
+    deviation = 1 / math.sqrt(n + a * mode * mode)
+    peak = n * math.log(mode) + b * mode - 0.5 * a * mode * mode
+    total = 1.0
     for side in (-1.0, 1.0):
-        x = centre
+        x = math.log(mode)
         for _ in range(MOST):
             x += side * STEP * deviation
             c = math.exp(x)
@@ -159,34 +187,22 @@ def _above(h, own):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _below(own, masses, enough):  # type: ignore[no-untyped-def]
+def _below(one, masses, enough):  # type: ignore[no-untyped-def]
     """Log of the integral of c's density with h integrated out; Laplace's where it is `enough` and more, by far."""
-    n, centre = own[6], 0.0
-    width = 0.5 / math.sqrt(n)
-    for _ in range(NEWTON):
-        low, middle, high = (
-            _log_joint(centre - 0.5 * width, own, masses),
-            _log_joint(centre, own, masses),
-            _log_joint(centre + 0.5 * width, own, masses),
-        )
-        slope, curvature = (high - low) / width, 4 * (2 * middle - low - high) / (width * width)
-        curvature = max(curvature, 1 / (16 * width * width))
-        step = min(max(slope / curvature, -4 * width), 4 * width)
-        centre += step
-        width = 1 / math.sqrt(curvature)
-        if abs(step) < NEAR * width:
-            break
-    greatest = _log_joint(centre, own, masses)
+    centre, width = _centre_and_width(one, masses)
+    greatest = _log_joint(centre, one, masses)
     if greatest + math.log(width) > enough + NEGLIGIBLE:
         return greatest + math.log(math.sqrt(2 * math.pi) * width / STEP)
     total = 1.0
     for side in (-1.0, 1.0):
-        x, before = centre, greatest
+        x = centre
+        before = greatest
         for _ in range(MOST):
             x += side * STEP * width
-            here = _log_joint(x, own, masses)
+            here = _log_joint(x, one, masses)
             if here > greatest:
-                total, greatest = total * math.exp(greatest - here) + 1.0, here
+                total = total * math.exp(greatest - here) + 1.0
+                greatest = here
             else:
                 total += math.exp(here - greatest)
             if here < before and here < greatest - NEGLIGIBLE:
@@ -196,16 +212,43 @@ def _below(own, masses, enough):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _log_joint(x, own, masses):  # type: ignore[no-untyped-def]
+def _centre_and_width(one, masses):  # type: ignore[no-untyped-def]
+    """`_mode` of one."""
+    centre = 0.0
+    width = 0.5 / math.sqrt(one.n)
+    for _ in range(NEWTON):
+        low = _log_joint(centre - 0.5 * width, one, masses)
+        middle = _log_joint(centre, one, masses)
+        high = _log_joint(centre + 0.5 * width, one, masses)
+        slope = (high - low) / width
+        curvature = 4 * (2 * middle - low - high) / (width * width)
+        curvature = max(curvature, 1 / (16 * width * width))
+        step = min(max(slope / curvature, -4 * width), 4 * width)
+        centre += step
+        width = 1 / math.sqrt(curvature)
+        if abs(step) < NEAR * width:
+            break
+    return centre, width
+
+
+@njit(**INNER)
+def _log_joint(x, one, masses):  # type: ignore[no-untyped-def]
     """Log density of log c = x and u, with h integrated out; masses: room for R numbers."""
-    precision, linear, told_precision, told_linear, a, b, n = own
     c = math.exp(x)
     for j in range(len(masses)):
-        root = 1.0 / math.sqrt(max(fused(c * c, told_precision[j], precision[j]), SMALLEST))
-        bound = -fused(c, told_linear[j], linear[j]) * root
-        distance = abs(bound)
-        factor, half = survival_factor(distance), 0.5 * distance * distance  # P(Z > |bound|) exp(bound² / 2)
-        inside = 1.0 - factor * exp(select(half < 600.0, -half, -600.0))
-        masses[j] = log(root * select(bound < 0.0, inside, factor)) + select(bound < 0.0, half, 0.0)
+        precision = max(fused(c * c, one.data_precision[j], one.precision[j]), SMALLEST)
+        masses[j] = _log_mass(precision, fused(c, one.data_linear[j], one.linear[j]))
     normal = 0.5 * math.log(2 * math.pi) * len(masses)
-    return normal + total_of(masses) + n * x + b * c - 0.5 * a * c * c
+    return normal + total_of(masses) + one.n * x + one.b * c - 0.5 * one.a * c * c
+
+
+@njit(**INLINED)
+def _log_mass(precision, linear):  # type: ignore[no-untyped-def]
+    """log ∫ exp(-precision h² / 2 + linear h) dh over h >= 0, less ½ log 2π; without branches."""
+    root = 1.0 / math.sqrt(precision)
+    bound = -linear * root
+    distance = abs(bound)
+    factor = survival_factor(distance)  # P(Z > |bound|) exp(bound² / 2)
+    half = 0.5 * distance * distance
+    inside = 1.0 - factor * exp(select(half < 600.0, -half, -600.0))
+    return log(root * select(bound < 0.0, inside, factor)) + select(bound < 0.0, half, 0.0)

@@ -9,6 +9,7 @@ moves its own rows; H is moved alike everywhere. On the CPU the passes over W ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,13 @@ from numba import njit
 from torch import Tensor
 
 from ppnmf.distributions import gig_from_uniforms
-from ppnmf.kernels import cpu, dense, kernels_for
+from ppnmf.kernels import cpu, kernels_for, reference
+from ppnmf.kernels.cpu.positive import generalized_inverse_gaussian
+from ppnmf.kernels.cpu.ridge import least_ratio, rated, shift, truncated_exponential
+from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn
+from ppnmf.kernels.dense import update_W
 from ppnmf.kernels.lanes import COMPILED, total_of
-from ppnmf.kernels.reference import _least_ratio, _truncated_exponential, shear_rounds
+from ppnmf.kernels.reference import shear_rounds
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
 
@@ -44,19 +49,26 @@ def rows_of_W(
 
     Args:
         X: this rank's rows (n, D), on the CPU. block: how many are in a block.
-        weight: β / σ² of each chain. natural: of W's prior, broadcastable to (n, K).
-        first_row, first, passes: as in `gaussian.sweep`; draw: None takes the modes.
+        H: (C, K, D).
+        weight: β / σ² of each chain, (C,). natural: of W's prior, broadcastable to (n, K).
+        draw: the stream of the chains, and the step; None takes the modes.
+        first_row: the number of the first of these rows in the whole W.
+        first, passes: as in `gaussian.sweep`.
+
+    Returns: W, and W X (as P, (C, D, K)) with W Wᵀ (as Q, (C, K, K)).
     """
     moved = W.mT.clone(memory_format=torch.contiguous_format).numpy()
-    values, components = X.numpy(), H.contiguous().numpy()
-    precision, linear = (part.double().contiguous().numpy() for part in natural)
-    side = dense.Side((precision, linear), first, passes, draw is not None)
-    keys, step = (draw[0].keys, draw[1]) if draw is not None else (((0, 0),) * len(W), 0)
-    told = [
-        dense.update_W(values, block, moved[c], components[c], side, float(weight[c]), keys[c], step, first_row)
-        for c in range(len(W))
-    ]
-    R, G = (torch.from_numpy(np.stack(part)) for part in zip(*told, strict=True))
+    components = H.contiguous().numpy()
+    prior = (natural[0].double().contiguous().numpy(), natural[1].double().contiguous().numpy())
+    side = Side.of(prior, Site.W, moved.dtype, first, passes, draw is not None)
+    stream, step = draw if draw is not None else (Stream(((0, 0),) * len(W)), 0)
+    data = Data(X.numpy(), block, 0.0, 0.0)  # no misfit is asked for
+    sums = []
+    for c, key in enumerate(stream.keys):
+        turn = Turn(float(weight[c]), *key, step)
+        sums.append(update_W(data, Factors(moved[c], components[c]), side, turn, first_row))
+    R = torch.from_numpy(np.stack([of_X for of_X, _ in sums]))
+    G = torch.from_numpy(np.stack([of_W for _, of_W in sums]))
     return torch.from_numpy(moved).mT, Statistics(R.mT, G)
 
 
@@ -67,68 +79,107 @@ def scale_move(
     K = W.shape[-1]
     a = 2 * gather((W.double() * rates[0]).sum(-2)).sum(0)
     b = 2 * (H.double() * rates[1]).sum(-1)
-    alive, one = (a > 0) & (b > 0), torch.ones_like(a)
-    p, a, b = torch.full_like(a, rows - H.shape[-1]), torch.where(alive, a, one), torch.where(alive, b, one)
-
-    def uniforms(trial: int) -> tuple[Tensor, Tensor, Tensor]:
-        u = stream.uniforms(step, Site.SCALE, range(trial * K, (trial + 1) * K), 3, W.device)
-        return u[..., 0], u[..., 1], u[..., 2]
-
-    if kernels_for(W.device) is cpu:
-        drawn = [
-            [cpu.generalized_inverse_gaussian(*(float(t[i, k]) for t in (p, a, b)), *key, step, k, K) for k in range(K)]
-            for i, key in enumerate(stream.keys)
-        ]
-        c = torch.tensor(drawn, dtype=torch.float64)
-    else:
-        c = gig_from_uniforms(p, a, b, uniforms)
+    alive = (a > 0) & (b > 0)
+    one = torch.ones_like(a)
+    p = torch.full_like(a, rows - H.shape[-1])
+    draw = _compiled_scales if kernels_for(W.device) is cpu else _plain_scales
+    c = draw(p, torch.where(alive, a, one), torch.where(alive, b, one), stream, step, K)
     c = torch.where(alive, c, one)
     return W * c[:, None, :].to(W.dtype), H / c[:, :, None].to(H.dtype)
 
 
+def _plain_scales(p: Tensor, a: Tensor, b: Tensor, stream: Stream, step: int, K: int) -> Tensor:
+    """Draws of c (C, K) with density ∝ c^(p-1) exp(-(a c + b / c) / 2), in torch."""
+
+    def uniforms(trial: int) -> tuple[Tensor, Tensor, Tensor]:
+        u = stream.uniforms(step, Site.SCALE, range(trial * K, (trial + 1) * K), 3, a.device)
+        return u[..., 0], u[..., 1], u[..., 2]
+
+    return gig_from_uniforms(p, a, b, uniforms)
+
+
+def _compiled_scales(p: Tensor, a: Tensor, b: Tensor, stream: Stream, step: int, K: int) -> Tensor:
+    """The same, compiled."""
+    c = torch.empty_like(a)
+    for chain, key in enumerate(stream.keys):
+        for k in range(K):
+            shape = (float(p[chain, k]), float(a[chain, k]), float(b[chain, k]))
+            c[chain, k] = generalized_inverse_gaussian(*shape, *key, step, k, K)
+    return c
+
+
 def shear_move(W: Tensor, H: Tensor, rates: Rates, stream: Stream, step: int, gather: Gather) -> tuple[Tensor, Tensor]:
     """`reference.shear_move` of this rank's rows W (C, n, K); a round gathers a sum and a minimum for each pair."""
-    K, rounds = W.shape[-1], shear_rounds(W.shape[-1])
+    K = W.shape[-1]
+    rounds = shear_rounds(K)
     order = stream.uniforms(step, Site.SHEAR_PAIRS, range(rounds), K, W.device).argsort(-1)  # (C, rounds, K)
     u = stream.uniforms(step, Site.SHEAR, range(rounds), K // 2, W.device)  # (C, rounds, K // 2)
-    shear = _compiled if kernels_for(W.device) is cpu else _plain
-    Wt, H = (F.clone(memory_format=torch.contiguous_format) for F in (W.mT, H))
-    shear(Wt, H, rates[0].mT.contiguous(), rates[1].contiguous(), order, u, gather)
-    return Wt.mT, H
+    W = W.mT.clone(memory_format=torch.contiguous_format)
+    H = H.clone(memory_format=torch.contiguous_format)
+    shears = Shears(W, H, rates[0].mT.contiguous(), rates[1].contiguous(), order, u)
+    shear = _compiled_shears if kernels_for(W.device) is cpu else _plain_shears
+    shear(shears, gather)
+    return W.mT, H
 
 
-def _plain(W: Tensor, H: Tensor, rate_W: Tensor, rate_H: Tensor, order: Tensor, u: Tensor, gather: Gather) -> None:
-    """In place; W (C, K, n) and its rates are a component a row here, as H (C, K, D) and its are."""
-    chain, M = torch.arange(len(W), device=W.device)[:, None], u.shape[-1]
-    of_W, of_H = (
-        rate.to(W.device).expand(F.shape[1:]) if rate.numel() > 1 else rate.to(W.device).expand(F.shape[1], 1)
-        for rate, F in ((rate_W, W), (rate_H, H))
-    )
+class Shears(NamedTuple):
+    """The rounds of a shear move on this rank's rows, a component a row; W and H are written to."""
+
+    W: Tensor  # (C, K, n)
+    H: Tensor  # (C, K, D)
+    rate_W: Tensor  # (1 | K, 1 | n)
+    rate_H: Tensor  # (1 | K, 1 | D)
+    order: Tensor  # (C, rounds, K), whose neighbours are the pairs of a round
+    u: Tensor  # (C, rounds, M), a uniform a pair
+
+
+def _plain_shears(shears: Shears, gather: Gather) -> None:
+    """All rounds, in torch."""
+    W, H, _, _, order, u = shears
+    M = u.shape[-1]
+    chain = torch.arange(len(W), device=W.device)[:, None]
+    rate_W = _rate_a_component(shears.rate_W, W)
+    rate_H = _rate_a_component(shears.rate_H, H)
     for turn in range(u.shape[1]):
-        k, l = order[:, turn, 0 : 2 * M : 2], order[:, turn, 1 : 2 * M : 2]
-        W_k, W_l, H_k, H_l = W[chain, k], W[chain, l], H[chain, k], H[chain, l]
-        told = gather(torch.stack([(of_W[l] * W_k.double()).sum(-1), _least_ratio(W_l, W_k)]))  # (ranks, 2, C, M)
-        slope = told[:, 0].sum(0) - (of_H[k] * H_l.double()).sum(-1)
-        t = _truncated_exponential(slope, -told[:, 1].amin(0), _least_ratio(H_k, H_l), u[:, turn])
+        k = order[:, turn, 0 : 2 * M : 2]
+        l = order[:, turn, 1 : 2 * M : 2]
+        W_k = W[chain, k]
+        W_l = W[chain, l]
+        H_k = H[chain, k]
+        H_l = H[chain, l]
+        own = torch.stack([(rate_W[l] * W_k.double()).sum(-1), reference.least_ratio(W_l, W_k)])
+        of_ranks = gather(own)  # (ranks, 2, C, M)
+        slope = of_ranks[:, 0].sum(0) - (rate_H[k] * H_l.double()).sum(-1)
+        low = -of_ranks[:, 1].amin(0)
+        t = reference.truncated_exponential(slope, low, reference.least_ratio(H_k, H_l), u[:, turn])
         t = t.to(W.dtype)[..., None]
-        W[chain, l], H[chain, k] = (W_l + t * W_k).clamp(min=0), (H_k - t * H_l).clamp(min=0)
+        W[chain, l] = (W_l + t * W_k).clamp(min=0)
+        H[chain, k] = (H_k - t * H_l).clamp(min=0)
 
 
-def _compiled(W: Tensor, H: Tensor, rate_W: Tensor, rate_H: Tensor, order: Tensor, u: Tensor, gather: Gather) -> None:
+def _rate_a_component(rate: Tensor, F: Tensor) -> Tensor:
+    """A rate (1 | K, 1 | R) for each component of F (C, K, R): (K, 1 | R)."""
+    return rate.to(F.device).expand(F.shape[1:] if rate.numel() > 1 else (F.shape[1], 1))
+
+
+def _compiled_shears(shears: Shears, gather: Gather) -> None:
     """The same on the CPU, in float64 whatever the factors hold; sums over rows are kept up to date by the shifts."""
-    w, h, of_W, of_H, pairs, uniforms = (t.numpy() for t in (W, H, rate_W, rate_H, order, u))
-    totals = [np.array([_totals(f) for f in F]) for F in (w, h)]
-    told = torch.empty(len(W), u.shape[-1], 2, dtype=torch.float64)
-    for turn in range(u.shape[1]):
-        for c in range(len(w)):
-            _measure(w[c], totals[0][c], of_W, pairs[c, turn], told[c].numpy())
-        received = gather(told).numpy()  # (ranks, C, M, 2)
-        for c in range(len(w)):
-            _shear(w[c], h[c], totals[0][c], totals[1][c], of_H, pairs[c, turn], uniforms[c, turn], received[:, c])
+    W, H, rate_W, rate_H, order, uniforms = (values.numpy() for values in shears)
+    total_W = np.array([_totals(F) for F in W])
+    total_H = np.array([_totals(F) for F in H])
+    own = torch.empty(len(W), uniforms.shape[-1], 2, dtype=torch.float64)
+    for turn in range(uniforms.shape[1]):
+        for c in range(len(W)):
+            _measure(W[c], total_W[c], rate_W, order[c, turn], own[c].numpy())
+        of_ranks = gather(own).numpy()  # (ranks, C, M, 2)
+        for c in range(len(W)):
+            totals = (total_W[c], total_H[c])
+            _shear(W[c], H[c], totals, rate_H, order[c, turn], uniforms[c, turn], of_ranks[:, c])
 
 
 @njit(**COMPILED)
 def _totals(F):  # type: ignore[no-untyped-def]
+    """Σ_i F[k, i] of each component (K,)."""
     totals = np.empty(len(F))
     for k in range(len(F)):
         totals[k] = total_of(F[k])
@@ -136,23 +187,28 @@ def _totals(F):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILED)
-def _measure(W, total, rates, order, told):  # type: ignore[no-untyped-def]
-    """told (M, 2): Σ_i rates[l, i] W[k, i] and the least W[l, i] / W[k, i], for each pair (k, l) of a round."""
-    for m in range(len(told)):
-        k, l = order[2 * m], order[2 * m + 1]
-        told[m, 0] = cpu._rated(W[k], total[k], rates, l)
-        told[m, 1] = cpu._least_ratio(W[l], W[k])
+def _measure(W, total, rates, order, out):  # type: ignore[no-untyped-def]
+    """out (M, 2): Σ_i rates[l, i] W[k, i] and the least W[l, i] / W[k, i], for each pair (k, l) of a round."""
+    for m in range(len(out)):
+        k = order[2 * m]
+        l = order[2 * m + 1]
+        out[m, 0] = rated(W[k], total[k], rates, l)
+        out[m, 1] = least_ratio(W[l], W[k])
 
 
 @njit(**COMPILED)
-def _shear(W, H, total_W, total_H, rate_H, order, u, told):  # type: ignore[no-untyped-def]
-    """A round of pairs, from what the ranks told (ranks, M, 2)."""
+def _shear(W, H, totals, rate_H, order, u, of_ranks):  # type: ignore[no-untyped-def]
+    """A round of pairs, from what the ranks have measured (ranks, M, 2)."""
+    total_W, total_H = totals
     for m in range(len(u)):
-        k, l = order[2 * m], order[2 * m + 1]
-        slope, least = 0.0, np.inf
-        for rank in range(len(told)):
-            slope += told[rank, m, 0]
-            least = min(least, told[rank, m, 1])
-        slope -= cpu._rated(H[l], total_H[l], rate_H, k)
-        t = cpu._truncated_exponential(slope, -least, cpu._least_ratio(H[k], H[l]), u[m])
-        total_W[l], total_H[k] = cpu._shift(W[l], W[k], t), cpu._shift(H[k], H[l], -t)
+        k = order[2 * m]
+        l = order[2 * m + 1]
+        slope = 0.0
+        least = np.inf
+        for rank in range(len(of_ranks)):
+            slope += of_ranks[rank, m, 0]
+            least = min(least, of_ranks[rank, m, 1])
+        slope -= rated(H[l], total_H[l], rate_H, k)
+        t = truncated_exponential(slope, -least, least_ratio(H[k], H[l]), u[m])
+        total_W[l] = shift(W[l], W[k], t)
+        total_H[k] = shift(H[k], H[l], -t)

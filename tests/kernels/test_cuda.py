@@ -1,6 +1,6 @@
 """The Triton kernels against the reference: in Triton's interpreter, or compiled where `--device cuda` is given."""
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 import warnings
@@ -26,19 +26,26 @@ pytestmark = pytest.mark.filterwarnings("ignore:(divide by zero|invalid value|ov
 C, N, D, K = 2, 37, 5, 3  # more rows than go through a half-sweep together
 
 
+def forget(patch):
+    """Take the kernels' modules from those that are imported; they come back when the patch ends."""
+    for name in [name for name in sys.modules if name.startswith("ppnmf.kernels.cuda")]:
+        patch.setitem(sys.modules, name, None)  # remembered, also for what is imported in its place
+        patch.delitem(sys.modules, name)
+    patch.setattr(kernels, "cuda", None, raising=False)
+    patch.delattr(kernels, "cuda")
+
+
 @pytest.fixture(scope="module")
 def cuda(device):
-    """The kernels: as they are where a GPU is asked for, else a copy of the module made for the interpreter."""
+    """The kernels: as they are where a GPU is asked for, else copies of their modules made for the interpreter."""
     from ppnmf.kernels import cuda
 
     if device.type == "cuda":
         return cuda
-    spec = importlib.util.spec_from_file_location("ppnmf_cuda_interpreted", cuda.__file__)
-    module = importlib.util.module_from_spec(spec)
-    with triton.knobs.runtime.scope():
+    with pytest.MonkeyPatch.context() as patch, triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = True
-        spec.loader.exec_module(module)
-    return module
+        forget(patch)
+        return importlib.import_module("ppnmf.kernels.cuda")
 
 
 def problem(device, dtype=torch.float64, rank=K):
@@ -138,7 +145,7 @@ def test_draws_hold_for_uniforms_too_rare_to_be_met(cuda, device, monkeypatch):
         both = triton.language.exp(row.to(triton.language.float64) * (-36 / R)) * 0.99
         return both, both
 
-    monkeypatch.setattr(cuda, "_uniform_pair", rare)
+    monkeypatch.setattr(cuda.rows, "uniform_pair", rare)
     W, one = torch.zeros(1, R, 2, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
     nothing = Statistics(torch.zeros_like(W), torch.zeros(1, 2, 2, dtype=torch.float64))
     drawn = cuda.half_sweep(W, nothing, (one, -bounds), (Stream.of(0), 0, Site.W))
@@ -165,10 +172,10 @@ def test_inverse_gamma_draws_are_the_reference(cuda, device, shape):
 @pytest.mark.parametrize(("tall", "per_entry", "rank"), [(True, True, 3), (False, False, 4), (True, False, 2)])
 @pytest.mark.parametrize("name", ["scale_move", "shear_move"])
 def test_the_moves_are_the_reference_and_leave_the_product(cuda, device, name, tall, per_entry, rank, monkeypatch):
-    monkeypatch.setattr(cuda, "TILE", 32)  # several tiles and several programs to a factor
-    monkeypatch.setattr(cuda, "PROGRAMS", 2)
-    monkeypatch.setattr(cuda, "GROUP", 2)
-    monkeypatch.setattr(cuda, "SLICE", 16)
+    monkeypatch.setattr(cuda.ridge, "TILE", 32)  # several tiles and several programs to a factor
+    monkeypatch.setattr(cuda.ridge, "PROGRAMS", 2)
+    monkeypatch.setattr(cuda.ridge, "GROUP", 2)
+    monkeypatch.setattr(cuda.ridge, "SLICE", 16)
     stream, W, H, _ = problem(device, rank=rank)
     if not tall:
         W, H = H.mT.contiguous(), W.mT.contiguous()
@@ -207,7 +214,7 @@ def test_moves_leave_dead_components_and_a_single_one_alone(cuda, device):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("weight", [None, (N, D), (N, 1)], ids=["complete", "a weight an entry", "a weight a row"])
 def test_residuals_are_formed_anew_only_where_too_little_is_left(cuda, device, dtype, weight, monkeypatch):
-    monkeypatch.setattr(cuda, "SIDE", 16)
+    monkeypatch.setattr(cuda.residual, "SIDE", 16)
     _, W, H, _ = problem(device, dtype)
     X = W[0] @ H[0] + 0.01
     weight = (
@@ -361,7 +368,7 @@ def test_a_gpu_gets_the_triton_kernels(monkeypatch):
 
 def test_without_triton_a_gpu_gets_the_reference_and_one_warning(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "ppnmf.kernels.cuda", raising=False)
+    forget(monkeypatch)
     kernels._cuda.cache_clear()
     with pytest.warns(UserWarning, match="install triton"):
         assert kernels_for(torch.device("cuda")) is reference

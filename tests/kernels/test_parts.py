@@ -62,7 +62,8 @@ VARIANTS = """
 import numpy as np, ppnmf, scipy.sparse, warnings
 from numba.core.dispatcher import Dispatcher
 from ppnmf.data import csr, grams
-from ppnmf.kernels import ascent, cpu, dense, scaled
+from ppnmf.kernels import ascent, scaled
+from ppnmf.kernels.cpu import normal, positive, ridge, rows, sweeps, uniforms
 warnings.simplefilter("ignore")
 X = np.random.default_rng(0).gamma(1.0, size=(60, 4)) @ np.random.default_rng(1).gamma(1.0, size=(4, 15))
 few = {"draws": 2, "warmup": 2, "chains": 2, "progress": False, "init": "scaled"}
@@ -72,7 +73,7 @@ for rate in (1.0, np.full((60, 3), 2.0)):
     ppnmf.fit(model, X, mask=X > 0.5, **few)
     ppnmf.fit(model, scipy.sparse.csr_array(X), **few)
     ppnmf.fit(model, X, method="icm", restarts=2, max_sweeps=5, progress=False)
-for module in (ascent, cpu, csr, dense, grams, scaled):
+for module in (ascent, csr, grams, normal, positive, ridge, rows, scaled, sweeps, uniforms):
     for name, function in vars(module).items():
         if isinstance(function, Dispatcher) and len(function.signatures) > 1:
             print(module.__name__, name, *function.signatures, sep="\\n  ")

@@ -1,0 +1,369 @@
+"""Sweeps of a complete matrix, compiled: the factors by blocks and lots of rows, σ², the moves, and what is kept.
+
+Numba's `dot` calls SciPy's BLAS. `kernels.dense` and `kernels.ascent` call what stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numba import njit
+
+from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
+from ppnmf.kernels.cpu.ridge import address_of_move, call_move
+from ppnmf.kernels.cpu.rows import address_of_update_rows, call_update_rows, room_for_rows
+from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner
+from ppnmf.rng import Site
+
+__all__ = [
+    "GRAM_OF_H",
+    "LOT",
+    "Chains",
+    "Data",
+    "Factors",
+    "Finish",
+    "Room",
+    "Rows",
+    "Shelf",
+    "Side",
+    "Turn",
+    "factors_swept",
+    "finished",
+    "gram",
+    "left_over",
+    "lot_updated",
+    "sweep_chains",
+    "updated",
+]
+
+LOT = 8  # blocks of rows in a task
+ALL_ROWS, A_LOT, A_BLOCK, GRAM_OF_H = range(4)  # whose sums stand where in a `Room`
+# NumPy's numbers, or a function that takes them would be compiled once more for just these
+NOT_SHIFTED: Any = np.int64(0)
+FIRST_ROW: Any = np.int64(0)
+
+Natural = tuple[np.ndarray, np.ndarray]  # precision and linear of a prior
+
+
+class Data(NamedTuple):
+    """A complete matrix."""
+
+    X: np.ndarray  # (N, D)
+    block: int  # rows in a block
+    squares: float  # Σ x²
+    cancels: float  # the share of them below which a misfit got by subtraction is not trusted
+
+
+class Factors(NamedTuple):
+    """The factors of a chain; the arrays are written to."""
+
+    W: np.ndarray  # (K, N)
+    H: np.ndarray  # (K, D)
+
+
+class Side(NamedTuple):
+    """How the components of a factor are updated."""
+
+    prior: Natural  # (1 | R, 1 | K)
+    site: int
+    first: int  # the first that is updated
+    passes: int
+    sample: bool  # draw, or else take the modes
+    update_rows: int  # the address of the compiled function
+
+    @classmethod
+    def of(cls, prior: Natural, site: Site, dtype: np.dtype, first: int, passes: int, sample: bool) -> Self:
+        """For a factor of this type."""
+        return cls(prior, int(site), first, passes, sample, address_of_update_rows(dtype))
+
+
+class Turn(NamedTuple):
+    """What one sweep of one chain has for itself."""
+
+    weight: float  # β / σ²
+    key0: int
+    key1: int
+    step: int
+
+
+class Rows(NamedTuple):
+    """Some rows of a factor."""
+
+    lo: int
+    hi: int
+    shift: int  # the row with which the statistics begin
+    first_row: int  # the number that the factor's first row has in the whole factor
+
+
+class Room(NamedTuple):
+    """What the update of some rows of W works in, a block of n rows at a time; few arrays, since Numba lowers each one."""
+
+    lanes: np.ndarray  # `rows.room_for_rows`
+    block: np.ndarray  # H Xᵀ and the rows of W, (2, K, n)
+    last_block: np.ndarray  # the same for the last block
+    R: np.ndarray  # W X of all rows, of a lot, of a block, (3, K, D)
+    G: np.ndarray  # W Wᵀ of the same three, and H Hᵀ, (4, K, K)
+    each_G: np.ndarray  # the same memory, (4, K, K, 1)
+
+    @classmethod
+    def of(cls, rows: int, D: int, K: int, block: int, dtype: np.dtype) -> Self:
+        """For so many rows of W, in blocks of `block`."""
+        whole = np.empty((2, K, min(block, rows)), dtype)
+        last = whole if rows % block == 0 else np.empty((2, K, rows % block), dtype)
+        G = np.empty((4, K, K), dtype)
+        return cls(room_for_rows(K), whole, last, np.empty((3, K, D), dtype), G, G[..., None])
+
+
+class Chains(NamedTuple):
+    """Chains while they are swept; the arrays are written to."""
+
+    W: np.ndarray  # (C, K, N)
+    H: np.ndarray  # (C, K, D)
+    sigma2: np.ndarray  # (C,)
+    keys: np.ndarray  # (C, 2)
+    step: int  # of the first sweep
+
+
+class Finish(NamedTuple):
+    """What follows the factors in a sweep: σ² unless the shape is 0, and moves among the components that are free."""
+
+    shape: float
+    scale: float
+    power: float  # temperature β of the likelihood
+    moves: bool
+    first_free: int  # component
+    rates: Natural  # of the free components, (1 | K', 1 | N) and (1 | K', 1 | D)
+    standard_gamma: int  # addresses of compiled functions, 0 where they are not called
+    move: int
+
+    @classmethod
+    def of(
+        cls,
+        noise: tuple[float, float] | None,
+        power: float,
+        rates: Natural | None,
+        first_free: int,
+        dtype: np.dtype,
+    ) -> Self:
+        """For factors of this type; noise: `Plan.noise`. rates: of all components; None: there are no moves."""
+        shape, scale = noise or (0.0, 0.0)
+        free = _NO_RATES if rates is None else _of_free(rates, first_free)
+        gamma = 0 if noise is None else address_of_standard_gamma()
+        move = 0 if rates is None else address_of_move(dtype)
+        return cls(float(shape), float(scale), float(power), rates is not None, first_free, free, gamma, move)
+
+
+_NO_RATES = (np.zeros((1, 1)), np.zeros((1, 1)))
+
+
+def _of_free(rates: Natural, first: int) -> Natural:
+    """The rates of the components from `first` on."""
+    of_W, of_H = rates
+    return of_W[first if len(of_W) > 1 else 0 :], of_H[first if len(of_H) > 1 else 0 :]
+
+
+class Shelf(NamedTuple):
+    """Which sweeps are kept, and where: n of each of C chains."""
+
+    first: int
+    thin: int
+    W: np.ndarray  # (C, n, N, K)
+    H: np.ndarray  # (C, n, K, D)
+    sigma2: np.ndarray  # (C, n)
+    misfit: np.ndarray  # (C, n), float64
+
+
+@njit(**COMPILED)
+def gram(H, out):  # type: ignore[no-untyped-def]
+    """out = H Hᵀ."""
+    np.dot(H, H.T, out)
+
+
+@njit(**INNER)
+def _add(total, part):  # type: ignore[no-untyped-def]
+    """total += part, both matrices."""
+    for k in range(len(total)):
+        for j in range(total.shape[1]):
+            total[k, j] += part[k, j]
+
+
+@njit(**INNER)
+def _copy(F, start, out):  # type: ignore[no-untyped-def]
+    """out (K, n) = rows start ... start + n of F (K, R)."""
+    for k in range(len(out)):
+        for i in range(out.shape[1]):
+            out[k, i] = F[k, start + i]
+
+
+@njit(**INNER)
+def _transposed(F, start, out):  # type: ignore[no-untyped-def]
+    """out (n, K) = rows start ... start + n of F (K, R)."""
+    for i in range(len(out)):
+        for k in range(len(F)):
+            out[i, k] = F[k, start + i]
+
+
+@njit(**INNER)
+def _update(F, P, Q, side, turn, rows, lanes):  # type: ignore[no-untyped-def]
+    """Update some rows of F (K, R), in place, by P (K, n) and Q (K, K, 1). lanes: `rows.room_for_rows`."""
+    address = (turn.key0, turn.key1, turn.step, side.site, rows.first_row)
+    place = (rows.lo, rows.hi, rows.shift)
+    for _ in range(side.passes):
+        arguments = (F, P, Q, side.prior, turn.weight, address, place, side.first, side.sample, lanes)
+        call_update_rows(side.update_rows, arguments)
+
+
+@njit(**INNER)
+def _lot(data, factors, side, turn, rows, room, into):  # type: ignore[no-untyped-def]
+    """Update some rows of W; room.R[into] and room.G[into] say then what they tell about H.
+
+    The sums of the blocks are added in their order. H Hᵀ stands in the room.
+    """
+    W, H = factors
+    for lo in range(rows.lo, rows.hi, data.block):
+        hi = min(lo + data.block, rows.hi)
+        room_of_block = room.block if hi - lo == data.block else room.last_block
+        P = room_of_block[0]
+        own = room_of_block[1]
+        values = data.X[lo:hi]
+        np.dot(H, values.T, P)
+        _update(W, P, room.each_G[GRAM_OF_H], side, turn, Rows(lo, hi, lo, rows.first_row), room.lanes)
+        _copy(W, lo, own)
+        place = into if lo == rows.lo else A_BLOCK
+        np.dot(own, values, room.R[place])
+        gram(own, room.G[place])
+        if lo > rows.lo:
+            _add(room.R[into], room.R[A_BLOCK])
+            _add(room.G[into], room.G[A_BLOCK])
+
+
+@njit(**INNER)
+def _left_over(data, factors, R, G, GH):  # type: ignore[no-untyped-def]
+    """The residual sum of squares, off the products unless so little is left that the subtraction would cancel.
+
+    R: W X (K, D). G: W Wᵀ (K, K). GH: room for (K, D).
+    """
+    H = factors.H
+    np.dot(G, H, GH)
+    left = data.squares
+    for k in range(len(H)):
+        left += inner(GH[k], H[k]) - 2 * inner(R[k], H[k])
+    if left > data.cancels * data.squares:
+        return left
+    return _sum_of_residuals(data, factors)
+
+
+@njit(**INNER)
+def _sum_of_residuals(data, factors):  # type: ignore[no-untyped-def]
+    """The sum of the squared residuals, each formed."""
+    W, H = factors
+    left = 0.0
+    for lo in range(0, len(data.X), data.block):
+        values = data.X[lo : lo + data.block]
+        own = np.empty((len(values), len(W)), W.dtype)
+        _transposed(W, lo, own)
+        fitted = np.empty(values.shape, W.dtype)
+        np.dot(own, H, fitted)
+        for i in range(values.shape[0]):
+            for j in range(values.shape[1]):
+                residual = np.float64(values[i, j]) - np.float64(fitted[i, j])
+                left += residual * residual
+    return left
+
+
+@njit(**INNER)
+def factors_swept(data, factors, sides, turn, room):  # type: ignore[no-untyped-def]
+    """One sweep of a chain's factors, in place; gives the misfit.
+
+    Args:
+        sides: of W and of H. room: `Room` for all rows.
+    """
+    N = len(data.X)
+    size = LOT * data.block
+    H = factors.H
+    gram(H, room.G[GRAM_OF_H])
+    for lo in range(0, N, size):
+        rows = Rows(lo, min(lo + size, N), NOT_SHIFTED, FIRST_ROW)
+        _lot(data, factors, sides[0], turn, rows, room, ALL_ROWS if lo == 0 else A_LOT)
+        if lo > 0:
+            _add(room.R[ALL_ROWS], room.R[A_LOT])
+            _add(room.G[ALL_ROWS], room.G[A_LOT])
+    columns = Rows(NOT_SHIFTED, H.shape[1], NOT_SHIFTED, FIRST_ROW)
+    _update(H, room.R[ALL_ROWS], room.each_G[ALL_ROWS], sides[1], turn, columns, room.lanes)
+    return _left_over(data, factors, room.R[ALL_ROWS], room.G[ALL_ROWS], room.R[A_BLOCK])
+
+
+@njit(**INNER)
+def _finish(c, s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyped-def]
+    """After chain c's factors in sweep s: σ², moves, and the draw where it is kept. room: `ridge.room_for_moves`."""
+    key0 = chains.keys[c, 0]
+    key1 = chains.keys[c, 1]
+    step = chains.step + s
+    if finish.shape > 0:
+        gamma = call_standard_gamma(finish.standard_gamma, (finish.shape, key0, key1, step))
+        chains.sigma2[c] = (finish.scale + finish.power * misfit / 2) / gamma
+    if finish.moves:
+        free_W = chains.W[c][finish.first_free :]
+        free_H = chains.H[c][finish.first_free :]
+        call_move(finish.move, (free_W, free_H, finish.rates, (key0, key1, step), True, True, room))
+    n = (s - shelf.first) // shelf.thin
+    if s >= shelf.first and (s - shelf.first) % shelf.thin == 0 and n < shelf.misfit.shape[1]:
+        _keep(c, n, misfit, chains, shelf)
+
+
+@njit(**INNER)
+def _keep(c, n, misfit, chains, shelf):  # type: ignore[no-untyped-def]
+    """Put chain c on the shelf, as its n-th draw."""
+    shelf.sigma2[c, n] = chains.sigma2[c]
+    shelf.misfit[c, n] = misfit
+    _copy(chains.H[c], FIRST_ROW, shelf.H[c, n])
+    _transposed(chains.W[c], FIRST_ROW, shelf.W[c, n])
+
+
+@njit(**ENTRY)
+def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_for_moves):  # type: ignore[no-untyped-def]
+    """Sweeps of chains group[0] to group[1], in place; data: X (1 | C, N, D), block, squares (1 | C,) and cancels.
+
+    The records come as plain tuples, which Numba takes from Python far faster: a call is some hundred microseconds.
+    """
+    X, block, squares, cancels = data
+    now = Chains(*chains)
+    end = Finish(*finish)
+    own_shelf = Shelf(*shelf)
+    own_room = Room(*room)
+    both = (Side(*sides[0]), Side(*sides[1]))
+    for c in range(group[0], group[1]):
+        own = Data(X[c if len(X) > 1 else 0], block, squares[c if len(squares) > 1 else 0], cancels)
+        factors = Factors(now.W[c], now.H[c])
+        for s in range(sweeps):
+            turn = Turn(end.power / np.float64(now.sigma2[c]), now.keys[c, 0], now.keys[c, 1], now.step + s)
+            misfit = factors_swept(own, factors, both, turn, own_room)
+            _finish(c, s, misfit, now, end, own_shelf, room_for_moves)
+
+
+# What threads call when they share a sweep of one chain
+
+
+@njit(**ENTRY)
+def lot_updated(data, factors, side, turn, rows, room):  # type: ignore[no-untyped-def]
+    """`_lot` into the room's sums of all rows."""
+    _lot(data, factors, side, turn, rows, room, ALL_ROWS)
+
+
+@njit(**ENTRY)
+def updated(F, P, Q, side, turn, rows, lanes):  # type: ignore[no-untyped-def]
+    """`_update`."""
+    _update(F, P, Q, side, turn, rows, lanes)
+
+
+@njit(**ENTRY)
+def left_over(data, factors, R, G, GH):  # type: ignore[no-untyped-def]
+    """`_left_over`."""
+    return _left_over(data, factors, R, G, GH)
+
+
+@njit(**ENTRY)
+def finished(s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyped-def]
+    """`_finish` of the only chain."""
+    _finish(0, s, misfit, chains, finish, shelf, room)
