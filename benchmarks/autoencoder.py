@@ -33,6 +33,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
 from ppnmf.distributions import EULER
 from ppnmf.inference import svi
+from ppnmf.inference.svi.training import Course, train
 from ppnmf.models import PAENMF
 from ppnmf.models.encoding import LEAST, MOST, SHARPNESS
 from ppnmf.posterior import Posterior
@@ -202,7 +203,7 @@ def costs(task: Task, dtype: torch.dtype, turns: int, seconds: float) -> dict[st
 
     def ours(n: int) -> None:
         with single_threaded():
-            svi._train(model, data, model.recipe, None, n, 0.0, 0, False)
+            train(model, data, model.recipe, Course(n, None, 0.0, 0, False))
 
     rivals = {"ours": ours, "by hand": by_hand(X, model), "pyro": by_pyro(X, model)}
     times: dict[str, list[float]] = {name: [] for name in rivals}

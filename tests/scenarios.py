@@ -16,6 +16,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics.calibration import geweke
 from ppnmf.inference import gibbs, icm, svi
 from ppnmf.models import REGISTRY, ExponentialGaussian
+from ppnmf.protocols import Asked
 from ppnmf.rng import Site, Stream
 
 LUCK = 1e-4  # how often a right build may fail a judge
@@ -129,7 +130,7 @@ def judge_bound(model: Any, X: Tensor) -> None:
     outputs = fitted.outputs(fitted.coordinates(data.values))
     u = Stream.of(9).uniforms(0, Site.GUIDE, range(400 * X.shape[0]), fitted.rank)[0].reshape(400, *X.shape[:1], -1)
     with torch.no_grad():
-        at = torch.stack([fitted.bound(data.values, None, outputs, svi.Asked(uniforms=own)) for own in u])
+        at = torch.stack([fitted.bound(data.values, None, outputs, Asked(uniforms=own)) for own in u])
     assert abs(float(at.mean()) - exact) < 5 * float(at.std()) / 20
 
 

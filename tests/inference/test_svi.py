@@ -10,6 +10,8 @@ from scipy import optimize, special, stats
 
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference import svi
+from ppnmf.inference.svi import blocks, polish, training
+from ppnmf.inference.svi.gradient import Problem, gradient, uniforms_behind
 from ppnmf.models.elbo import analytic_elbo
 from ppnmf.models.pae_nmf import PAENMF
 from ppnmf.posterior import Posterior
@@ -90,9 +92,9 @@ def test_the_sampled_objective_reaches_what_the_analytic_one_reaches():
 def test_the_sampled_gradient_has_the_analytic_one_as_its_mean():
     X = as_matrix(problem()[:12])
     model = fitted(X.values, steps=20).model
-    analytic, sampled = (svi.Problem.of(model, X, Recipe(name), generator(0)) for name in ("analytic", "sampled"))
-    exact = torch.cat([part.flatten() for part in svi._gradient(analytic, None, 1.0)])
-    many = torch.stack([torch.cat([part.flatten() for part in svi._gradient(sampled, None, 1.0)]) for _ in range(1500)])
+    analytic, sampled = (Problem.of(model, X, Recipe(name), generator(0)) for name in ("analytic", "sampled"))
+    exact = torch.cat([part.flatten() for part in gradient(analytic, None, 1.0)])
+    many = torch.stack([torch.cat([part.flatten() for part in gradient(sampled, None, 1.0)]) for _ in range(1500)])
     error = many.std(0) / math.sqrt(len(many))
     assert float(error[0] / exact[0].abs()) < 0.05
     z = (many.mean(0) - exact) / error.clamp(min=1e-9)
@@ -102,15 +104,15 @@ def test_the_sampled_gradient_has_the_analytic_one_as_its_mean():
 def test_mini_batches_have_the_right_expectation():
     model = fitted(steps=20).model
     X = as_matrix(problem())
-    told = svi.Problem.of(model, X, model.recipe, generator(0))
+    told = Problem.of(model, X, model.recipe, generator(0))
     whole, parts = (
-        svi._gradient(told, None, 1.0),
-        [svi._gradient(told, rows, 1.0) for rows in torch.arange(60).split(15)],
+        gradient(told, None, 1.0),
+        [gradient(told, rows, 1.0) for rows in torch.arange(60).split(15)],
     )
     for mean, one in zip(zip(*parts, strict=True), whole, strict=True):
         assert torch.allclose(torch.stack(mean).mean(0), one, rtol=1e-9, atol=1e-9)
     assert float(whole[0]) == pytest.approx(svi.elbo(model, X), rel=1e-12)
-    epoch = svi._batches(range(61), 5, Stream.of(0), "cpu")
+    epoch = training.batches(range(61), 5, Stream.of(0), "cpu")
     sizes = [next(epoch) for _ in range(5)]
     assert sorted(torch.cat(sizes).tolist()) == list(range(61))
     assert {len(rows) for rows in sizes} == {12, 13}
@@ -172,7 +174,7 @@ def test_missing_entries_are_predicted_and_never_read():
     ],
 )
 def test_the_same_seed_gives_the_same_draws_for_any_threads_and_leaves_the_global_state(options, monkeypatch):
-    monkeypatch.setattr(svi, "BLOCK_ENTRIES", 12 * 7)  # several blocks ...
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 12 * 7)  # several blocks ...
     monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)  # ... each worth a thread
     threads = torch.get_num_threads()
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
@@ -225,8 +227,7 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, at):
             raise KeyboardInterrupt
         return gradient(*arguments)
 
-    gradient = svi._gradient
-    monkeypatch.setattr(svi, "_gradient", interrupted)
+    monkeypatch.setattr(training, "gradient", interrupted)
     post = fitted()
     assert post.attrs["interrupted"]
     assert post.attrs["steps"] == len(post.attrs["elbo_curve"]) == at
@@ -238,10 +239,10 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, at):
 @pytest.mark.parametrize("rows", [None, torch.arange(0, 60, 2)])
 def test_blocks_of_rows_add_up_to_the_whole(objective, rows, monkeypatch):
     X, model = as_matrix(problem()), fitted(steps=5).model
-    whole = svi._gradient(svi.Problem.of(model, X, Recipe(objective), generator(0)), rows, 1.0)
-    monkeypatch.setattr(svi, "BLOCK_ENTRIES", 12 * 7)
-    parts = svi._gradient(svi.Problem.of(model, X, Recipe(objective), generator(0)), rows, 1.0)
-    assert len(svi._blocks(60, X)) == 9
+    whole = gradient(Problem.of(model, X, Recipe(objective), generator(0)), rows, 1.0)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 12 * 7)
+    parts = gradient(Problem.of(model, X, Recipe(objective), generator(0)), rows, 1.0)
+    assert len(blocks.blocks_of(60, X)) == 9
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-10 * float(one.abs().max()))
 
@@ -295,7 +296,7 @@ def test_the_polish_finds_each_rows_best_weibulls(tmp_path):
         first = torch.cat(model.outputs(model.coordinates(row[None]))).detach().numpy().ravel()
         best -= optimize.minimize(bound, first, (row[None],), jac=True, method="L-BFGS-B").fun
     assert post.attrs["elbo"] == pytest.approx(best, abs=0.05 * gap)
-    guide = model.encoding.guide(*svi._final(model, post.X, 400, False).outputs)
+    guide = model.encoding.guide(*polish.final_guide(model, post.X, 400, False).outputs)
     uniform = torch.distributions.Weibull(guide.scale, guide.concentration).cdf(post.draws["W"][0])
     p_values = [stats.kstest(uniform[:, i, k].numpy(), "uniform").pvalue for i in range(5) for k in range(K)]
     assert min(p_values) * len(p_values) > 1e-4
@@ -307,7 +308,7 @@ def test_the_polish_of_masked_rows_never_lowers_the_bound_and_ends_by_ctrl_c(mon
     X, mask = problem(), np.random.default_rng(2).random((60, 12)) > 0.2
     post = fitted(np.where(mask, X, np.nan), mask=mask, steps=100, polish=100)
     assert post.attrs["amortisation_gap"] >= 0
-    after = svi.Free.after
+    after = polish.Free.after
     calls = iter(range(100))
 
     def interrupted(*arguments, **options):
@@ -315,7 +316,7 @@ def test_the_polish_of_masked_rows_never_lowers_the_bound_and_ends_by_ctrl_c(mon
             raise KeyboardInterrupt
         return after(*arguments, **options)
 
-    monkeypatch.setattr(svi.Free, "after", interrupted)
+    monkeypatch.setattr(polish.Free, "after", interrupted)
     cut = fitted(np.where(mask, X, np.nan), mask=mask, steps=100, polish=100)
     assert cut.attrs["interrupted"] and 0 < cut.attrs["amortisation_gap"] < post.attrs["amortisation_gap"]
 
@@ -338,7 +339,7 @@ def test_the_published_training_is_the_papers_formulas(training, divergence, mon
     X = X / X.max()
     drawn = {"random": generator.uniform(size=(7, 2)), "median": np.full((7, 2), 0.5)}[training]
     if training == "random":
-        monkeypatch.setattr(svi, "_uniforms", lambda *_: torch.from_numpy(drawn))
+        monkeypatch.setattr("ppnmf.inference.svi.gradient.uniforms_behind", lambda *_: torch.from_numpy(drawn))
     model = PAENMF.paper(2, training, divergence)
     first = PAENMF.paper(2).initialise(as_matrix(X))
     own = [part.detach().numpy().copy() for part in first.parameters()]  # H, weights of λ, weights of k
@@ -373,9 +374,9 @@ def test_published_uniforms_are_whole_released_or_the_median():
         (PAENMF.paper(2, "median"), 0.5, 0.5),
         (PAENMF.paper(2, "median", released=True), 0.5, 0.5),
     ):
-        u = svi._uniforms(model.recipe, (2000, 2), X, generator(0))
+        u = uniforms_behind(model.recipe, (2000, 2), X, generator(0))
         assert low <= float(u.min()) <= low + 0.01 and high - 0.01 <= float(u.max()) <= high
-    assert svi._uniforms(PAENMF(2).recipe, (2000, 2), X, generator(0)) is None
+    assert uniforms_behind(PAENMF(2).recipe, (2000, 2), X, generator(0)) is None
 
 
 def test_the_objective_asked_for_overrides_the_released_one():
@@ -389,7 +390,7 @@ def test_the_objective_asked_for_overrides_the_released_one():
 def test_a_step_that_is_not_finite_is_left_out():
     good, bad = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     good.grad, bad.grad = torch.tensor([3.0, -4.0]), torch.tensor([1.0, torch.inf])
-    svi.Normalised([good, bad], lr=0.5).step()
+    training.Normalised([good, bad], lr=0.5).step()
     assert torch.allclose(good, torch.tensor([0.7, 1.4])) and torch.equal(bad, torch.ones(2))
 
 
