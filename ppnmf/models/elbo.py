@@ -134,7 +134,8 @@ class _Expected(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_errors: Tensor, by_divergence: Tensor) -> tuple[Tensor | None, ...]:
         scale, inverse, H, mean, variance, residual, exposed, mask = ctx.saved_tensors
-        weighted, squares = H * by_errors, (H.square() * by_errors).mT  # (K, D); (D, K)
+        weighted = H * by_errors  # (K, D)
+        squares = (H.square() * by_errors).mT  # (D, K)
         by_mean = torch.mm(residual, weighted.mT).mul_(-2).add_(by_divergence)
         by_variance = squares.sum(0) if mask is None else mask.to(H.dtype) @ squares
         by_H = None
@@ -142,7 +143,8 @@ class _Expected(torch.autograd.Function):
             by_H = 2 * by_errors * ((exposed[:, None] if mask is None else exposed.mT) * H - mean.mT @ residual)
 
         by_log_scale = by_mean.mul_(mean).addcmul_(by_variance, variance, value=2)
-        first, second = torch.digamma(1 + inverse), torch.digamma(1 + 2 * inverse)
+        first = torch.digamma(1 + inverse)
+        second = torch.digamma(1 + 2 * inverse)
         square = torch.addcmul(variance, mean, mean)
         by_inverse = (second.sub_(first).mul_(square).mul_(by_variance).mul_(2)).addcmul_(first, by_log_scale)
         by_inverse += by_divergence * (EULER - inverse.reciprocal())

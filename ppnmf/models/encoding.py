@@ -14,7 +14,8 @@ from ppnmf.rng import Site, Stream
 
 __all__ = ["LEAST", "MOST", "Encoding", "Floored", "Smooth", "Start"]
 
-LEAST, MOST = 0.1, 100.0  # bounds of the guide's k: outside them its gradients overflow or its draws coarsen
+LEAST = 0.1  # bound of the guide's k: below it its gradients overflow
+MOST = 100.0  # and above it its draws coarsen
 SHARPNESS = 0.1  # λ is linear in the encoder's output above this, exponential below: loadings are near zero or one
 LEAST_SCALE = 1e-8
 MOST_COORDINATES = 500  # principal coordinates that the encoder reads
@@ -51,8 +52,8 @@ class Encoding(Protocol):
         """The guide of what the two last layers give, each (N, K)."""
         ...
 
-    def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, told: Start, stream: Stream) -> Tensor:
-        """Set the two last layers; the H (K, D) to begin with."""
+    def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, begun: Start, stream: Stream) -> Tensor:
+        """Set the two last layers, in place, from what is known at the start; the H (K, D) to begin with."""
         ...
 
 
@@ -79,13 +80,13 @@ class Smooth:
         log_concentration = math.log(LEAST) + math.log(MOST / LEAST) * torch.sigmoid(concentration)
         return Guide(scale, log_concentration.exp().clamp(LEAST, MOST))
 
-    def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, told: Start, stream: Stream) -> Tensor:
-        precision = (told.H.square() / told.noise).sum(1)
-        concentration = (1.2 * told.W * precision.sqrt()).clamp(1, MOST / 2)  # about mean over deviation
-        _regress(to_scale, told.features, _inverse_softplus(told.W.clamp(min=SHARPNESS / 3)))
+    def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, begun: Start, stream: Stream) -> Tensor:
+        precision = (begun.H.square() / begun.noise).sum(1)
+        concentration = (1.2 * begun.W * precision.sqrt()).clamp(1, MOST / 2)  # about mean over deviation
+        _regress(to_scale, begun.features, _inverse_softplus(begun.W.clamp(min=SHARPNESS / 3)))
         part = (concentration / LEAST).log() / math.log(MOST / LEAST)
-        _regress(to_concentration, told.features, torch.logit(part))
-        return told.H
+        _regress(to_concentration, begun.features, torch.logit(part))
+        return begun.H
 
 
 class Floored:
@@ -105,18 +106,19 @@ class Floored:
     def guide(self, scale: Tensor, concentration: Tensor) -> Guide:
         return Guide(scale.clamp(min=FLOOR), concentration.clamp(min=FLOOR))
 
-    def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, told: Start, stream: Stream) -> Tensor:
-        K, D = told.H.shape
-        of_mean = (D * told.features.mean()).clamp(min=torch.finfo(told.H.dtype).tiny).reciprocal()
-        u = stream.uniforms(0, Site.START, range(3 * K), D, told.H.device)[0].to(told.H.dtype)
+    def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, begun: Start, stream: Stream) -> Tensor:
+        K, D = begun.H.shape
+        of_mean = (D * begun.features.mean()).clamp(min=torch.finfo(begun.H.dtype).tiny).reciprocal()
+        u = stream.uniforms(0, Site.START, range(3 * K), D, begun.H.device)[0].to(begun.H.dtype)
         weights = of_mean * (WEIGHTS[0] + (WEIGHTS[1] - WEIGHTS[0]) * u[: 2 * K])
         to_scale.weight.copy_(weights[:K]), to_concentration.weight.copy_(weights[K:])
-        return told.H + NOISE * told.H.mean() * u[2 * K :]
+        return begun.H + NOISE * begun.H.mean() * u[2 * K :]
 
 
 def _regress(layer: nn.Linear, features: Tensor, target: Tensor) -> None:
     """Set the layer to the ridge regression of target (N, K) on features (N, C), by the smaller Gram matrix."""
-    A, T = features - features.mean(0), target - target.mean(0)
+    A = features - features.mean(0)
+    T = target - target.mean(0)
     penalty = RIDGE * A.square().sum() / min(A.shape) + torch.finfo(A.dtype).tiny ** 0.5
     if A.shape[0] >= A.shape[1]:
         weight = torch.linalg.solve(A.mT @ A + penalty * torch.eye(A.shape[1]).to(A), A.mT @ T)

@@ -76,13 +76,15 @@ def weigh(model: Amortised, X: Dense, *, draws: int = 1000, widened: bool = True
         ValueError: fewer than two draws.
     """
     size = max(1, AT_ONCE // (whole_number("draws", draws, 2) * model.rank))
-    model, stream = copy.deepcopy(model).double(), Stream.of(seed, replicates=(2,))
+    model = copy.deepcopy(model).double()
+    stream = Stream.of(seed, replicates=(2,))
     blocks = [range(start, min(start + size, len(X.values))) for start in range(0, len(X.values), size)]
 
     @torch.no_grad()
     def of_block(rows: range) -> Weighed:
         part = X.part(rows)
-        values, mask = part.values.double(), part.mask
+        values = part.values.double()
+        mask = part.mask
         source = model.proposal(values, mask, widened)
         u = stream.uniforms(0, Site.GUIDE, rows, draws * model.rank, X.device)[0]
         W = source.at(u.unflatten(-1, (draws, -1)).movedim(1, 0))  # (S, B, K)
@@ -98,7 +100,8 @@ def weigh(model: Amortised, X: Dense, *, draws: int = 1000, widened: bool = True
 
 def _summary(logs: Tensor) -> Weighed:
     """Of the logarithms of the weights (S, B)."""
-    S, total = len(logs), logs.logsumexp(0)
+    S = len(logs)
+    total = logs.logsumexp(0)
     effective = (2 * total - (2 * logs).logsumexp(0)).exp()
     errors = ((S / effective - 1).clamp(min=0) / (S - 1)).sqrt()
     return Weighed(total - math.log(S), errors, effective)

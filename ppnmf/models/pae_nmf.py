@@ -5,63 +5,42 @@ Squires, Prügel-Bennett, Niranjan (2019). Their V, W_f, h are our Xᵀ, Hᵀ, W
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Weibull
 
 import ppnmf.distributions  # noqa: F401  registers the divergences between Weibulls
-from ppnmf.checks import one_of, whole_number
-from ppnmf.data.containers import BOOLEANS, opened
-from ppnmf.data.labelled import Labelled, beside, listed, names_of, order, taken
-from ppnmf.data.matrix import Dense, as_mask, as_matrix, as_tensor, in_memory, without_noise
+from ppnmf.checks import whole_number
+from ppnmf.data.containers import opened
+from ppnmf.data.labelled import names_of
+from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Excerpt, Sharded
 from ppnmf.gaussian.statistics import of_all_rows
 from ppnmf.models import weibull
+from ppnmf.models.autoencoder import Autoencoder
 from ppnmf.models.elbo import analytic_elbo, elbo_at
-from ppnmf.models.encoding import Encoding, Floored, Smooth, Start
-from ppnmf.nndsvd import nndsvd
+from ppnmf.models.encoding import Floored, Smooth, Start
+from ppnmf.models.new_rows import new_rows, observed, one_row, require_width
+from ppnmf.models.ordinary_nmf import ordinary_nmf, random_weights
+from ppnmf.models.published import PER_COLUMN, Published, hidden_widths, noise_of, published_choices
 from ppnmf.protocols import Asked, Entries, Params, Recipe
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
 
 __all__ = ["PAENMF", "Published"]
 
-LEAST_NOISE = 1e-10  # of the mean square of X: keeps a learned σ² positive where X is explained exactly
-LEAST_START = 1e-4  # likewise, of the σ² that is begun with: Adam does not come back from a tiny one
 MOST_ROWS = 10_000  # rows that the start is found on
-SWEEPS = 100  # of ordinary NMF, for the start
 JITTER = 0.5  # standard deviation of the logarithm that sets restarts apart
-PER_COLUMN = "per column"
-RELEASED_UNIFORMS = (0.35, 0.65)  # the authors' code draws ε between these
-TRAINING = {"random": "sampled", "median": "median"}  # the paper's word -> the objective
 
 
-class Published(NamedTuple):
-    """The paper's choices: train on one draw a step or on the guide's median, with the divergence to the prior or without.
-
-    `released`: draw ε from [0.35, 0.65] only, as the authors' code does.
-    """
-
-    training: str = "random"
-    divergence: bool = True
-    released: bool = False
-
-    @property
-    def recipe(self) -> Recipe:
-        uniforms = RELEASED_UNIFORMS if self.released and self.training == "random" else None
-        return Recipe(TRAINING[self.training], self.divergence, uniforms, normalised=True, learning_rate=0.005)
-
-
-class PAENMF(nn.Module):
+class PAENMF(Autoencoder):
     r"""W_ik ~ Weibull(1, 1), an exponential; X_i ~ Normal(W_i H, σ²); guide W_ik ~ Weibull(k_ik, λ_ik), from X_i.
 
     H >= 0 and σ² are parameters, in X's own units: scaling X scales H, and W keeps its prior. The module has no
@@ -87,10 +66,6 @@ class PAENMF(nn.Module):
     name: ClassVar[str] = "pae_nmf"
     accepts: ClassVar[Entries] = Entries.NOT_NEGATIVE
 
-    unit: Tensor  # root mean square of X: the parameters below are on this scale
-    centre: Tensor  # (D,), the means of X's columns
-    basis: Tensor | None  # (D, C), from X - centre to the encoder's coordinates; None: it reads X
-
     def __init__(
         self,
         rank: int,
@@ -98,13 +73,13 @@ class PAENMF(nn.Module):
         encoder: str | Sequence[int] = "linear",
         published: Published | Sequence[Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.rank = whole_number("rank", rank, 1)
-        self.per_column, self.fixed_sigma2 = _noise(sigma2)
-        self.widths = _widths(encoder)
-        self.published = None if published is None else _published(published, self.widths)
-        self.recipe = Recipe() if self.published is None else self.published.recipe
-        self.encoding: Encoding = Smooth() if self.published is None else Floored()
+        widths = hidden_widths(encoder)
+        choices = None if published is None else published_choices(published, widths)
+        super().__init__(
+            whole_number("rank", rank, 1), noise_of(sigma2), widths, Smooth() if choices is None else Floored()
+        )
+        self.published = choices
+        self.recipe = Recipe() if choices is None else choices.recipe
 
     @classmethod
     def paper(
@@ -130,6 +105,7 @@ class PAENMF(nn.Module):
         return cls(rank)
 
     def config(self) -> dict[str, Any]:
+        """What makes the same model without its weights: the arguments of the class."""
         sigma2 = PER_COLUMN if self.per_column else self.fixed_sigma2
         published = None if self.published is None else tuple(self.published)
         return {"rank": self.rank, "sigma2": sigma2, "encoder": self.widths or "linear", "published": published}
@@ -154,11 +130,12 @@ class PAENMF(nn.Module):
             RuntimeError: the module has no weights yet.
             ValueError: neither X nor shape is given, or D is not that of the weights.
         """
-        (N, D), one = self._shape_of(X, shape), self.H.new_ones(())
+        N, D = self._shape_of(X, shape)
+        one = self.H.new_ones(())
         H = pyro.deterministic("H", self.H, event_dim=2)
         sigma2 = pyro.deterministic("sigma2", self.sigma2)
         row = pyro.plate("row", N, subsample=rows, dim=-2)
-        X, mask = _observed(X, mask, rows)
+        X, mask = observed(X, mask, rows)
         with row, pyro.plate("component", self.rank, dim=-1):
             W = pyro.sample("W", dist.Weibull(one, one))
         with row, pyro.plate("column", D, dim=-1):
@@ -174,7 +151,7 @@ class PAENMF(nn.Module):
     ) -> Tensor:
         """The guide, a Pyro program with the arguments of the story: W_ik ~ Weibull(k_ik, λ_ik). Returns W."""
         row = pyro.plate("row", len(X), subsample=rows, dim=-2)
-        X, mask = _observed(X, mask, rows)
+        X, mask = observed(X, mask, rows)
         weibull = self.posterior(self.coordinates(X, mask))
         with row, pyro.plate("component", self.rank, dim=-1):
             return pyro.sample("W", dist.Weibull(weibull.scale, weibull.concentration))
@@ -200,13 +177,13 @@ class PAENMF(nn.Module):
             ValueError: X is no matrix, has another number of columns, or other names of columns, more or fewer than
                 the training data, or an observed entry that is negative or not finite; the mask does not fit.
         """
-        return self._guide_of(self._rows(opened("X", X), mask))
+        return self._guide_of(new_rows(self, opened("X", X), mask))
 
     @own_settings()
     @torch.no_grad()
     def decode(self, W: Any) -> Tensor:
         """The mean W @ H (N, D) of the rows with loadings W (N, K). Raises ValueError for another number of loadings."""
-        loadings = self._cast(W)
+        loadings = torch.as_tensor(W, dtype=self.H.dtype, device=self.H.device)
         if not loadings.ndim or loadings.shape[-1] != self.rank:
             raise ValueError(f"W has shape {tuple(loadings.shape)}; loadings (N, {self.rank}) are needed, K a row")
         return loadings @ self.H
@@ -218,7 +195,7 @@ class PAENMF(nn.Module):
         The first and the last are reconstructions of the two. The columns of a Series or of a DataFrame of one row are
         found by their names, as in `encode`. Raises ValueError as `encode` does, and for fewer than two steps.
         """
-        first, last = (self._guide_of(self._rows(_one_row(row), None)).mean[0] for row in (start, end))
+        first, last = (self._guide_of(new_rows(self, one_row(row), None)).mean[0] for row in (start, end))
         share = torch.linspace(0, 1, whole_number("steps", steps, 2), dtype=first.dtype, device=first.device)
         return self.decode(torch.lerp(first, last, share[:, None]))
 
@@ -229,7 +206,9 @@ class PAENMF(nn.Module):
 
         The noise is Gaussian, so entries can be negative; they are not clipped. (The paper shows the means, `decode`.)
         """
-        stream, H, rows = Stream.of(seed), self.H, range(whole_number("n", n, 0))
+        stream = Stream.of(seed)
+        H = self.H
+        rows = range(whole_number("n", n, 0))
         W = -stream.uniforms(0, Site.W, rows, self.rank, H.device)[0].log()
         noise = torch.special.ndtri(stream.uniforms(0, Site.DATA, rows, H.shape[1], H.device)[0])
         return (W @ H.double() + self.sigma2.double().sqrt() * noise).to(H.dtype)
@@ -251,7 +230,7 @@ class PAENMF(nn.Module):
         """
         from ppnmf.models.importance import weigh
 
-        found = weigh(self, self._rows(opened("X", X), mask), draws=draws, seed=seed)
+        found = weigh(self, new_rows(self, opened("X", X), mask), draws=draws, seed=seed)
         for doubt in found.doubts():
             warnings.warn(f"log_likelihood: {doubt}", stacklevel=2)
         return found.values, found.errors
@@ -284,16 +263,19 @@ class PAENMF(nn.Module):
         place of N K D.
         """
         precision = self.sigma2.double().reciprocal().expand(X.shape[1])
-        H, centre = self.H.double() * precision.sqrt(), W.double().median(0).values  # columns in units of their noise
+        H = self.H.double() * precision.sqrt()  # columns in units of their noise
+        centre = W.double().median(0).values
         residual = X.double() * precision.sqrt() - centre @ H
-        if mask is None:
-            Q, constant = H @ H.mT, (precision.log() - math.log(2 * math.pi)).sum()
-        else:
-            residual, known = torch.where(mask, residual, 0.0), Dense(torch.zeros_like(residual), mask)
-            Q = of_all_rows(known, H[None]).Q[0]  # (N, K, K)
-            constant = mask.double() @ (precision.log() - math.log(2 * math.pi))
+        log_precision = precision.log() - math.log(2 * math.pi)
         change = W.double() - centre
-        moved = change @ Q if mask is None else (change[..., None, :] @ Q)[..., 0, :]
+        if mask is None:
+            constant = log_precision.sum()
+            moved = change @ (H @ H.mT)
+        else:
+            constant = mask.double() @ log_precision
+            residual = torch.where(mask, residual, 0.0)
+            Q = of_all_rows(Dense(torch.zeros_like(residual), mask), H[None]).Q[0]  # (N, K, K)
+            moved = (change[..., None, :] @ Q)[..., 0, :]
         error = residual.square().sum(1) + (change * (moved - 2 * (residual @ H.mT))).sum(-1)
         return 0.5 * (constant - error) - W.double().sum(-1)  # log p(w) = -w: Weibull(1, 1)
 
@@ -301,148 +283,17 @@ class PAENMF(nn.Module):
     def _guide_of(self, rows: Dense) -> Weibull:
         return self.posterior(self.coordinates(rows.values, rows.mask))
 
-    def _rows(self, given: Labelled, mask: Any) -> Dense:
-        """New rows, checked, their columns in the order of the fit; zero where missing."""
-        seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
-        places, X = self._places(given), given.values
-        if places is not None:
-            X, seen = taken(X, 1, places), None if seen is None else taken(seen, 1, places)
-        values = self._cast(as_tensor(X))
-        if values.ndim != 2:
-            raise ValueError(
-                f"X has shape {tuple(values.shape)}; rows (N, D) are needed: pass X[None] for a single one"
-            )
-        self._shape_of(values, None)
-        values, observed = _observed(values, None if seen is None else as_mask(seen, values), None)
-        if not bool(values.isfinite().all()):
-            raise ValueError("X has entries that are not finite; hide them with a mask (True where observed)")
-        if bool((values < 0).any()):
-            raise ValueError(f"X has {int((values < 0).sum())} negative entries; {self.name} needs data >= 0")
-        return Dense(values, observed)
-
-    def _places(self, X: Labelled) -> list[int] | None:
-        """Where in X the columns of the fit are; None: X has them in their order, or has no names for them."""
-        names = X.names.columns
-        if names is None:
-            return None
-        if self.columns is None:
-            warnings.warn(
-                f"X's columns have names ({listed(names)}), and those that {self.name} was fitted to had none: they are "
-                "taken by position",
-                stacklevel=5,
-            )
-            return None
-        return order(
-            names,
-            self.columns,
-            f"X's columns are not those that {self.name} was fitted to",
-            "give each of these once and no others, in any order",
-        )
-
-    # Parameters
-
-    @property
-    def columns(self) -> tuple[str, ...] | None:
-        """The names of X's columns, where it was fitted to columns with names."""
-        told = getattr(self, "column_names", None)
-        return None if told is None else tuple(json.loads(bytes(told.tolist())))
-
-    @columns.setter
-    def columns(self, names: Sequence[str] | None) -> None:
-        told = None if names is None else torch.tensor(list(json.dumps(names).encode()), dtype=torch.uint8)
-        self.register_buffer("column_names", told)  # in the state, so that they are saved and loaded with the weights
-
-    @property
-    def is_initialised(self) -> bool:
-        return hasattr(self, "relative_H")
-
-    @property
-    def H(self) -> Tensor:
-        """The components (K, D), in X's units."""
-        if not self.is_initialised:
-            raise RuntimeError("this PAENMF has no weights yet; ppnmf.fit gives them, or initialise(X)")
-        return self.unit * self.relative_H
-
-    @property
-    def sigma2(self) -> Tensor:
-        """The noise variance, learned or given, in units of X squared: () or, per column, (D,)."""
-        if self.fixed_sigma2 is not None:
-            return self.H.new_tensor(self.fixed_sigma2)
-        return self.unit.square() * self.relative_sigma2
-
-    @property
-    def relative_sigma2(self) -> Tensor:
-        """`sigma2` in units of `unit` squared."""
-        if self.fixed_sigma2 is not None:
-            return self.fixed_sigma2 / self.unit / self.unit
-        return LEAST_NOISE + self.log_noise.exp()
-
-    @property
-    def relative_noise(self) -> Tensor:
-        """Each column's noise variance over their mean: (D,) or, where they are one, ()."""
-        return self.sigma2 / self.sigma2.mean()
-
-    def project(self) -> None:
-        """Set the negative entries of H to zero, in place: after each step of an optimiser."""
-        with torch.no_grad():
-            self.relative_H.clamp_(min=0)
-
-    def coordinates(self, X: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the encoder reads (N, C): X on its principal directions; a missing entry counts as its column's mean."""
-        if self.basis is None:
-            return X if mask is None else torch.where(mask, X, self.centre)
-        deviations = X - self.centre
-        return (deviations if mask is None else torch.where(mask, deviations, 0.0)) @ self.basis
-
-    def posterior(self, coordinates: Tensor) -> Weibull:
-        """The guide's distribution of W (N, K), from the encoder's coordinates (N, C)."""
-        guide = self.encoding.guide(*self.outputs(coordinates))
-        return weibull.Weibull(*guide, validate_args=False)
-
-    def outputs(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two last layers give (N, K): the encoding makes λ of the one and k of the other."""
-        features = self.body(coordinates)
-        return self.to_scale(features), self.to_concentration(features)
-
     def bound(self, X: Tensor, mask: Tensor | None, outputs: tuple[Tensor, ...], asked: Asked) -> Tensor:
         """The ELBO summed over rows X (B, D), in nats, or what stands for it (`protocols.Asked`)."""
-        guide, u = self.encoding.guide(*outputs), asked.uniforms
+        guide = self.encoding.guide(*outputs)
         H = self.H.detach() if asked.frozen else self.H
+        u = asked.uniforms
         if u is None:
             parts = analytic_elbo(X, guide, H, self.relative_sigma2, mask, self.unit)
         else:
             W = guide.scale * (-u.log()) ** guide.concentration.reciprocal()
             parts = elbo_at(W, X, guide, H, self.relative_sigma2, mask, self.unit)
         return parts.value if asked.divergence else parts.log_likelihood
-
-    def quantile(self, outputs: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
-        """From uniforms (N, K), float64, to loadings of the guide, in the weights' dtype; never zero."""
-        guide = self.encoding.guide(*outputs)
-        scale, power = guide.scale.double(), guide.concentration.double().reciprocal()
-        kind = guide.scale.dtype
-        return lambda u: (scale * (-u.log()) ** power).to(kind).clamp(min=torch.finfo(kind).tiny)
-
-    def fitted(self) -> dict[str, Tensor]:
-        """H (K, D), and sigma2 (), the mean over the columns where they differ."""
-        return {"H": self.H.detach(), "sigma2": self.sigma2.detach().mean()}
-
-    def require_columns(self, D: int, names: Sequence[str] | None) -> None:
-        """Raise ValueError where it has weights for another number of columns, or for others by their names."""
-        if not self.is_initialised:
-            return
-        if self.H.shape[1] != D:
-            raise ValueError(
-                f"X has {D} columns and the model has weights for {self.H.shape[1]}; start from a new model"
-            )
-        if self.columns and names and self.columns != tuple(names):
-            raise ValueError(
-                f"X's columns ({listed(names)}) are not those that the model was fitted to, in their order "
-                f"({listed(self.columns)}): pass X with these columns, or start from a new model"
-            )
-
-    def free_parameters(self, D: int) -> int:
-        """Those of H, and of σ² where it is learned, for D columns."""
-        return D * self.rank + (D if self.per_column else int(self.fixed_sigma2 is None))
 
     # The start
 
@@ -465,20 +316,21 @@ class PAENMF(nn.Module):
             X = in_memory(without_noise(as_matrix(X), self.name), self.name)
         N = len(X.values)
         kept = torch.arange(N, device=X.device)[:: -(-N // MOST_ROWS)]
-        values, mask = _observed(X.values, X.mask, kept)
+        values, mask = observed(X.values, X.mask, kept)
         unit = self.encoding.unit(math.sqrt(X.sum_of_squares / X.n_observed) or 1.0)
-        centre, stream = X.column_means(), Stream.of(seed)
+        centre = X.column_means()
+        stream = Stream.of(seed)
         filled = values if mask is None else torch.where(mask, values, centre)
-        W, H, errors = _ordinary_nmf(filled / unit, mask, self.rank, stream)
+        begun = ordinary_nmf(filled / unit, mask, self.rank, stream)
         basis = self.encoding.basis((filled - centre) / unit, stream)
-        self._build(centre, None if basis is None else basis / unit)
+        self.build(centre, None if basis is None else basis / unit)
         self.columns = names_of(X).columns
         self.unit.fill_(unit)
-        squares = (values / unit).square().sum(0)
-        noise = self._first_noise(errors, squares, len(values) if mask is None else mask.sum(0))
-        _random_weights(self.body, stream)
-        told = Start(W, H, noise, self.body(self.coordinates(filled)))
-        self.relative_H.copy_(self.encoding.start(self.to_scale, self.to_concentration, told, stream))
+        n_observed = len(values) if mask is None else mask.sum(0)
+        noise = self.begin_noise(begun.errors, (values / unit).square().sum(0), n_observed)
+        random_weights(self.body, stream)
+        start = Start(begun.W, begun.H, noise, self.body(self.coordinates(filled)))
+        self.relative_H.copy_(self.encoding.start(self.to_scale, self.to_concentration, start, stream))
         return self
 
     def restarted(self, X: Any, number: int, seed: int) -> PAENMF:
@@ -491,139 +343,9 @@ class PAENMF(nn.Module):
             own.relative_H.mul_((JITTER * torch.special.ndtri(u)).exp())
         return own
 
-    def _first_noise(self, errors: Tensor, squares: Tensor, observed: Tensor | int) -> Tensor:
-        """The noise variance to begin with, relative to unit², from each column's sums of squared errors and of X² (D,)."""
-        if self.fixed_sigma2 is not None:
-            return self.relative_sigma2
-        seen = torch.as_tensor(observed, device=errors.device).expand(errors.shape)
-        noise = LEAST_NOISE + torch.maximum(errors.sum(), LEAST_START * squares.sum()) / seen.sum()
-        if self.per_column:
-            own = LEAST_NOISE + torch.maximum(errors, LEAST_START * squares) / seen.clamp(min=1)
-            noise = torch.where(seen > 0, own, noise)
-        self.log_noise.copy_(noise.log())
-        return noise
-
-    @own_settings()
-    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As any module's; layers that are not there yet are built to fit."""
-        if not self.is_initialised:
-            self._build(state_dict["centre"], state_dict.get("basis"))
-        names = state_dict.get("column_names")
-        self.register_buffer("column_names", None if names is None else names.clone())
-        return super().load_state_dict(state_dict, *args, **kwargs)
-
-    def _build(self, centre: Tensor, basis: Tensor | None) -> None:
-        """Buffers, layers and parameters, of the dtype and on the device of these; the parameters' values come later."""
-        kind: dict[str, Any] = {"dtype": centre.dtype, "device": centre.device}
-        columns = len(centre)
-        self.register_buffer("unit", torch.ones((), **kind))
-        self.register_buffer("centre", centre.clone())
-        self.register_buffer("basis", None if basis is None else basis.clone())
-        self.relative_H = nn.Parameter(torch.zeros(self.rank, columns, **kind))
-        if self.fixed_sigma2 is None:
-            self.log_noise = nn.Parameter(torch.zeros(columns if self.per_column else (), **kind))
-        sizes, layers = (columns if basis is None else basis.shape[1], *self.widths), []
-        for before, after in zip(sizes, self.widths, strict=False):
-            layers += [nn.utils.skip_init(nn.Linear, before, after, **kind), nn.SiLU()]
-        self.body = nn.Sequential(*layers)
-        last: dict[str, Any] = {"bias": self.encoding.bias, **kind}
-        self.to_scale = nn.utils.skip_init(nn.Linear, sizes[-1], self.rank, **last)
-        self.to_concentration = nn.utils.skip_init(nn.Linear, sizes[-1], self.rank, **last)
-
-    def _cast(self, values: Any) -> Tensor:
-        return torch.as_tensor(values, dtype=self.H.dtype, device=self.H.device)
-
     def _shape_of(self, X: Tensor | None, shape: tuple[int, int] | None) -> tuple[int, int]:
         if X is None and shape is None:
             raise ValueError("neither X nor shape=(N, D) is given; give X to observe it, or a shape to draw it")
         N, D = shape if X is None else X.shape  # type: ignore[misc]
-        if self.H.shape[1] != D:
-            raise ValueError(f"{D} columns are asked of a PAENMF with weights for {self.H.shape[1]}")
+        require_width(self, D)
         return N, D
-
-
-def _one_row(row: Any) -> Labelled:
-    """A row as a matrix (1, D)."""
-    given = opened("a row", row)
-    if given.names.rows is not None and given.columns is None:  # a series
-        given = Labelled(given.values, None, given.rows)
-    values = as_tensor(given.values)
-    if values.ndim == 2 and len(values) != 1:
-        raise ValueError(f"{len(values)} rows are given where one is needed: pass one of them")
-    return given._replace(values=values if values.ndim == 2 else values[None], rows=None)
-
-
-def _noise(sigma2: float | str | None) -> tuple[bool, float | None]:
-    """Is there a noise variance a column? And the one that is given, or None: it is learned."""
-    if sigma2 is None or (isinstance(sigma2, str) and sigma2 == PER_COLUMN):
-        return sigma2 is not None, None
-    if not isinstance(sigma2, Real) or isinstance(sigma2, bool) or not 0 < sigma2 < math.inf:
-        raise ValueError(f"sigma2 is {sigma2!r}; give a positive number, None to learn it, or {PER_COLUMN!r}")
-    return False, float(sigma2)
-
-
-def _published(told: Sequence[Any], widths: tuple[int, ...]) -> Published:
-    if not isinstance(told, list | tuple) or len(told) > len(Published._fields):
-        raise ValueError(f"published is {told!r}; give ({', '.join(Published._fields)}), as `PAENMF.paper` does")
-    choices = Published(*told)
-    one_of("training", choices.training, TRAINING)
-    for name in ("divergence", "released"):
-        if not isinstance(getattr(choices, name), bool):
-            raise ValueError(f"{name} is {getattr(choices, name)!r}; it must be True or False")
-    if widths:
-        raise ValueError(f"encoder is {widths!r}; the published one is 'linear'")
-    return choices
-
-
-def _widths(encoder: str | Sequence[int]) -> tuple[int, ...]:
-    """The hidden layers' widths; none for "linear"."""
-    if isinstance(encoder, str) and encoder == "linear":
-        return ()
-    widths = tuple(encoder) if isinstance(encoder, Iterable) and not isinstance(encoder, str) else ()
-    if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(
-            f"encoder is {encoder!r}; it must be 'linear' or the widths of hidden layers, such as (64, 32)"
-        )
-    return widths
-
-
-def _observed(X: Tensor | None, mask: Tensor | None, rows: Tensor | None) -> tuple[Any, Tensor | None]:
-    """The chosen rows of X and of its mask, X zero where missing: what lies there must not leak, NaN least of all."""
-    if X is None:
-        return None, None
-    if rows is not None:
-        X, mask = X[rows], None if mask is None else mask[rows]
-    return X if mask is None else torch.where(mask, X, 0.0), mask
-
-
-def _ordinary_nmf(X: Tensor, mask: Tensor | None, rank: int, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
-    """W (N, K) with columns of mean one, H (K, D), the squared errors (D,): hierarchical least squares from NNDSVD.
-
-    Missing entries of X hold a first guess, and are filled with W @ H before every sweep.
-    """
-    W, H = nndsvd(X, rank, stream)
-    for _ in range(SWEEPS):
-        W = _least_squares_sweep(W, X @ H.mT, H @ H.mT)
-        H = _least_squares_sweep(H.mT, X.mT @ W, W.mT @ W).mT
-        if mask is not None:
-            X = torch.where(mask, X, W @ H)
-    mean = W.mean(0)
-    alive = mean > 1e-6
-    W, H = torch.where(alive, W / mean, 1.0), torch.where(alive[:, None], H * mean[:, None], 0.01 / rank)
-    return W, H, (X - W @ H).square().sum(0)
-
-
-def _least_squares_sweep(F: Tensor, P: Tensor, Q: Tensor) -> Tensor:
-    F = F.clone(memory_format=torch.contiguous_format)
-    for k in range(F.shape[1]):
-        F[:, k] = (F[:, k] + (P[:, k] - F @ Q[:, k]) / Q[k, k].clamp(min=1e-12)).clamp(min=1e-9)  # zero would absorb
-    return F
-
-
-def _random_weights(body: nn.Module, stream: Stream) -> None:
-    """Hidden layers uniform on ±√(3 / fan-in), biases on ±1: features of about unit variance."""
-    layers = [layer for layer in body.modules() if isinstance(layer, nn.Linear)]
-    for number, layer in enumerate(layers, start=1):
-        rows, columns = range(layer.out_features), layer.in_features + 1
-        u = 2 * stream.uniforms(number, Site.START, rows, columns, layer.weight.device)[0] - 1
-        layer.weight.copy_(u[:, :-1] * math.sqrt(3 / layer.in_features)), layer.bias.copy_(u[:, -1])

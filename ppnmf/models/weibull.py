@@ -35,7 +35,8 @@ class Weibull(distributions.Weibull):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        ratio, k = value / self.scale, self.concentration
+        ratio = value / self.scale
+        k = self.concentration
         return k.log() - self.scale.log() + torch.xlogy(k - 1, ratio) - ratio**k
 
     def rsample(self, sample_shape: Any = ONE_DRAW) -> Tensor:
