@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import ppnmf
 from ppnmf import cli
 from ppnmf.cli import inputs
-from ppnmf.cli.options import reading_given
+from ppnmf.cli.reading import Reading
 
 QUESTION = "patient,g0,g1\n1,.7,1\n2,.5,1.6\n3,2.8,6\n"
 
@@ -36,7 +36,7 @@ def refused(*arguments):
 
 
 def read(name, missing="error", dense=True, **reading):
-    return inputs.read(name, False, missing, dense, **reading)
+    return inputs.read(name, Reading(missing=missing, **reading), dense)
 
 
 def test_row_names_that_are_whole_numbers_are_a_question_that_an_option_answers():
@@ -51,9 +51,9 @@ def test_row_names_that_are_whole_numbers_are_a_question_that_an_option_answers(
     assert heading + "column 'patient' names the rows; rows 1, 2, 3; columns g0, g1." in done.stdout
     post = ppnmf.Posterior.load("fit.nc")
     assert post.names["rows"] == ["1", "2", "3"] and "column 'patient' names the rows" in post.attrs["data"]
-    assert read("mine.csv", **reading_given(None, "none", False, False, None)).X.shape == (3, 3)
-    assert read("mine.csv", **reading_given(None, None, True, False, None)).X.shape == (3, 3)
-    assert read("mine.csv", **reading_given(False, "1", False, True, None) | {"header": True}).X.shape == (2, 3)
+    assert read("mine.csv", row_names="none").X.shape == (3, 3)
+    assert read("mine.csv", no_row_names=True).X.shape == (3, 3)
+    assert read("mine.csv", row_names="1", transpose=True, header=True).X.shape == (2, 3)
 
 
 def test_how_a_file_was_read_stands_in_run_json():
@@ -134,7 +134,7 @@ def test_a_big_file_with_missing_entries_is_advised_in_options(monkeypatch):
 def test_the_layer_of_an_archive_is_chosen():
     np.savez("mine.npz", a=np.eye(3), b=np.eye(2) + 1)
     assert "pass --layer a" in refused("fit", "mine.npz", "--rank", 1)
-    found = read("mine.npz", **reading_given(None, None, False, False, "b"))
+    found = read("mine.npz", layer="b")
     assert found.name == "mine" and found.X.tolist() == [[2, 1], [1, 2]]
 
 

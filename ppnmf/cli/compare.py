@@ -11,31 +11,24 @@ import typer
 from ppnmf.cli.guard import finishing, note
 from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.options import (
-    AllowNegative,
     Chains,
     Data,
     Device,
     Draws,
-    Header,
-    Layer,
-    Missing,
     ModelName,
     NoProgress,
-    NoRowNames,
     Quick,
     Rank,
-    RowNames,
     Seed,
-    Transpose,
     Warmup,
     device_named,
     folder_to_write,
     options_given,
-    reading_given,
 )
-from ppnmf.disk import try_folder
+from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 
 
+@reads_data
 def compare(
     data: Data,
     rank: Rank,
@@ -46,13 +39,7 @@ def compare(
     draws: Draws = None,
     warmup: Warmup = None,
     chains: Chains = None,
-    allow_negative: AllowNegative = False,
-    missing: Missing = "error",
-    header: Header = None,
-    row_names: RowNames = None,
-    no_row_names: NoRowNames = False,
-    transpose: Transpose = False,
-    layer: Layer = None,
+    reading: Reading = AS_IT_IS,
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
@@ -63,27 +50,23 @@ def compare(
     """
     began = time.perf_counter()
     if out is not None:
-        try_folder(folder_to_write(out))
-    reading = reading_given(header, row_names, no_row_names, transpose, layer)
-    source = read(data, allow_negative, missing, **reading)
+        folder_to_write(out)
+    source = read(data, reading)
     folder = out or folder_to_write(Path(f"ppnmf-{source.name}-rank{rank}"))
-    try_folder(folder)
     say_heading(source)
     from ppnmf import report
     from ppnmf.data.labelled import Labelled
 
-    options = {
-        "gibbs": {"draws": 300, "warmup": 300} | options_given(quick, draws=draws, warmup=warmup, chains=chains),
-        "icm": {"restarts": 4} | options_given(quick, restarts=None),
-        "pae": {"draws": 200} | options_given(quick, steps=None),
-    }
+    of_gibbs = {"draws": 300, "warmup": 300} | options_given(quick, draws=draws, warmup=warmup, chains=chains)
+    of_icm = {"restarts": 4} | options_given(quick, restarts=None)
+    of_pae = {"draws": 200} | options_given(quick, steps=None)
     experiment = report.compare_methods(
         Labelled.of(source.X, source.rows, source.columns),
         rank,
         mask=source.mask,
         model=model or report.DEFAULT,
         held_out=held_out,
-        options=options,
+        options={"gibbs": of_gibbs, "icm": of_icm, "pae": of_pae},
         seed=seed,
         device=device_named(device),
         progress=not no_progress,
@@ -102,8 +85,7 @@ def compare(
             )
     finally:
         typer.echo(f"\n{experiment.table}\n")
-    typer.echo(
-        f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {', '.join(path.name for path in files)}"
-    )
+    names = ", ".join(path.name for path in files)
+    typer.echo(f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {names}")
     if experiment.interrupted:
         raise KeyboardInterrupt

@@ -9,7 +9,6 @@ import typer
 
 from ppnmf.cli.guard import finishing, note, saved
 from ppnmf.cli.options import folder_to_write
-from ppnmf.disk import try_folder
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
@@ -23,7 +22,7 @@ def diagnose(
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
     if out is not None:
-        try_folder(folder_to_write(out))
+        folder_to_write(out)
     from ppnmf.posterior import Posterior
 
     post = Posterior.load(file)

@@ -12,29 +12,23 @@ from ppnmf.cli.diagnose import say_diagnosis
 from ppnmf.cli.guard import finishing, note, note_checkpoint
 from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.options import (
-    AllowNegative,
     Chains,
     Data,
     Device,
     Draws,
-    Header,
-    Layer,
-    Missing,
     ModelName,
     NoProgress,
-    NoRowNames,
     Rank,
-    RowNames,
     Seed,
-    Transpose,
     Warmup,
     device_named,
     options_given,
-    reading_given,
 )
+from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 from ppnmf.disk import try_to_write
 
 
+@reads_data
 def fit(
     data: Data,
     rank: Rank,
@@ -61,13 +55,7 @@ def fit(
     store: Annotated[
         Path | None, typer.Option(help="Zarr store that takes the draws of gibbs as they come, not the memory.")
     ] = None,
-    allow_negative: AllowNegative = False,
-    missing: Missing = "error",
-    header: Header = None,
-    row_names: RowNames = None,
-    no_row_names: NoRowNames = False,
-    transpose: Transpose = False,
-    layer: Layer = None,
+    reading: Reading = AS_IT_IS,
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> None:
@@ -75,8 +63,7 @@ def fit(
     if out.suffix != ".nc":
         raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")
     try_to_write(out)
-    reading = reading_given(header, row_names, no_row_names, transpose, layer)
-    source = read(data, allow_negative, missing, dense=False, **reading)
+    source = read(data, reading, dense=False)
     import ppnmf
     from ppnmf.data.labelled import Labelled
     from ppnmf.inference import default_model

@@ -21,8 +21,10 @@ from ppnmf.cli.signals import finishing
 
 __all__ = ["finishing", "guarded", "note", "note_checkpoint", "saved"]
 
-BAD_INPUT, OUR_MISTAKE = 2, 3
+BAD_INPUT = 2  # exit codes
+OUR_MISTAKE = 3
 EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError, KeyError, RuntimeError, ArithmeticError, EOFError)
+ADVICE = "ask for a smaller rank, or fewer draws or chains"
 CLOSED = (errno.EPIPE, errno.EIO)  # a reader such as `head` has gone, or the terminal
 
 saved: list[Path] = []  # by the command that runs
@@ -40,18 +42,18 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **given: Any) -> None:
         saved.clear()
         resumable.clear()
-        with signals.heard(_what_was_saved) as ending, _warnings_as_lines(), _outputs() as output:
+        with signals.heard(_what_was_saved) as ended, _warnings_as_lines(), _outputs() as output:
             try:
                 command(*args, **given)
             except (typer.Exit, typer.Abort, typer.BadParameter):
                 raise
             except KeyboardInterrupt:
-                _stop_interrupted(ending)
+                _stop_interrupted(ended)
             except Exception as error:
                 if os.environ.get("PPNMF_TRACEBACK"):
                     raise
-                if ending.number is not None:  # what a library made of the interruption
-                    _stop_interrupted(ending)
+                if ended.number is not None:  # what a library made of the interruption
+                    _stop_interrupted(ended)
                 _stop(error, options)
         if output.failure is not None:
             _say(f"not all could be printed ({output.failure.strerror}); {_what_was_saved()}")
@@ -73,18 +75,22 @@ def _stop(error: Exception, options: list[str]) -> None:
 
 def _sentence(error: Exception) -> str:
     """What a library or we raised, in a line."""
+    return " ".join(_text(error).split()) or type(error).__name__
+
+
+def _text(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, KeyError) and error.args:
-        text = str(error.args[0])  # not in quotes
-    elif isinstance(error, RuntimeError):
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])  # not in quotes
+    if isinstance(error, RuntimeError):
         text = text.split("\nException raised from")[0]  # PyTorch adds where in its own code
         if "not enough memory" in text or "out of memory" in text:
-            text = f"{text}; ask for a smaller rank, or fewer draws or chains"
-    elif isinstance(error, MemoryError) and not text:
-        text = "there is not enough memory; ask for a smaller rank, or fewer draws or chains"
-    return " ".join(text.split()) or type(error).__name__
+            return f"{text}; {ADVICE}"
+    if isinstance(error, MemoryError) and not text:
+        return f"there is not enough memory; {ADVICE}"
+    return text
 
 
 def _is_of_a_library(error: Exception) -> bool:
@@ -94,21 +100,25 @@ def _is_of_a_library(error: Exception) -> bool:
 
 def _in_the_words_of(options: list[str], sentence: str) -> str:
     """Advice as it can be followed here: "missing='nan'" is --missing nan."""
-    told = re.compile(rf"(?<![\w/\\.])({'|'.join(options) or '(?!)'})=('[^']*'|\"[^\"]*\"|[\w.]*)")
-    return told.sub(
-        lambda found: f"--{found[1].replace('_', '-')} {found[2].strip(chr(39) + chr(34))}".rstrip(), sentence
-    )
+    choice = re.compile(rf"(?<![\w/\\.])({'|'.join(options) or '(?!)'})=('[^']*'|\"[^\"]*\"|[\w.]*)")
+
+    def as_typed(found: re.Match[str]) -> str:
+        name = found[1].replace("_", "-")
+        value = found[2].strip("'\"")
+        return f"--{name} {value}".rstrip()
+
+    return choice.sub(as_typed, sentence)
 
 
-def _stop_interrupted(ending: signals.Ending) -> None:
+def _stop_interrupted(ended: signals.Ending) -> None:
     _say(f"interrupted; {_what_was_saved()}")
-    raise typer.Exit(ending.exit_code)
+    raise typer.Exit(ended.exit_code)
 
 
 def _what_was_saved() -> str:
-    told = [f"saved so far: {', '.join(map(str, saved))}"] if saved else []
-    told += [f"it goes on by --resume {path}" for path in resumable if path.exists()]
-    return "; ".join(told) or "nothing was saved"
+    parts = [f"saved so far: {', '.join(map(str, saved))}"] if saved else []
+    parts += [f"it goes on by --resume {path}" for path in resumable if path.exists()]
+    return "; ".join(parts) or "nothing was saved"
 
 
 def _say(sentence: str) -> None:
@@ -172,15 +182,18 @@ class _Output:
 
 @contextlib.contextmanager
 def _outputs() -> Iterator[_Output]:
-    output, errors = _Output(sys.stdout), _Output(sys.stderr)
+    output = _Output(sys.stdout)
+    errors = _Output(sys.stderr)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         yield output
 
 
 def note(path: Path) -> None:
+    """Take note of a file that was saved: it is named where the command ends early."""
     saved.append(path)
 
 
 def note_checkpoint(path: Path | None) -> None:
+    """Take note of a checkpoint that the command keeps up: the advice to go on from it is given where it ends early."""
     if path is not None:
         resumable.append(path)

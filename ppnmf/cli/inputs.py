@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from ppnmf.cli.reading import AS_IT_IS, Reading
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -44,23 +46,25 @@ class Input(NamedTuple):
     order: str = "C"
 
 
-def read(name: str, allow_negative: bool, missing: str, dense: bool = True, **reading: Any) -> Input:
-    """The data that DATA names. A file's surprises are refused unless told: negative entries, missing values.
+def read(name: str, reading: Reading = AS_IT_IS, dense: bool = True) -> Input:
+    """The data that DATA names. A file's surprises are refused unless allowed: negative entries, missing values.
 
     Args:
         dense: in memory as one array; otherwise a sparse matrix stays one, and a big .npy file stays on disk.
-        reading: what was said of header, row_names, transpose and layer, for `files.read`.
+
+    Raises:
+        ValueError: the name is nothing that is known, the file cannot be read, or it holds such a surprise; the sentence
+            advises in the command line's words.
     """
-    if missing not in ("error", "nan"):
-        raise ValueError(f"--missing is {missing!r}; it must be 'error' or 'nan'")
+    if reading.missing not in ("error", "nan"):
+        raise ValueError(f"--missing is {reading.missing!r}; it must be 'error' or 'nan'")
+    for_files = reading.for_files()
     found = _named(name)
     if found is not None:
-        if reading:
-            options = ", ".join("--" + option.replace("_", "-") for option in reading)
-            raise ValueError(f"{name} is a data set's name, and {options} is for files: leave it out")
+        _refuse_options(name, for_files)
         return Input(name, found.X, found.mask, found.about, found.rows, found.columns, found.picture, found.order)
     try:
-        return _from_file(Path(name), allow_negative, missing, dense, reading)
+        return _from_file(Path(name), reading, dense)
     except ValueError as error:
         raise ValueError(_on_the_command_line(str(error))) from error
 
@@ -76,18 +80,24 @@ def _named(name: str) -> Dataset | None:
     return datasets.load(name)  # where there is none, its sentence says what names there are
 
 
-def _from_file(path: Path, allow_negative: bool, missing: str, dense: bool, reading: dict[str, Any]) -> Input:
+def _refuse_options(name: str, for_files: dict[str, Any]) -> None:
+    if for_files:
+        options = ", ".join("--" + option.replace("_", "-") for option in for_files)
+        raise ValueError(f"{name} is a data set's name, and {options} is for files: leave it out")
+
+
+def _from_file(path: Path, reading: Reading, dense: bool) -> Input:
     import numpy as np
 
     from ppnmf.data import files
     from ppnmf.data.compressed import stem_of
 
-    X, rows, columns, about = files.read(path, missing=missing, dense=dense, **reading)
+    X, rows, columns, about = files.read(path, missing=reading.missing, dense=dense, **reading.for_files())
     given = Input(stem_of(path) or path.name, X, None, about, rows, columns)
     if isinstance(X, np.memmap) or not isinstance(X, np.ndarray):
-        return _as_it_lies(path, given, allow_negative, missing)
+        return _as_it_lies(path, given, reading)
     nan = np.isnan(X)
-    if not allow_negative and (X < 0).any():
+    if not reading.allow_negative and (X < 0).any():
         i, j = np.argwhere(X < 0)[0]
         _refuse_negative(path, int((X < 0).sum()), np.nanmin(X), files.place(i, j, rows, columns))
     known = X[~nan]
@@ -96,12 +106,12 @@ def _from_file(path: Path, allow_negative: bool, missing: str, dense: bool, read
     return given._replace(mask=~nan if nan.any() else None)
 
 
-def _as_it_lies(path: Path, given: Input, allow_negative: bool, missing: str) -> Input:
+def _as_it_lies(path: Path, given: Input, reading: Reading) -> Input:
     """A sparse matrix or a memory map, checked without making it an array."""
     from ppnmf.data.matrix import as_matrix
 
-    X = as_matrix(given.X, missing=missing)
-    if X.n_negative and not allow_negative:
+    X = as_matrix(given.X, missing=reading.missing)
+    if X.n_negative and not reading.allow_negative:
         _refuse_negative(path, X.n_negative, X.least)
     if X.variance() == 0:
         _refuse_constant(path, X.mean())
@@ -131,7 +141,6 @@ def _on_the_command_line(sentence: str) -> str:
 
 def say_heading(data: Input) -> None:
     N, D = data.X.shape
-    names = "".join(
-        f", {what} named" for what, given in (("rows", data.rows), ("columns", data.columns)) if given is not None
-    )
-    typer.echo(f"{data.name}: {N} × {D}{names}. {data.about}")
+    rows = "" if data.rows is None else ", rows named"
+    columns = "" if data.columns is None else ", columns named"
+    typer.echo(f"{data.name}: {N} × {D}{rows}{columns}. {data.about}")

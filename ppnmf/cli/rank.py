@@ -10,27 +10,20 @@ import typer
 from ppnmf.cli.guard import finishing, note, note_checkpoint, saved
 from ppnmf.cli.inputs import Input, read, say_heading
 from ppnmf.cli.options import (
-    AllowNegative,
     Data,
     Device,
     Draws,
-    Header,
-    Layer,
-    Missing,
     ModelName,
     NoProgress,
-    NoRowNames,
     Quick,
-    RowNames,
     Seed,
-    Transpose,
     Warmup,
     device_named,
     folder_to_write,
     options_given,
-    reading_given,
 )
-from ppnmf.disk import try_folder, write_text
+from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
+from ppnmf.disk import write_text
 
 DEFAULT = "exponential_gaussian"
 QUICK_CRITERIA: dict[str, dict[str, Any]] = {
@@ -43,6 +36,7 @@ QUICK_CRITERIA: dict[str, dict[str, Any]] = {
 }
 
 
+@reads_data
 def choose_rank(
     data: Data,
     ranks: Annotated[
@@ -80,13 +74,7 @@ def choose_rank(
     resume: Annotated[
         Path | None, typer.Option(help="Go on from such a file; with the same --checkpoint, begin if there is none.")
     ] = None,
-    allow_negative: AllowNegative = False,
-    missing: Missing = "error",
-    header: Header = None,
-    row_names: RowNames = None,
-    no_row_names: NoRowNames = False,
-    transpose: Transpose = False,
-    layer: Layer = None,
+    reading: Reading = AS_IT_IS,
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
@@ -99,10 +87,7 @@ def choose_rank(
     if jobs == 0:
         raise ValueError("--jobs is 0; give a whole number >= 1, or -1 for as many as there are cores")
     folder = None if out is None else folder_to_write(out)
-    if folder is not None:
-        try_folder(folder)
-    reading = reading_given(header, row_names, no_row_names, transpose, layer)
-    source = read(data, allow_negative, missing, **reading)
+    source = read(data, reading)
     say_heading(source)
     import torch
 
@@ -115,10 +100,7 @@ def choose_rank(
         draws=draws, warmup=warmup, replicates=replicates, particles=particles, folds=folds, restarts=restarts,
         nested=nested or None,
     )  # fmt: skip
-    short = {name: QUICK_CRITERIA[name] for name in methods if quick and name in QUICK_CRITERIA}
-    options: dict[str, Any] = chosen | {
-        name: {option: value for option, value in own.items() if option not in chosen} for name, own in short.items()
-    }
+    options = chosen | (_short_options(methods, chosen) if quick else {})
     note_checkpoint(checkpoint or resume)
     table = ppnmf.select_rank(
         lambda rank: for_data(model or DEFAULT, X, rank, source.mask),
@@ -137,12 +119,8 @@ def choose_rank(
     try:
         if folder is not None:
             with finishing():
-                _write_rank(
-                    table,
-                    folder,
-                    source,
-                    {"ranks": ranks, "model": model or DEFAULT, "method": method, "seed": seed, **options},
-                )
+                asked = {"ranks": ranks, "model": model or DEFAULT, "method": method, "seed": seed}
+                _write_rank(table, folder, source, asked | options)
     finally:
         typer.echo(f"\n{table}\n")
     if folder is not None:
@@ -151,18 +129,25 @@ def choose_rank(
         raise KeyboardInterrupt
 
 
+def _short_options(methods: list[str], chosen: dict[str, Any]) -> dict[str, Any]:
+    """The options of --quick for each method, but for those that were chosen."""
+    short = {}
+    for name in methods:
+        own = QUICK_CRITERIA.get(name)
+        if own is not None:
+            short[name] = {option: value for option, value in own.items() if option not in chosen}
+    return short
+
+
 def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) -> None:
     from ppnmf import plots, report
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "table.txt", f"{table}\n")
-    facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
     note(folder / "table.txt")
-    note(
-        report.write_json(
-            folder / "run.json", {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}
-        )
-    )
+    facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
+    whole = {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}
+    note(report.write_json(folder / "run.json", whole))
     note(plots.save(plots.rank(table), folder / "rank.png"))
 
 

@@ -48,13 +48,14 @@ class Ending:
 
     @property
     def exit_code(self) -> int:
-        """As shells tell the end by a signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """As shells report the end by a signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (signal.SIGINT if self.number is None else self.number)
 
     def hear(self, number: int, frame: Any) -> None:
         """The handler of the signals."""
         if self.number is None:
-            self.number, self._since = number, time.monotonic()
+            self.number = number
+            self._since = time.monotonic()
             _say(f"ppnmf: {self.name}: finishing what is drawn; again to lose it")
         elif self._lost:
             self._lost = False
@@ -76,6 +77,7 @@ class Ending:
 
     @contextmanager
     def finish(self) -> Iterator[None]:
+        """Inside, the first signal waits until the end."""
         self._finishing = True
         try:
             yield
@@ -91,7 +93,7 @@ _now = Ending()  # of the command that runs
 
 @contextmanager
 def heard(kept: Callable[[], str]) -> Iterator[Ending]:
-    """Inside, signals are answered as the module says. Those that the process was told to ignore stay ignored."""
+    """Inside, signals are answered as the module says. Those that the process ignores stay ignored."""
     global _now
     _now = Ending(kept)
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_kill"):
