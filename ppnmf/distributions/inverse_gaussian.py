@@ -83,12 +83,14 @@ def _shape(p: Tensor, a: Tensor, b: Tensor) -> _Shape:
 
 def _propose(shape: _Shape, u: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """A draw from the hat (flat in the middle, exponential on both sides), and whether it is accepted."""
-    width_left, width_right = 1 / shape.left_slope, 1 / shape.right_slope  # the paper's p, r
+    width_left = 1 / shape.left_slope
+    width_right = 1 / shape.right_slope  # the paper's p, r
     start = shape.left - width_left * shape.left_drop  # the paper's s': the flat piece is [-s', t']
     end = shape.right - width_right * shape.right_drop  # the paper's t'
     flat = start + end  # the paper's q
     place = u * (width_left + flat + width_right)
-    in_flat, in_right = place < flat, place < flat + width_right
+    in_flat = place < flat
+    in_right = place < flat + width_right
     tail = v.log()
     y = torch.where(
         in_flat, flat * v - start, torch.where(in_right, end - width_right * tail, width_left * tail - start)
@@ -208,7 +210,8 @@ class GeneralizedInverseGaussian(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        p, log_x = self.p.double(), value.double().log()
+        p = self.p.double()
+        log_x = value.double().log()
         shape = _shape(p, self.a.double(), self.b.double())
         y = torch.where(p < 0, -log_x, log_x) - shape.log_scale
         return (_psi(shape.order, shape.alpha, y) - _log_integral(shape) - log_x).to(self.p.dtype)

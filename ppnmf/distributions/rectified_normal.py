@@ -59,7 +59,8 @@ def _tail_moments(ratio: Tensor) -> tuple[Tensor, Tensor]:
     s = 2 * n / (1 + (1 + 4 * n * ratio).sqrt())  # the recurrence's fixed point
     above = s
     for n in range(TERMS, 0, -1):
-        above, s = s, n / (1 + ratio * s)
+        above = s
+        s = n / (1 + ratio * s)
     return s, above
 
 
@@ -121,33 +122,41 @@ def _survival_inverse(precision: Tensor, linear: Tensor, u: Tensor) -> Tensor:
     root = torch.maximum(precision.sqrt(), -1e-10 * linear)
     bound = -linear / root
     y = -u.log()
+    near, is_near = _excess_near(bound, y)
+    tail = _excess_in_the_tail(bound.clamp(min=QUANTILE_TAIL), y)
+    excess = torch.where(is_near, near, torch.where(bound > QUANTILE_TAIL, tail, _excess_in_the_body(bound, u)))
+    return excess.clamp(min=0.0) / root
 
-    # Body: invert the normal distribution function on the side of the smaller probability.
-    upper = u * 0.5 * torch.erfc(bound * math.sqrt(0.5))
-    lower = 0.5 * torch.erfc(-bound * math.sqrt(0.5)) + (1 - u) * 0.5 * torch.erfc(bound * math.sqrt(0.5))
+
+def _excess_in_the_body(bound: Tensor, u: Tensor) -> Tensor:
+    """By the normal distribution function, inverted on the side of the smaller probability."""
+    survival = torch.erfc(bound * math.sqrt(0.5))
+    upper = u * 0.5 * survival
+    lower = 0.5 * torch.erfc(-bound * math.sqrt(0.5)) + (1 - u) * 0.5 * survival
     z = torch.where(lower < 0.5, torch.special.ndtri(lower), -torch.special.ndtri(upper))
-    body = z - bound
+    return z - bound
 
-    # Tail: solve e (alpha + e/2) + log(mills(alpha) / mills(alpha + e)) = y for the excess e.
-    alpha = bound.clamp(min=QUANTILE_TAIL)
+
+def _excess_in_the_tail(alpha: Tensor, y: Tensor) -> Tensor:
+    """The e with e (alpha + e/2) + log(mills(alpha) / mills(alpha + e)) = y, by Halley's steps."""
     mills = _mills(alpha)
-    tail = 2 * y / (1 / mills + (mills**-2 + 2 * y).sqrt())
+    e = 2 * y / (1 / mills + (mills**-2 + 2 * y).sqrt())
     for _ in range(HALLEY_STEPS):
-        x = alpha + tail
+        x = alpha + e
         mills_x = _mills(x)
-        newton = (tail * (alpha + 0.5 * tail) + (mills / mills_x).log() - y) * mills_x
-        tail = tail - newton / (1 - 0.5 * newton * (1 / mills_x - x))
+        newton = (e * (alpha + 0.5 * e) + (mills / mills_x).log() - y) * mills_x
+        e = e - newton / (1 - 0.5 * newton * (1 / mills_x - x))
+    return e
 
-    # Near the bound: the Taylor series in y of the solution of de/dy = mills(alpha + e).
+
+def _excess_near(bound: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Near the bound, by the Taylor series in y of the solution of de/dy = mills(alpha + e); and where that is good."""
     mills = _mills(bound)
     m = 1 - bound * mills
     third = mills.square() - m + 2 * m.square()
     fourth = (4 * m - 1) * (m - m.square() - mills.square()) - m * (third + 2 * mills.square())
     near = mills * y * (1 + y * (-m / 2 + y * (third / 6 + y * fourth / 24)))
-    is_near = y * (1 + mills + m.abs()) < TAYLOR
-
-    excess = torch.where(is_near, near, torch.where(bound > QUANTILE_TAIL, tail, body))
-    return excess.clamp(min=0.0) / root
+    return near, y * (1 + mills + m.abs()) < TAYLOR
 
 
 def _quantile_gradients(precision: Tensor, linear: Tensor, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,23 +167,35 @@ def _quantile_gradients(precision: Tensor, linear: Tensor, u: Tensor, w: Tensor)
     b - a w cancels, the same in terms of ratio = ∂z/∂alpha = u φ(alpha) / φ(z).
     """
     split = _split(precision, linear)
+    tail_a, tail_b = _tail_gradients(split, precision, linear, w)
+    body_a, body_b = _body_gradients(split, u, torch.where(split.is_tail, 0.0, w))
+    by_u = -torch.exp(-_log_density(precision, linear, w))
+    return torch.where(split.is_tail, tail_a, body_a), torch.where(split.is_tail, tail_b, body_b), by_u
+
+
+def _tail_gradients(split: _Split, precision: Tensor, linear: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """∂w/∂a and ∂w/∂b where the bound lies in the tail."""
     linear_beyond = torch.where(split.is_tail, linear - precision * w, -1.0)
     beyond = _split(torch.where(split.is_tail, precision, 0.0), linear_beyond)
     first, second = _tail_moments(split.tail_ratio)
     first_beyond, second_beyond = _tail_moments(beyond.tail_ratio)
-    mean, mean_beyond = first / split.tail_rate, first_beyond / beyond.tail_rate
-    square, square_beyond = mean * second / split.tail_rate, mean_beyond * second_beyond / beyond.tail_rate
+    mean = first / split.tail_rate
+    mean_beyond = first_beyond / beyond.tail_rate
+    square = mean * second / split.tail_rate
+    square_beyond = mean_beyond * second_beyond / beyond.tail_rate
     inverse_hazard = _log_mass(beyond).exp()
-    tail_a = -0.5 * (w * (w + 2 * mean_beyond) + (square_beyond - square)) * inverse_hazard
-    tail_b = (w + (mean_beyond - mean)) * inverse_hazard
+    by_a = -0.5 * (w * (w + 2 * mean_beyond) + (square_beyond - square)) * inverse_hazard
+    return by_a, (w + (mean_beyond - mean)) * inverse_hazard
 
-    alpha, root = split.body_bound, split.body_root
-    excess = torch.where(split.is_tail, 0.0, w * root)
+
+def _body_gradients(split: _Split, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """∂w/∂a and ∂w/∂b where it does not; w is zero elsewhere."""
+    alpha = split.body_bound
+    root = split.body_root
+    excess = w * root
     ratio = u * torch.exp(excess * (alpha + 0.5 * excess))
-    body_b = (1 - ratio) / root.square()
-    body_a = -0.5 * (torch.where(split.is_tail, 0.0, w) - (1 - ratio) * alpha / root) / root.square()
-    by_u = -torch.exp(-_log_density(precision, linear, w))
-    return torch.where(split.is_tail, tail_a, body_a), torch.where(split.is_tail, tail_b, body_b), by_u
+    by_a = -0.5 * (w - (1 - ratio) * alpha / root) / root.square()
+    return by_a, (1 - ratio) / root.square()
 
 
 class _SurvivalInverse(torch.autograd.Function):
@@ -220,7 +241,8 @@ class RectifiedNormal(Distribution):
     def __init__(self, precision: Tensor | float, linear: Tensor | float, validate_args: bool | None = None) -> None:
         precision, linear = broadcast_all(precision, linear)
         dtype = torch.promote_types(precision.dtype, linear.dtype)
-        self.precision, self.linear = precision.to(dtype), linear.to(dtype)
+        self.precision = precision.to(dtype)
+        self.linear = linear.to(dtype)
         super().__init__(self.precision.shape, validate_args=validate_args)
         if self._validate_args:
             n_improper = int(((self.precision == 0) & (self.linear >= 0)).sum())
@@ -231,8 +253,10 @@ class RectifiedNormal(Distribution):
                 )
 
     def expand(self, batch_shape: _size, _instance: RectifiedNormal | None = None) -> RectifiedNormal:
+        """The same, its parameters expanded to a batch shape: views, no copies."""
         new = self._get_checked_instance(RectifiedNormal, _instance)
-        new.precision, new.linear = self.precision.expand(batch_shape), self.linear.expand(batch_shape)
+        new.precision = self.precision.expand(batch_shape)
+        new.linear = self.linear.expand(batch_shape)
         super(RectifiedNormal, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -250,10 +274,12 @@ class RectifiedNormal(Distribution):
 
     @property
     def mean(self) -> Tensor:
+        """E[w], of the batch shape."""
         return _mean(_split(*self._natural)).to(self.linear.dtype)
 
     @property
     def variance(self) -> Tensor:
+        """Of the batch shape; keeps its relative accuracy where it is far smaller than the squared mean."""
         split = _split(*self._natural)
         first, second = _tail_moments(split.tail_ratio)
         tail = first * (second - first) / split.tail_rate / split.tail_rate
@@ -270,14 +296,24 @@ class RectifiedNormal(Distribution):
         return (_log_mass(_split(precision, linear)) + peak).to(self.linear.dtype)
 
     def entropy(self) -> Tensor:
+        """In nats, of the batch shape."""
         split = _split(*self._natural)
         # The mean drop below the peak, by parts: (1 + b E[w]) / 2 - b E[w], and with the mode inside (1 + alpha h) / 2.
         tail_drop = 0.5 + 0.5 * _tail_moments(split.tail_ratio)[0]
-        hazard, above_zero = _hazard(split.body_bound), split.body_bound.clamp(min=0.0)
+        hazard = _hazard(split.body_bound)
+        above_zero = split.body_bound.clamp(min=0.0)
         body_drop = 0.5 * (1 + split.body_bound * hazard - above_zero.square())
         return (_log_mass(split) + torch.where(split.is_tail, tail_drop, body_drop)).to(self.linear.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Log density, normalised; -inf where the value is negative and values are not validated.
+
+        Args:
+            value: w, a shape that broadcasts with the batch shape.
+
+        Raises:
+            ValueError: (when validating) a value outside the support.
+        """
         if self._validate_args:
             self._validate_sample(value)
         precision, linear, w = torch.broadcast_tensors(*self._natural, value.double())
@@ -307,6 +343,7 @@ class RectifiedNormal(Distribution):
         return _SurvivalInverse.apply(precision, linear, u).to(self.linear.dtype)
 
     def rsample(self, sample_shape: _size = ONE_DRAW) -> Tensor:
+        """Draws (*sample_shape, *batch_shape) from torch's global generator, differentiable in both parameters."""
         shape = self._extended_shape(sample_shape)
         u = torch.rand(shape, dtype=torch.float64, device=self.linear.device)
         return self.survival_inverse(u.clamp(min=SMALLEST_UNIFORM))

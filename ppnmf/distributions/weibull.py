@@ -21,7 +21,8 @@ def _kl_weibull_weibull(p: Weibull, q: Weibull) -> Tensor:
 
 
 def _kl_weibull_gamma_shape(p: Weibull, shape: Tensor | float, log_gamma_shape: Tensor | float, rate: Tensor) -> Tensor:
-    k, log_scale = p.concentration, p.scale.log()
+    k = p.concentration
+    log_scale = p.scale.log()
     mean = torch.exp(log_scale + torch.lgamma(1 + 1 / k))
     cross = rate * mean - shape * (log_scale + rate.log() - EULER / k) + log_gamma_shape
     return cross + k.log() - EULER - 1
