@@ -70,7 +70,7 @@ def try_to_write(path: str | Path) -> None:
     """Find out, before the work whose result it will hold, whether a file can be written. Nothing is left.
 
     Raises:
-        OSError: it cannot, in a sentence.
+        OSError: it cannot, in a sentence that names `path`.
     """
     target = Path(os.path.realpath(path))
     new = target.with_name(f"{target.name}.{os.getpid()}-{next(_numbers)}.new")
@@ -84,7 +84,11 @@ def try_to_write(path: str | Path) -> None:
 
 
 def try_folder(path: str | Path) -> None:
-    """Find out whether files can be written to a folder, or to the one in which it would be made."""
+    """Find out whether files can be written to a folder, or to the one in which it would be made. Nothing is left.
+
+    Raises:
+        OSError: they cannot, in a sentence that names `path`.
+    """
     there = Path(os.path.abspath(path))
     while not there.exists():
         there = there.parent
@@ -129,6 +133,7 @@ class Lock:
             file.close()  # the one before gave it back in between
 
     def give_back(self) -> None:
+        """Let others take the lock; nothing happens where it was not taken."""
         if self._file is None:
             return
         with suppress(OSError):
@@ -158,9 +163,9 @@ def _in_a_sentence(path: Path, error: OSError) -> OSError:
     elif not path.parent.is_dir():
         why = f"there is no folder {path.parent}"
     kept = "; the file that was there is as it was" if path.is_file() else ""
-    told = type(error)(f"{path} cannot be written: {why}{kept}")
-    told.errno = error.errno  # not strerror, beside which Python would leave the sentence out
-    return told
+    sentence = type(error)(f"{path} cannot be written: {why}{kept}")
+    sentence.errno = error.errno  # not strerror, beside which Python would leave the sentence out
+    return sentence
 
 
 def _remove(path: Path) -> None:

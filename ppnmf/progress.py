@@ -1,4 +1,4 @@
-"""Progress bars and lines: on standard error if that is a terminal, and in notebooks; silent elsewhere or when told."""
+"""Progress bars and lines: on standard error if that is a terminal, and in notebooks; silent elsewhere, or where not wanted."""
 
 from __future__ import annotations
 

@@ -129,7 +129,8 @@ def forked(seed: int, device: torch.device | str = "cpu", chain: int = 0) -> Ite
     device = torch.device(device)
     low, _ = _key(seed, 0, chain)
     with _turn.taken():
-        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        python = random.getstate()
+        numpy = np.random.get_state()  # noqa: NPY002
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             try:
                 torch.default_generator.manual_seed(low)
@@ -164,9 +165,14 @@ def _philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Te
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
-        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1, c2, c3 = (p1 >> 32 & LOW) ^ c1 ^ k0, p1 & LOW, (p0 >> 32 & LOW) ^ c3 ^ k1, p0 & LOW
-        k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW
+        p0 = c0 * MULTIPLIERS[0]
+        p1 = c2 * MULTIPLIERS[1]
+        c0 = (p1 >> 32 & LOW) ^ c1 ^ k0
+        c1 = p1 & LOW
+        c2 = (p0 >> 32 & LOW) ^ c3 ^ k1
+        c3 = p0 & LOW
+        k0 = (k0 + WEYL[0]) & LOW
+        k1 = (k1 + WEYL[1]) & LOW
     return c0, c1, c2, c3
 
 

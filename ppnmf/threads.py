@@ -34,7 +34,8 @@ class _OneBlasThread:
     """SciPy's BLAS, which compiled products call, on one thread while anybody needs it so; the setting is the process's."""
 
     def __init__(self) -> None:
-        self._lock, self._users = Lock(), 0
+        self._lock = Lock()
+        self._users = 0
         self._limit: Any = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._reset)
@@ -74,7 +75,8 @@ def single_threaded() -> Iterator[None]:
         return
     before = torch.get_num_threads()
     _one_blas_thread.acquire()
-    inside, allowed = _inside.set(True), _allowed.set(before)
+    inside = _inside.set(True)
+    allowed = _allowed.set(before)
     try:
         if before > 1:
             torch.set_num_threads(1)

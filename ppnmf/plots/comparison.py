@@ -15,7 +15,10 @@ from ppnmf.plots.rebuilt import reconstructions
 from ppnmf.plots.runs import loss, traces
 from ppnmf.posterior import Kind, Posterior
 
-PICTURES, CURVES, DENSITIES = 10, 4, 3  # rows of X that are shown
+# Rows of X that are shown
+PICTURES = 10
+CURVES = 4
+DENSITIES = 3
 
 
 def overview(

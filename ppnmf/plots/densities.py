@@ -119,7 +119,8 @@ def _weibull_density(x: np.ndarray, fit: Posterior, shown: Posterior, row: int, 
     H = array(fit.draws["H"])[0, 0]
     total = H.sum(1)
     own = int(np.abs(H / np.maximum(total, 1e-300)[:, None] - array(shown.mean("H"))[k]).sum(1).argmin())
-    concentration, scale = float(guide.concentration[0, own]), float(guide.scale[0, own]) * total[own]
+    concentration = float(guide.concentration[0, own])
+    scale = float(guide.scale[0, own]) * total[own]
     z = x / scale
     return concentration / scale * z ** (concentration - 1) * np.exp(-(z**concentration))
 

@@ -30,7 +30,8 @@ from ppnmf.plots.style import (
 from ppnmf.posterior import Posterior, require_posterior
 
 PAGE = 11.5  # inches: the width of a full grid of pictures
-LARGEST, LARGEST_NAME = 3, 16  # columns that a title names, where an axis cannot name all, and characters of a name
+LARGEST = 3  # columns that a title names, where an axis cannot name all
+LARGEST_NAME = 16  # characters of such a name
 
 
 @styled

@@ -72,7 +72,8 @@ def reconstructions(
     """
     require_posteriors("reconstructions", fits)
     first = next(iter(fits.values()))
-    names, columns = names_of(first, "rows", names), names_of(first, "columns", columns)
+    names = names_of(first, "rows", names)
+    columns = names_of(first, "columns", columns)
     at = [int(row) for row in rows]
     means = {name: _rows_of_mean(post, at) for name, post in fits.items()}
     titles = [row_title(names, row, CELL if picture else PANEL) for row in at]
@@ -132,7 +133,8 @@ def _data(ax: Axes, at: np.ndarray, row: np.ndarray, seen: np.ndarray) -> None:
     look: dict[str, Any] = {"marker": ".", "linestyle": "none"} if few else {"color": PALE, "linewidth": 3}
     ax.plot(at, np.where(seen, row, np.nan), label="data", **{"color": INK, "markersize": 6, **look})
     if not seen.all():
-        size, hidden = (6 if few else 2.5), np.where(seen, np.nan, row)
+        size = 6 if few else 2.5
+        hidden = np.where(seen, np.nan, row)
         look = {"color": HIDDEN, "markerfacecolor": "none", "markeredgewidth": 0.9 if few else 0.5}
         ax.plot(at, hidden, "o", markersize=size, label="data, hidden from the fits", **look)
 
@@ -147,7 +149,9 @@ def _fitted(ax: Axes, mean: np.ndarray, unordered: bool, colour: str, name: str)
 def _scatters(shown: Shown) -> Figure:
     figure, grid = _grid(shown, max(8.5 / len(shown.means), 3.0), 2.6, 0.0, share_x=False)
     for (ax, row, name), colour in _panels(shown, grid):
-        x, y, seen = shown.means[name][row], shown.X[row], shown.seen[row]
+        x = shown.means[name][row]
+        y = shown.X[row]
+        seen = shown.seen[row]
         ax.plot(x[seen], y[seen], ".", color=colour, markersize=2.5, alpha=0.5, label=name)
         if not seen.all():
             look: dict[str, Any] = {"color": HIDDEN, "markerfacecolor": "none", "markeredgewidth": 0.6}
@@ -179,9 +183,11 @@ def _spread(ax: Axes, values: np.ndarray) -> None:
 
 def _grid(shown: Shown, width: float, height: float, below: float, share_x: bool) -> tuple[Figure, np.ndarray]:
     """Panels of a size in inches, a line a row of X and a column a fit; of wide panels all in one column."""
-    rows, across = len(shown.X), len(shown.means)
+    rows = len(shown.X)
+    across = len(shown.means)
     if width * across > WIDEST:
-        rows, across = rows * across, 1
+        rows = rows * across
+        across = 1
     figure = new_figure(width * across, height * rows + 1.0 + below)
     grid = figure.subplots(rows, across, sharex=share_x, squeeze=False)
     for line in grid.reshape(len(shown.X), -1):

@@ -25,8 +25,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-INK, PALE = "#333333", "#BBBBBB"
-TITLE, PANEL, LABEL, TICK = 10.0, 8.5, 9.0, 8.0  # sizes of type, points
+INK = "#333333"
+PALE = "#BBBBBB"
+# Sizes of type, points
+TITLE = 10.0
+PANEL = 8.5
+LABEL = 9.0
+TICK = 8.0
 POINT = 1 / 72  # inch
 CHARACTER = 0.62  # its mean width over the size of type, rather too much than too little
 

@@ -82,7 +82,8 @@ def compare(posteriors: Mapping[str, Posterior | str], X: Any, mask: Any = None)
     if not fits:
         raise ValueError("there is no posterior to compare: " + ("; ".join(f"{k}: {v}" for k, v in posteriors.items())))
     first = in_memory(next(iter(fits.values())).X, "compare")
-    given, names = opened("X", X), _shared_names(fits)
+    given = opened("X", X)
+    names = _shared_names(fits)
     seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
     data, seen = _in_order(names, in_memory(as_matrix(given, missing="nan"), "compare"), seen)
     cells = _Cells.of(data, first.mask if seen is None else seen)
@@ -153,7 +154,8 @@ def _check_data(name: str, post: Posterior, data: Dense, cells: _Cells) -> None:
 def _row(name: str, post: Posterior | str, data: Dense, cells: _Cells) -> dict[str, Any]:
     if isinstance(post, str):
         return {"method": name, "remark": f"left out: {post}"}
-    judged, shown = summary(post), post.typical()
+    judged = summary(post)
+    shown = post.typical()
     residual = data.values.double().cpu() - shown.reconstruction().double().cpu()
     kind, density = _log_density(post)
     return {
@@ -192,7 +194,8 @@ def _log_score(post: Posterior, data: Dense, cells: Tensor) -> float | None:
     sites = [site.flatten(0, 1) for site in post.draws.values()]
     every = -(-len(sites[0]) // SCORED_DRAWS)
     draws = {name: site[::every] for name, site in zip(post.draws, sites, strict=True)}
-    values, where = data.values.to(post.X.device, post.X.dtype), cells.to(post.X.device)
+    values = data.values.to(post.X.device, post.X.dtype)
+    where = cells.to(post.X.device)
     total = torch.full((int(cells.sum()),), -math.inf, dtype=torch.float64, device=values.device)
     count = len(next(iter(draws.values())))
     for s in range(count):
@@ -230,10 +233,10 @@ def _notes(data: Dense, cells: _Cells) -> list[str]:
 
 
 def _priors(fits: Mapping[str, Posterior]) -> list[str]:
-    told: dict[str, list[str]] = {}
+    names_of_text: dict[str, list[str]] = {}
     for name, post in fits.items():
-        told.setdefault(describe_model(post.model), []).append(name)
-    return [f"Model of {', '.join(names)}: {text}" for text, names in told.items()]
+        names_of_text.setdefault(describe_model(post.model), []).append(name)
+    return [f"Model of {', '.join(names)}: {text}" for text, names in names_of_text.items()]
 
 
 def describe_model(model: Model) -> str:

@@ -49,10 +49,12 @@ class Experiment:
 
     @property
     def fits(self) -> dict[str, Posterior]:
+        """The posteriors that there are."""
         return {name: post for name, post in self.posteriors.items() if isinstance(post, Posterior)}
 
     @property
     def interrupted(self) -> bool:
+        """Whether Ctrl-C ended a fit early."""
         return any(post.attrs.get("interrupted") for post in self.fits.values())
 
 
@@ -89,6 +91,7 @@ def compare_methods(
     data = in_memory(as_matrix(X, mask, missing, device), "compare_methods")
     seen = held_out_mask(data, held_out, seed)
     fitted = data.hide(seen)
+    own_options = {name: dict(own) for name, own in (options or {}).items()}
     posteriors: dict[str, Posterior | str] = {}
     for name, (method, own_model) in CONTENDERS.items():
         if any(isinstance(post, Posterior) and post.attrs.get("interrupted") for post in posteriors.values()):
@@ -96,19 +99,18 @@ def compare_methods(
             continue
         story = for_data(own_model or model, fitted, rank)
         reason = _refusal(story, method, data)
-        own = dict((options or {}).get(name, {}))
+        own = own_options.get(name, {})
         posteriors[name] = reason or fit(story, fitted, method=method, seed=seed, progress=progress, **own)
-    known = data.values.cpu().numpy().astype(float)
-    known = known if data.mask is None else np.where(data.mask.cpu().numpy(), known, np.nan)
+    known = _with_gaps(data)
     table = compare(posteriors, known, mask=seen)
-    facts = {
-        "rank": rank,
-        "model": model,
-        "held_out": held_out,
-        "seed": seed,
-        "methods": {k: dict(v) for k, v in (options or {}).items()},
-    }
+    facts = {"rank": rank, "model": model, "held_out": held_out, "seed": seed, "methods": own_options}
     return Experiment(posteriors, table, known, seen.cpu().numpy(), facts, time.perf_counter() - began)
+
+
+def _with_gaps(data: Dense) -> np.ndarray:
+    """X (N, D) as an array of floats, NaN where missing."""
+    values: np.ndarray = data.values.cpu().numpy().astype(float)
+    return values if data.mask is None else np.where(data.mask.cpu().numpy(), values, np.nan)
 
 
 def _refusal(model: Model, method: str, data: Dense) -> str | None:

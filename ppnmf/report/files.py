@@ -30,6 +30,19 @@ def thinned(post: Posterior, entries: int = FILE_ENTRIES) -> Posterior:
     return replace(post, draws=sites, stats=stats, attrs={**post.attrs, "kept_every": every})
 
 
+def _facts(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json holds."""
+    return {
+        "table": experiment.table.to_dict(),
+        "data": {**data, **describe_data(experiment.X)},
+        "options": experiment.options,
+        "seconds": {"all": experiment.seconds, **{name: post.timings for name, post in experiment.fits.items()}},
+        "device": str(next(iter(experiment.fits.values())).X.device),
+        "interrupted": experiment.interrupted,
+        **environment(),
+    }
+
+
 def write(
     experiment: Experiment,
     folder: str | Path,
@@ -48,10 +61,14 @@ def write(
         rows, columns: names of X's rows and columns.
         picture, order: shape of a row that is a picture, and how it lies in its row (`datasets.Dataset`).
         written: called with each path when it is there.
+
+    Raises:
+        OSError: a file cannot be written, in a sentence; those before it are there.
     """
     from ppnmf import plots
 
-    folder, files = Path(folder), []
+    folder = Path(folder)
+    files = []
     folder.mkdir(parents=True, exist_ok=True)
 
     def done(path: Path) -> None:
@@ -60,21 +77,11 @@ def write(
             written(path)
 
     done(write_text(folder / "table.txt", f"{experiment.table}\n"))
-    facts = {
-        "table": experiment.table.to_dict(),
-        "data": {**(data or {}), **describe_data(experiment.X)},
-        "options": experiment.options,
-        "seconds": {"all": experiment.seconds, **{name: post.timings for name, post in experiment.fits.items()}},
-        "device": str(next(iter(experiment.fits.values())).X.device),
-        "interrupted": experiment.interrupted,
-        **environment(),
-    }
-    done(write_json(folder / "run.json", facts))
+    done(write_json(folder / "run.json", _facts(experiment, data or {})))
     for name, post in experiment.fits.items():
         done(thinned(post).save(folder / f"{name}.nc", rows=rows, columns=columns))
-    for name, figure in plots.overview(
-        experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns
-    ).items():
+    figures = plots.overview(experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns)
+    for name, figure in figures.items():
         path = folder / f"{name}.png"
         plots.save(figure, path)
         done(path)
