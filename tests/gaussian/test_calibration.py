@@ -73,9 +73,7 @@ def test_a_planted_mistake_in_a_move_is_found(kind, shape, mistake, monkeypatch)
 
 
 def sampled(model, X, seed):
-    return gibbs.run(
-        model, X, draws=31, thin=3, warmup=40, chains=len(X.each_X), seed=seed, init="prior", progress=False
-    )
+    return gibbs.run(model, X, draws=31, thin=3, warmup=40, chains=len(X.each), seed=seed, init="prior", progress=False)
 
 
 @pytest.mark.parametrize("mask", [None, mask_of((3, 2))], ids=["full", "masked"])

@@ -173,9 +173,7 @@ def test_a_rate_divided_by_the_noise_is_found(shape, monkeypatch):
 
 
 def sampled(model, X, seed):
-    return gibbs.run(
-        model, X, draws=31, thin=3, warmup=40, chains=len(X.each_X), seed=seed, init="prior", progress=False
-    )
+    return gibbs.run(model, X, draws=31, thin=3, warmup=40, chains=len(X.each), seed=seed, init="prior", progress=False)
 
 
 def ranked(simulations=400, mask=None):

@@ -111,7 +111,7 @@ def test_each_chain_may_have_a_matrix_of_its_own():
     others = SideBySide((X, as_matrix(2 * X.values), as_matrix(X.values.flip(0))))
     assert compiled(model.prior, others) is not None
     together = steps(model, others, begin="prior")
-    for c, own in enumerate(others.each_X):
+    for c, own in enumerate(others.each):
         state, stream = gibbs.init(model, others, STREAM, "prior"), Stream(STREAM.keys[c : c + 1])
         state = gibbs.State({site: values[c : c + 1] for site, values in state.params.items()}, 1)
         for _ in range(3):
