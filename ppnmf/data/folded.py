@@ -77,7 +77,7 @@ class Folded(ABC):
         """The sum over all processes of a tensor, or of a NamedTuple of tensors, that each has of its own rows."""
         return sums
 
-    def each(self, function: Callable[[range, Any], Result], operations: float = 0.0) -> list[Result]:
+    def by_block(self, function: Callable[[range, Any], Result], operations: float = 0.0) -> list[Result]:
         """function(rows, block) of every block in this process.
 
         Args:
@@ -88,7 +88,7 @@ class Folded(ABC):
 
     def fold(self, function: Callable[[range, Any], Result], operations: float = 0.0) -> Result:
         """Σ function(rows, block) over the blocks of all processes, of tensors or of NamedTuples of tensors."""
-        return self.add_up(reduce(added, self.each(function, operations)))
+        return self.add_up(reduce(added, self.by_block(function, operations)))
 
     def fold_here(
         self, function: Callable[[range, Any, Item], Result], items: Sequence[Item], operations: float = 0.0

@@ -298,7 +298,7 @@ def _observed(local: Any) -> tuple[np.ndarray, np.ndarray]:
     N, D = local.shape
     if not local.uneven:
         return np.full(N, D), np.full(D, N)
-    every = local.each(lambda rows, block: block.observed())
+    every = local.by_block(lambda rows, block: block.observed())
     of_rows = torch.cat([rows for rows, _ in every])
     return of_rows.cpu().numpy(), sum(columns.cpu().numpy() for _, columns in every)
 

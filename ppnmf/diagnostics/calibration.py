@@ -117,27 +117,27 @@ def geweke(
 class SideBySide(Folded):
     """A `Matrix` with an X of its own for each chain: small ones, all of the same shape and mask."""
 
-    each_X: tuple[Dense, ...]
+    each: tuple[Dense, ...]
 
-    shape = property(lambda self: self.each_X[0].shape)
-    dtype = property(lambda self: self.each_X[0].dtype)
-    device = property(lambda self: self.each_X[0].device)
-    n_observed = property(lambda self: self.each_X[0].n_observed)
-    log_noise = property(lambda self: self.each_X[0].log_noise)
-    uneven = property(lambda self: self.each_X[0].uneven)
-    blocks = property(lambda self: self.each_X[0].blocks)
+    shape = property(lambda self: self.each[0].shape)
+    dtype = property(lambda self: self.each[0].dtype)
+    device = property(lambda self: self.each[0].device)
+    n_observed = property(lambda self: self.each[0].n_observed)
+    log_noise = property(lambda self: self.each[0].log_noise)
+    uneven = property(lambda self: self.each[0].uneven)
+    blocks = property(lambda self: self.each[0].blocks)
 
     @cached_property
     def sum_of_squares(self) -> Tensor:
-        return torch.tensor([X.sum_of_squares for X in self.each_X], dtype=torch.float64, device=self.device)
+        return torch.tensor([X.sum_of_squares for X in self.each], dtype=torch.float64, device=self.device)
 
     @cached_property
     def stacked(self) -> Dense:
-        return Dense(torch.stack([X.values for X in self.each_X]), self.each_X[0].mask)
+        return Dense(torch.stack([X.values for X in self.each]), self.each[0].mask)
 
     @property
     def plain(self) -> Tensor | None:
-        return self.stacked.values if self.each_X[0].plain is not None else None
+        return self.stacked.values if self.each[0].plain is not None else None
 
     def block(self, rows: range) -> Dense:
         return self.stacked.block(rows)

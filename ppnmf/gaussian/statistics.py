@@ -44,7 +44,7 @@ def squared_residuals(block: Any, W: Tensor, H: Tensor) -> Tensor:
 def of_all_rows(X: Matrix, H: Tensor) -> Statistics:
     """About all of this process's rows of W."""
     given = given_H(X, H)
-    parts = X.each(lambda rows, block: of_W(block, given), 2.0 * H[0].numel() * len(H) * X.shape[0])
+    parts = X.by_block(lambda rows, block: of_W(block, given), 2.0 * H[0].numel() * len(H) * X.shape[0])
     if len(parts) == 1:
         return parts[0]
     P = torch.cat([part.P.mT for part in parts], 2).mT

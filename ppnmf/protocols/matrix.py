@@ -105,7 +105,7 @@ class Matrix(Protocol):
         """A block without rows, of the kind of the others."""
         ...
 
-    def each(self, function: Callable[[range, Any], Result], operations: float = 0.0) -> list[Result]:
+    def by_block(self, function: Callable[[range, Any], Result], operations: float = 0.0) -> list[Result]:
         """function(rows, block) of every block in this process."""
         ...
 
