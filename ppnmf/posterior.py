@@ -18,6 +18,7 @@ from ppnmf.data.dense import in_memory
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.rng import Site, Stream, forked
 from ppnmf.settings import own_settings
+from ppnmf.surveyed import Survey
 
 if TYPE_CHECKING:
     import xarray
@@ -73,6 +74,12 @@ class Posterior:
     def n_draws(self) -> int:
         """Draws in each chain."""
         return self.stats["lp"].shape[1]
+
+    @property
+    def survey(self) -> Survey | None:
+        """What the survey found at whose best starts the chains began; None where there was none."""
+        facts = self.attrs.get("survey")
+        return None if facts is None else Survey.of(facts)
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{name} {tuple(values.shape)}" for name, values in self.draws.items())

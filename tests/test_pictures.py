@@ -16,6 +16,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.table import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Kind, Posterior
+from ppnmf.surveyed import Survey
 from tests import pictures
 
 N = 12
@@ -117,6 +118,36 @@ DRAWINGS |= {
     "training": lambda: plots.loss(guide()),
 }
 DRAWINGS |= {f"rank, {name}": functools.partial(plots.rank, table) for name, table in RANKS.items()}
+
+
+def surveyed(starts=24, left=13):
+    """Chains that began at the two best of so many starts, of which some ended elsewhere."""
+    here = starts - left
+    found = Survey(
+        climbed=tuple(-1e5 - 90.0 * s for s in range(starts)),
+        reached=tuple(-1e5 - 99.0 * s for s in range(starts)),
+        below=tuple(99.0 * s for s in range(starts)),
+        sweeps=(33,) * starts,
+        apart=(0.0,) * here + (0.4,) * left,
+        near=0.1,
+        chosen=(0, 1),
+    )
+    return replace(posterior(), attrs={"survey": found.to_dict()})
+
+
+DRAWINGS |= {
+    "survey": lambda: plots.survey(surveyed()),
+    "survey, all in one mode": lambda: plots.survey(surveyed(6, 0)),
+    "survey of many": lambda: plots.survey(surveyed(96, 60), "a title that tells a story " * 4),
+}
+
+
+def test_a_survey_shows_where_chains_began_and_what_was_left_out():
+    figure = plots.survey(surveyed())
+    sizes = {line.get_label(): len(line.get_xdata()) for line in figure.axes[0].lines}
+    assert sizes == {"where a chain began": 2, "in the mode of a chain": 9, "left out": 13}
+    with pytest.raises(ValueError, match="gibbs made no survey of starts: fit with init='survey'"):
+        plots.survey(posterior())
 
 
 def loadings(naming="none", components=3, **about):

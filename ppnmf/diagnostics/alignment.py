@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ppnmf.checks import borrowed, described
+from ppnmf.matching import best_orders
 from ppnmf.posterior import Posterior, require_posterior
 from ppnmf.settings import own_settings
 
-__all__ = ["align", "best_orders"]
+__all__ = ["align"]
 
 Reference = Posterior | Mapping[str, Any]
 
@@ -67,26 +66,6 @@ def _reordered(values: Tensor, dims: list[str], order: Tensor) -> Tensor:
     shape[axis] = -1
     index = order.to(values.device).view(*order.shape[:2], *shape)
     return values.gather(2 + axis, index.expand(values.shape))
-
-
-@own_settings()
-def best_orders(W: Tensor, H: Tensor, V: Tensor, G: Tensor) -> Tensor:
-    r"""Orders of the components of the draws W (S, N, K), H (S, K, D) that fit V (N, K), G (K, D) best.
-
-    Least is :math:`\sum_k \|W_{o(k)} H_{o(k)} - V_k G_k\|^2`, which order and nothing else can change through
-    :math:`\sum_k (W_{o(k)} \cdot V_k) (H_{o(k)} \cdot G_k)`: two K × K products and an assignment a draw, no N × D
-    matrix. The scale of a component plays no part, and one that is zero throughout takes the place that is left.
-
-    Returns: (S, K), on the CPU: entry [s, k] is the component of draw s that belongs in place k.
-
-    References: Kuhn (1955), the Hungarian method; Stephens (2000), doi:10.1111/1467-9868.00265, for such relabelling.
-    """
-    K = W.shape[-1]
-    gain = ((V.mT @ W) * (G @ H.mT)).double().cpu().numpy()  # (S, K of the reference, K of the draw)
-    orders = np.empty((len(gain), K), dtype=np.int64)
-    for s, of_draw in enumerate(gain):
-        orders[s] = linear_sum_assignment(of_draw, maximize=True)[1]
-    return torch.from_numpy(orders)
 
 
 def _reference(post: Posterior, reference: Reference | None) -> tuple[Tensor, Tensor]:

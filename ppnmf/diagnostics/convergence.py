@@ -291,7 +291,7 @@ def _about_guide(post: Posterior) -> str:
 
 
 def _remarks(post: Posterior) -> list[str]:
-    remarks = []
+    remarks = [] if post.survey is None else [str(post.survey)]
     if post.attrs.get("interrupted"):
         remarks.append("The run was interrupted, so this is less than was asked for.")
     if not {"W", "H"} <= set(post.draws):

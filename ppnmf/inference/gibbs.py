@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
@@ -19,70 +19,19 @@ from torch import Tensor
 
 from ppnmf.checks import described, whole_numbers, yes_or_no
 from ppnmf.data.matrix import Dense, as_matrix
-from ppnmf.data.sharded import log_prior
 from ppnmf.inference import record
+from ppnmf.inference.beginning import beginning
+from ppnmf.inference.chain import Info, State, init, log_joint, several, step, sweeps_at_once
 from ppnmf.inference.room import require_room
-from ppnmf.inference.start import Start, start
+from ppnmf.inference.start import Start
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Address, Held, Matrix, Params, Sweeping, Sweeps, require_ability
+from ppnmf.protocols import Matrix, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
-__all__ = ["GibbsKernel", "Info", "State", "init", "log_joint", "run", "several", "step"]
-
-
-class State(NamedTuple):
-    """What the next step needs."""
-
-    params: Params  # (C, *site) of every site
-    sweep: int  # with the stream, it fixes every random number of the step
-
-
-class Info(NamedTuple):
-    """What a reader of the run may want."""
-
-    lp: Tensor  # log joint, (C,)
-
-
-@own_settings()
-def init(
-    model: Sweeping, X: Matrix, stream: Stream, begin: Start = "scaled", chains: Sequence[int] | None = None
-) -> State:
-    """The state before the first sweep, a chain for each key of the stream; `chains` are their numbers in the run."""
-    return State(start(model, X, stream, begin, chains), 1)
-
-
-@own_settings()
-def step(
-    model: Sweeping,
-    state: State,
-    X: Matrix,
-    stream: Stream,
-    power: float = 1.0,
-    moves: bool = True,
-    held: Held = Held(),  # noqa: B008  # a value
-) -> tuple[State, Info]:
-    """One sweep, as a pure function; the arguments are those of `protocols.Sweeps`."""
-    after, _, lp = several(model, state, X, stream, Sweeps(power=power, moves=moves, held=held))
-    return after, Info(lp[:, 0])
-
-
-def several(
-    model: Sweeping, state: State, X: Matrix, stream: Stream, asked: Sweeps
-) -> tuple[State, dict[str, Tensor], Tensor]:
-    """Some sweeps; also the draws (C, n, *site), and log joints (C, n), of those that are kept."""
-    swept = model.sweep(state.params, X, asked, Address(stream, state.sweep))
-    after = State(swept.params, state.sweep + asked.number)
-    if not swept.draws:
-        return after, {}, swept.log_likelihood
-    return after, swept.draws, swept.log_likelihood + log_prior(model, X, swept.draws)
-
-
-def log_joint(model: Sweeping, X: Matrix, params: Params) -> Tensor:
-    """log p(X, params), shape (C,), float64."""
-    return model.log_likelihood_at(params, X) + log_prior(model, X, params)
+__all__ = ["GibbsKernel", "Info", "State", "init", "log_joint", "run", "several", "step", "sweeps_at_once"]
 
 
 @own_settings()
@@ -95,7 +44,8 @@ def run(
     thin: int = 1,
     chains: int = 4,
     seed: int = 0,
-    init: Start = "scaled",
+    init: Start = "survey",
+    survey: int | None = None,
     keep: Collection[str] | None = None,
     moves: bool = True,
     checkpoint: str | Path | None = None,
@@ -110,7 +60,11 @@ def run(
         model: with full conditionals (`protocols.Sweeping`) and proper priors.
         X: data (N, D).
         thin: keep every thin-th sweep after the warm-up.
-        init: where chains start (`ppnmf.inference.start.start`).
+        init: where chains start: "survey", at the best of many starts (`ppnmf.inference.survey`), or what
+            `ppnmf.inference.start.start` takes.
+        survey: how many starts are surveyed, in 200 sweeps each. By default the greater of 24 and 6 a chain, in no more
+            sweeps than two fifths of the warm-up (a fifth of a run with as many draws): a short run has a short survey or
+            none. 0 for none: chains then start "scaled".
         keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
         moves: move along the ridge after each sweep; off, chains crawl.
         checkpoint, every, resume, store: for long runs, see `record.open`.
@@ -129,39 +83,45 @@ def run(
     model.require_proper()
     require_room(model, X, chains, 0 if store is not None else draws, kept)
     began, stream = time.perf_counter(), Stream.of(seed, chains)
+    begun = beginning(model, X, seed, chains, init, survey, warmup)
     plan = {"method": "gibbs", "seed": seed, "chains": chains, "warmup": warmup, "thin": thin, "moves": moves}
     recorder = record.open(
         model,
         X,
-        lambda: start(model, X, stream, init),
+        begun.params,
         sites=kept,
         draws=draws,
-        plan={**plan, "init": init},
+        plan={**plan, "init": init, "survey": survey},
         checkpoint=checkpoint,
         every=every,
         resume=resume,
         store=store,
     )
-    state, seconds = State(*recorder.state), dict[str, float]()
+    seconds = dict[str, float]()
     whole = X.plain is not None  # such sweeps are compiled whole, and one costs little
     at_once = min(sweeps_at_once(X, model.rank, chains), every or warmup + draws * thin) if whole else 1
     title = f"gibbs, {chains} chain(s)"
-    with recorder, bar(warmup + draws * thin, title, progress) as ticker, single_threaded():
-        try:
-            ticker.update(state.sweep - 1)
-            for lot in _lots(state.sweep - 1, warmup, draws * thin, at_once):
-                if lot.start == warmup:
-                    seconds["warmup"] = time.perf_counter() - began
-                first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
-                asked = Sweeps(number=len(lot), kept=range(first, len(lot), thin), moves=moves)
-                state, drawn, its_lp = several(model, state, X, stream, asked)
-                if its_lp.shape[1]:
-                    recorder.keep({site: drawn[site] for site in kept}, its_lp)
-                recorder.save(state)
-                ticker.update(len(lot))
-        except KeyboardInterrupt:
-            if recorder.done == 0:
-                raise
+    with recorder, single_threaded():
+        params, sweep = begun.surveyed(recorder, progress)
+        state = State(params, sweep)
+        if state.sweep == 1:
+            seconds["start"] = time.perf_counter() - began
+        with bar(warmup + draws * thin, title, progress) as ticker:
+            try:
+                ticker.update(state.sweep - 1)
+                for lot in _lots(state.sweep - 1, warmup, draws * thin, at_once):
+                    if lot.start == warmup:
+                        seconds["warmup"] = time.perf_counter() - began
+                    first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
+                    asked = Sweeps(number=len(lot), kept=range(first, len(lot), thin), moves=moves)
+                    state, drawn, its_lp = several(model, state, X, stream, asked)
+                    if its_lp.shape[1]:
+                        recorder.keep({site: drawn[site] for site in kept}, its_lp)
+                    recorder.save(state)
+                    ticker.update(len(lot))
+            except KeyboardInterrupt:
+                if recorder.done == 0:
+                    raise
     seconds["total"] = recorder.seconds + time.perf_counter() - began
     return Posterior(
         draws=recorder.draws(),
@@ -172,15 +132,14 @@ def run(
         kind=Kind.CHAINS,
         seed=seed,
         timings=seconds,
-        attrs={"warmup": warmup, "thin": thin, "moves": moves, "interrupted": recorder.done < draws},
+        attrs={
+            "warmup": warmup,
+            "thin": thin,
+            "moves": moves,
+            "interrupted": recorder.done < draws,
+            **recorder.notes,
+        },
     )
-
-
-def sweeps_at_once(X: Matrix, K: int, chains: int) -> int:
-    """So many that they take about a tenth of a second, and their draws some megabytes: between them Ctrl-C is heard."""
-    N, D = X.shape
-    operations = chains * (4.0 * N * D * K + (N + D) * K * (200.0 + 20.0 * K))
-    return max(1, int(min(1e9 / operations, 2**22 / (chains * (N + D) * K))))
 
 
 def _lots(done: int, warmup: int, rest: int, at_once: int) -> Iterator[range]:

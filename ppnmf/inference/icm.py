@@ -22,7 +22,7 @@ from ppnmf.checks import real_number, whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.data.sharded import log_prior
 from ppnmf.inference import record
-from ppnmf.inference.gibbs import Info, State
+from ppnmf.inference.chain import Info, State
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Kind, Posterior
@@ -32,7 +32,7 @@ from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
-__all__ = ["Climb", "advance", "begin", "dead_components", "run", "step"]
+__all__ = ["Climb", "advance", "begin", "dead_components", "run", "several", "step"]
 
 ORDINARY_SWEEPS = 10
 REACH, GROWTH, BOUND_GROWTH, RETREAT = 0.5, 1.01, 1.005, 1.5  # Ang and Gillis's β, γ, γ̄ and η for HALS
@@ -218,7 +218,7 @@ def _climb(
 
     try:
         while running:
-            climb, done, near = _several(model, climb, X, tol, max_sweeps + 1 - climb.state.sweep)
+            climb, done, near = several(model, climb, X, tol, max_sweeps + 1 - climb.state.sweep)
             for at, number in enumerate(running):
                 sweeps[number], converged[number] = sweeps[number] + done[at], near[at]
             tick(sum(done))
@@ -263,7 +263,7 @@ def _read(named: Params, sweep: int) -> tuple[Climb, list[int], _Ends]:
     return climb, named["running"].tolist(), _Ends(room, named["ends.lp"], sweeps, converged, False)
 
 
-def _several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> tuple[Climb, list[int], list[bool]]:
+def several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> tuple[Climb, list[int], list[bool]]:
     """Some sweeps of every climb, at most so many: how many each has had, and whether it has converged.
 
     One, by `advance`; many, compiled, where the model has that for X: the same but for rounding.

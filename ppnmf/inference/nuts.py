@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 import torch
 from pyro.infer import MCMC, NUTS
+from pyro.infer.autoguide.initialization import init_to_uniform, init_to_value
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
-from ppnmf.inference.gibbs import log_joint
+from ppnmf.inference.beginning import beginning
+from ppnmf.inference.chain import log_joint
 from ppnmf.inference.room import require_room
+from ppnmf.inference.start import Start
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Sweeping, require_ability
+from ppnmf.protocols import Params, Sweeping, require_ability
 from ppnmf.rng import forked
 from ppnmf.settings import own_settings
 
@@ -33,11 +36,16 @@ def run(
     chains: int = 4,
     seed: int = 0,
     max_tree_depth: int = 8,
+    init: Start = "survey",
+    survey: int | None = None,
     progress: bool = True,
 ) -> Posterior:
-    """Sample by the no-U-turn sampler, one chain after another, each from its own draw of the prior.
+    """Sample by the no-U-turn sampler, one chain after another.
 
     (Pyro's parallel chains ignore their initial values and repeat their draws; ours do neither.)
+
+    Args:
+        init, survey: where chains start, as in `gibbs.run`; where no survey is made, each at random near Pyro's origin.
 
     Returns: a Posterior; after Ctrl-C of the chains that had ended, attrs["interrupted"] True.
 
@@ -49,12 +57,14 @@ def run(
     model.require_proper()
     require_room(model, X, chains, draws)
     began = time.perf_counter()
+    starts, facts = beginning(model, X, seed, chains, init, survey, warmup).without_record(progress)
     samples: list[dict[str, Tensor]] = []
     divergent: list[int] = []
     with bar(chains * (warmup + draws), f"nuts, {chains} chain(s)", progress) as ticker:
         for chain in range(chains):
             try:
-                drawn, divergences = _chain(model, X, draws, warmup, max_tree_depth, seed, chain, ticker.update)
+                begin = None if starts is None else {site: values[chain] for site, values in starts.items()}
+                drawn, divergences = _chain(model, X, draws, warmup, max_tree_depth, seed, chain, begin, ticker.update)
             except KeyboardInterrupt:  # Pyro gives nothing of a chain that has not ended
                 if not samples:
                     raise
@@ -75,12 +85,20 @@ def run(
         kind=Kind.CHAINS,
         seed=seed,
         timings={"total": time.perf_counter() - began},
-        attrs={"warmup": warmup, "thin": 1, "divergences": divergent, "interrupted": interrupted},
+        attrs={"warmup": warmup, "thin": 1, "divergences": divergent, "interrupted": interrupted, **facts},
     )
 
 
 def _chain(
-    model: Sweeping, X: Dense, draws: int, warmup: int, depth: int, seed: int, chain: int, tick: Callable[[], object]
+    model: Sweeping,
+    X: Dense,
+    draws: int,
+    warmup: int,
+    depth: int,
+    seed: int,
+    chain: int,
+    begin: Params | None,
+    tick: Callable[[], object],
 ) -> tuple[dict[str, Tensor], int]:
     """One chain's draws, each (1, draw, *site), and how many of its transitions diverged."""
     divergences = 0
@@ -92,7 +110,8 @@ def _chain(
         tick()
 
     with forked(seed, X.device, chain):
-        kernel = NUTS(model, max_tree_depth=depth)
+        strategy = init_to_uniform if begin is None else init_to_value(values=begin)
+        kernel = NUTS(model, max_tree_depth=depth, init_strategy=strategy)
         mcmc = MCMC(kernel, draws, warmup_steps=warmup, disable_progbar=True, hook_fn=after_step)
         mcmc.run(X.values, X.mask)
     return mcmc.get_samples(group_by_chain=True), divergences

@@ -19,6 +19,7 @@ class FitOptions(TypedDict, total=False):
     thin: int
     chains: int
     init: Start
+    survey: int | None
     keep: Collection[str] | None
     moves: bool
     checkpoint: str | Path | None

@@ -52,6 +52,7 @@ class Recorder:
         done: draws kept so far, in each chain.
         state: where the run goes on.
         seconds: spent on the run before this process took it up.
+        notes: what the method wants to know again when the run goes on, as JSON can hold it; checkpoints keep it.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class Recorder:
         every: int | None = None,
         done: int = 0,
         seconds: float = 0.0,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self._kept, self._facts, self._checkpoint, self._every = kept, facts, checkpoint, every
         self.state, self.done, self.seconds = begin, done, seconds
+        self.notes: dict[str, Any] = dict(notes or {})
         self._latest: tuple[State, int] = begin, done  # a state, and the draws that were kept when it was reached
         self._written: tuple[State, int] | None = self._latest if checkpoint else None  # what the checkpoint holds
         self._began = time.monotonic()
@@ -128,7 +131,7 @@ class Recorder:
         fresh = self._kept.read(self._checkpoint.saved, done) if in_files else None
         self._kept.sync()
         seconds = self.seconds + time.monotonic() - self._began
-        facts = {**self._facts, "sweep": state.sweep, "done": done, "seconds": seconds}
+        facts = {**self._facts, "sweep": state.sweep, "done": done, "seconds": seconds, "notes": self.notes}
         self._checkpoint.write(facts, state.params, fresh, done)
         self._written = latest
 
@@ -254,7 +257,8 @@ def _opened(
             raise ValueError(f"store is {store}, which lacks some of the {done} draws that the checkpoint has noted")
     facts["store"] = None if store is None else str(Path(store).absolute())
     sweep, seconds = (1, 0.0) if saved is None else (saved.facts["sweep"], saved.facts["seconds"])
-    return Recorder(kept, facts, Snapshot(params, sweep), point, every, done, seconds)
+    notes = {} if saved is None else saved.facts.get("notes", {})
+    return Recorder(kept, facts, Snapshot(params, sweep), point, every, done, seconds, notes)
 
 
 def _layout(

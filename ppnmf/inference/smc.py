@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
-from ppnmf.inference.gibbs import State, init, log_joint, several
+from ppnmf.inference.chain import State, init, log_joint, several
 from ppnmf.inference.room import require_room
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar

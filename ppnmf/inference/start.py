@@ -15,10 +15,17 @@ from ppnmf.posterior import Posterior
 from ppnmf.protocols import Matrix, Sweeping
 from ppnmf.rng import Stream
 
-__all__ = ["Start", "start"]
+__all__ = ["SCALED", "Start", "is_survey", "start"]
 
+SURVEY = "survey"  # the start that a method makes itself (`inference.survey`)
+SCALED = "scaled"  # the one of each climb of a survey, and where there is none
 Start = str | Mapping[str, Any] | Posterior
 FACTORS = ("W", "H")
+
+
+def is_survey(init: Start) -> bool:
+    """Whether chains shall begin at the best of many starts."""
+    return isinstance(init, str) and init == SURVEY
 
 
 def start(

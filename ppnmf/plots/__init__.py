@@ -10,5 +10,6 @@ from ppnmf.plots.ranks import rank
 from ppnmf.plots.rebuilt import reconstructions
 from ppnmf.plots.runs import loss, traces
 from ppnmf.plots.style import save
+from ppnmf.plots.surveys import survey
 
-__all__ = ["components", "latent_densities", "loss", "overview", "rank", "reconstructions", "save", "traces"]
+__all__ = ["components", "latent_densities", "loss", "overview", "rank", "reconstructions", "save", "survey", "traces"]

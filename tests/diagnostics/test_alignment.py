@@ -7,7 +7,7 @@ import torch
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix
-from ppnmf.diagnostics.alignment import best_orders
+from ppnmf.matching import best_orders
 from ppnmf.models import ExponentialGaussian
 from ppnmf.posterior import Posterior
 from tests.scenarios import drawn

@@ -84,6 +84,7 @@ APART: dict[
     str, dict[str, Any]
 ] = {  # draws that depend on the number of processes; H and σ² are still the same everywhere
     "gibbs for long": {"model": PLAIN, "X": data(), **GIBBS, "draws": 150},
+    "gibbs after a survey": {"model": PLAIN, "X": data(), **GIBBS, "survey": 4},
     "svi by mini-batches": {"model": PAENMF(2), "X": data(), "method": "svi", "steps": 12, "batch_size": 2, "draws": 3},
     "svi as in the paper": {
         "model": PAENMF(2),

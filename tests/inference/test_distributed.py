@@ -109,6 +109,11 @@ def test_a_rank_holds_its_own_rows_and_says_which(told):
     assert torch.equal(torch.cat(cut), whole) and len(cut[0]) == 7
 
 
+def test_ranks_choose_the_same_starts_of_a_survey(told):
+    found = [theirs["gibbs after a survey"]["attrs"]["survey"] for theirs in told]
+    assert found[0] == found[1] and len(found[0]["reached"]) == 4 and found[0]["sweeps"][found[0]["chosen"][0]] > 0
+
+
 def test_a_run_repeats_to_the_bit(told):
     for theirs in told:
         assert all(torch.equal(theirs["gibbs"][site], theirs["again"][site]) for site in ("W", "H", "sigma2", "lp"))

@@ -57,7 +57,7 @@ def test_compiled_climbs_never_lower_the_log_joint_and_go_the_way_of_single_swee
     monkeypatch.setattr(ascent, "OPERATIONS_AT_ONCE", 0.0)  # one compiled sweep a call
     for _ in range(60):
         before = together.lp
-        together, done, _ = icm._several(model, together, data, 0.0, 100)
+        together, done, _ = icm.several(model, together, data, 0.0, 100)
         alone, _ = icm.advance(model, alone, data)
         assert done == [1, 1] and bool((together.lp >= before - 1e-10 * together.lp.abs()).all())
         for ours, theirs in ((together.lp, alone.lp), (together.reach, alone.reach), (together.bound, alone.bound)):
@@ -66,7 +66,7 @@ def test_compiled_climbs_never_lower_the_log_joint_and_go_the_way_of_single_swee
             torch.testing.assert_close(together.state.params[site], alone.state.params[site], rtol=1e-6, atol=1e-8)
     monkeypatch.undo()
     begun = icm.Climb.at(icm.begin(model, data, Stream.of(0, 2), "scaled", range(2)))
-    at_once, done, near = icm._several(model, begun, data, 0.0, 60)
+    at_once, done, near = icm.several(model, begun, data, 0.0, 60)
     assert done == [60, 60] and near == [False, False] and at_once.state.sweep == 61
     torch.testing.assert_close(at_once.lp, together.lp, rtol=1e-12, atol=0)
 
@@ -187,7 +187,7 @@ def test_flat_rates_say_that_the_log_joint_lacks_a_constant():
 
 @pytest.mark.parametrize("mask", [None, HIDDEN], ids=["compiled", "step by step"])
 def test_ctrl_c_leaves_every_restart_where_it_stands(mask, monkeypatch):
-    calls, several = [], icm._several
+    calls, several = [], icm.several
 
     def interrupted(model, climb, X, tol, most):
         calls.append(climb.state.sweep)
@@ -195,7 +195,7 @@ def test_ctrl_c_leaves_every_restart_where_it_stands(mask, monkeypatch):
             raise KeyboardInterrupt
         return several(model, climb, X, tol, min(most, 1))
 
-    monkeypatch.setattr(icm, "_several", interrupted)
+    monkeypatch.setattr(icm, "several", interrupted)
     mode = ppnmf.fit(ExponentialGaussian(3), X, mask=mask, method="icm", restarts=5, tol=0.0, max_sweeps=20)
     assert mode.attrs["interrupted"] and mode.chains == 5 and mode.attrs["sweeps"] == [9] * 5
     assert bool(mode.stats["lp"].isfinite().all()) and mode.attrs["converged"] == [False] * 5
@@ -205,7 +205,7 @@ def test_ctrl_c_before_the_first_sweep_is_passed_on(monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(icm, "_several", interrupted)
+    monkeypatch.setattr(icm, "several", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ppnmf.fit(ExponentialGaussian(3), X, method="icm")
 

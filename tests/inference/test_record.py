@@ -298,7 +298,7 @@ def finished(tmp_path_factory):
         ({"thin": 2}, "begun with thin=3"),
         ({"keep": ["W"]}, "begun with keep="),
         ({"moves": False}, "begun with moves=True"),
-        ({"init": "prior"}, "begun with init='scaled'"),
+        ({"init": "prior"}, "begun with init='survey'"),
         ({"draws": 5}, "draws is 5, and the checkpoint in .* holds 6"),
         ({"store": "x.zarr"}, "keeps its draws itself"),
     ],

@@ -1,0 +1,283 @@
+r"""The survey: where chains begin on real data, whose posterior has many modes far apart.
+
+A random start decides which mode a chain stays in, and most are many nats below the best. So `starts` climbs of ICM, cheap
+and independent, come first. Their log joints do not decide, since a mode may be high and thin: a race of Gibbs sweeps does.
+All starts run a few sweeps, the better half twice as many more, and so on, until the chains' number is left. Chains begin
+there, each at another start, with random numbers of their own, and warm up; what the survey left out is reported.
+
+References: accelerated climbs as in `icm`; for the race, Karnin, Koren, Somekh (2013), sequential halving.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppnmf.data.sharded import add_up
+from ppnmf.inference import chain, icm
+from ppnmf.inference.record import Snapshot
+from ppnmf.inference.start import SCALED
+from ppnmf.matching import apart
+from ppnmf.protocols import Matrix, Params, Sweeping, Sweeps
+from ppnmf.rng import Stream
+from ppnmf.surveyed import Survey
+
+__all__ = ["Plan", "begin", "is_under_way", "planned", "run", "streams"]
+
+STARTS, A_CHAIN = 24, 6  # starts by default: so many, and as many for each chain
+SHARE = 0.4  # of the warm-up's sweeps; a warm-up is by default half of a run, of which this is a fifth
+LEAST, FULL = 20, 200  # sweeps of each start, below which a survey tells nothing and above which no more
+CLIMB = 0.5  # of a start's sweeps; the race has the rest
+LARGEST = 2**26  # numbers in all starts' factors together, by default
+REPLICATE = 2**20  # under which the starts have their streams, apart from every chain's
+FACTORS = ("W", "H")
+PREFIX = "survey."
+
+
+class Plan(NamedTuple):
+    """How many starts, and what they do.
+
+    Args:
+        starts: how many. chains: how many of them are chosen.
+        climb: sweeps of a climb, the ordinary ones it begins with included.
+        rounds: of the race, the number that runs and their sweeps.
+    """
+
+    starts: int
+    chains: int
+    climb: int
+    rounds: tuple[tuple[int, int], ...]
+
+    @property
+    def total(self) -> int:
+        """Sweeps of a start that stays to the end."""
+        return self.climb + sum(sweeps for _, sweeps in self.rounds)
+
+    def round_at(self, done: int) -> tuple[int, range]:
+        """The number that runs in the round that comes after so many sweeps, and which sweeps that round has."""
+        begun = self.climb
+        for count, sweeps in self.rounds:
+            if done < begun + sweeps:
+                return count, range(begun, begun + sweeps)
+            begun += sweeps
+        raise AssertionError("the race is over")
+
+
+def planned(model: Sweeping, X: Matrix, chains: int, warmup: int | None, asked: int | None) -> Plan | None:
+    """The survey of a run; None where the run is too short for one, or there would be no choice.
+
+    Args:
+        warmup: sweeps of each chain's warm-up; None: as many as it takes.
+        asked: how many starts, each of the full length; by default the greater of 24 and 6 a chain, and of them and
+            of their length as much as a share of the run's sweeps allows, and the memory.
+    """
+    budget = SHARE * chains * warmup if asked is None and warmup is not None else math.inf
+    starts = asked
+    if starts is None:
+        sizes = model.sites(*X.shape).values()
+        size = sum(math.prod(dims.values()) for dims in sizes)
+        starts = int(min(max(STARTS, A_CHAIN * chains), budget // LEAST, LARGEST // size))
+    if (starts <= chains and asked is None) or starts == 0:
+        return None
+    starts = max(starts, chains)
+    each = int(max(LEAST, min(FULL, budget // starts)))
+    climb = max(icm.ORDINARY_SWEEPS + 2, int(each * CLIMB))
+    counts = _halved(starts, chains)
+    unit = max(1, (each - climb) // len(counts))
+    return Plan(starts, chains, climb, tuple((count, unit * 2**r) for r, count in enumerate(counts)))
+
+
+def _halved(starts: int, chains: int) -> list[int]:
+    """How many run in each round, so that each costs the same.
+
+    >>> _halved(24, 4)
+    [24, 12, 6]
+    """
+    counts = [starts]
+    while counts[-1] // 2 > chains:
+        counts.append(counts[-1] // 2)
+    return counts
+
+
+def streams(seed: int, plan: Plan) -> Stream:
+    """The random numbers of the starts."""
+    return Stream.of(seed, plan.starts, (REPLICATE,))
+
+
+class Field(NamedTuple):
+    """Where all starts of a survey stand; the leading axis S counts them.
+
+    Args:
+        params: of every start. before: W and H a sweep earlier in a climb, where its round began in the race.
+        lp: log joint of a climb, in the end of the whole climb, (S,). reach, bound: as in `icm.Climb`.
+        reached: mean log joint of the sweeps that count, in the last round that a start ran in, (S,).
+        below: how far that lies below the best of the round, (S,). sweeps: Gibbs sweeps of each, (S,).
+        sums: of log joints in this round, (S,).
+        running: the numbers of the starts that run.
+        done: sweeps of those.
+    """
+
+    params: Params
+    before: Params
+    lp: Tensor
+    reach: Tensor
+    bound: Tensor
+    reached: Tensor
+    below: Tensor
+    sweeps: Tensor
+    sums: Tensor
+    running: Tensor
+    done: int
+
+
+def begin(model: Sweeping, X: Matrix, plan: Plan, stream: Stream) -> Params:
+    """A survey before its first sweep, as the tensors by name that a checkpoint takes; those of the chains come first."""
+    climb = icm.Climb.at(icm.begin(model, X, stream, SCALED, range(plan.starts)))
+    nothing = torch.zeros_like(climb.lp)
+    field = Field(
+        *(climb.state.params, climb.before, climb.lp, climb.reach, climb.bound),
+        *(nothing, nothing, nothing, nothing, torch.arange(plan.starts)),
+        icm.ORDINARY_SWEEPS,
+    )
+    return _named(field, plan)
+
+
+def is_under_way(params: Params) -> bool:
+    """Whether what a record stands at is a survey, and not yet the chains."""
+    return any(name.startswith(PREFIX) for name in params)
+
+
+def run(
+    model: Sweeping,
+    X: Matrix,
+    plan: Plan,
+    stream: Stream,
+    params: Params,
+    save: Callable[[Snapshot], None],
+    tick: Callable[[int], Any],
+) -> tuple[Params, Survey]:
+    """Go on with a survey from where it stands: where the chains begin, (C, *site), and what was found.
+
+    Args:
+        params: as `begin` gives them. save: is told where the survey stands, now and then.
+    """
+    field = _read(params)
+    tick(field.done)
+    while field.done < plan.total:
+        advance = _climbed if field.done < plan.climb else _raced
+        after = advance(model, X, plan, stream, field)
+        tick(after.done - field.done)
+        field = after
+        save(Snapshot(_named(field, plan), 1 + field.done - plan.total))
+    return _ended(X, plan, field)
+
+
+def _climbed(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field) -> Field:
+    """Some sweeps of all climbs."""
+    climb = icm.Climb(chain.State(field.params, field.done), field.before, field.lp, field.reach, field.bound)
+    after, _, _ = icm.several(model, climb, X, 0.0, plan.climb - field.done)
+    return field._replace(
+        params=after.state.params,
+        before=after.before,
+        lp=after.lp,
+        reach=after.reach,
+        bound=after.bound,
+        done=after.state.sweep,
+    )
+
+
+def _raced(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field) -> Field:
+    """Some Gibbs sweeps of those that run; the second half of a round's count."""
+    count, sweeps = plan.round_at(field.done)
+    if field.done == sweeps.start:
+        field = _selected(field, count)
+    at = field.running
+    number = min(chain.sweeps_at_once(X, model.rank, count) if X.plain is not None else 1, sweeps.stop - field.done)
+    counted = sweeps[len(sweeps) // 2 :]
+    kept = range(max(0, counted.start - field.done), number)
+    state = chain.State({site: values[_on(at, values)] for site, values in field.params.items()}, 1 + field.done)
+    own = Stream(tuple(stream.keys[s] for s in at.tolist()))
+    state, _, lp = chain.several(model, state, X, own, Sweeps(number=number, kept=kept))
+    params = {site: v.index_copy(0, _on(at, v), state.params[site]) for site, v in field.params.items()}
+    sums = field.sums.index_add(0, _on(at, field.sums), lp.to(field.sums).sum(1))
+    field = field._replace(params=params, sums=sums, done=field.done + number)
+    return _judged(field, len(sweeps), len(counted)) if field.done == sweeps.stop else field
+
+
+def _selected(field: Field, count: int) -> Field:
+    """The best of those that ran go on; all do in the first round."""
+    best = _best(field.reached, field.running, count).sort().values
+    return field._replace(running=best, sums=torch.zeros_like(field.sums), before=_factors(field.params))
+
+
+def _judged(field: Field, sweeps: int, counted: int) -> Field:
+    """What a round says of those that ran in it."""
+    at = _on(field.running, field.sums)
+    reached = (field.sums[at] / counted).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    return field._replace(
+        reached=field.reached.index_copy(0, at, reached),
+        below=field.below.index_copy(0, at, reached.max() - reached),
+        sweeps=field.sweeps.index_add(0, at, torch.full_like(reached, sweeps)),
+    )
+
+
+def _best(reached: Tensor, running: Tensor, count: int) -> Tensor:
+    """The numbers of the `count` best of those that run, best first; of equals the one with the lower number."""
+    order = reached.cpu()[running].argsort(descending=True, stable=True)
+    return running[order[:count]]
+
+
+def _ended(X: Matrix, plan: Plan, field: Field) -> tuple[Params, Survey]:
+    """The chains' beginnings and the report."""
+    chosen = _best(field.reached, field.running, plan.chains)
+    begun = {site: values[_on(chosen, values)].clone() for site, values in field.params.items()}
+    W, H = (field.params[site] for site in FACTORS)
+    total = lambda part: add_up(X, part)  # noqa: E731
+    each = [apart(W, H, W[c], H[c], total) for c in chosen.tolist()]
+    at = _on(chosen, W)
+    moved = apart(W[at], H[at], field.before["W"][at], field.before["H"][at], total)
+    found = Survey(
+        climbed=tuple(field.lp.tolist()),
+        reached=tuple(field.reached.tolist()),
+        below=tuple(field.below.tolist()),
+        sweeps=tuple(int(n) for n in field.sweeps),
+        apart=tuple(torch.stack(each).min(0).values.tolist()),
+        near=1.5 * float(moved.median()) + 0.02,
+        chosen=tuple(chosen.tolist()),
+    )
+    return begun, found
+
+
+def _factors(params: Params) -> Params:
+    return {site: params[site] for site in FACTORS}
+
+
+def _on(at: Tensor, values: Tensor) -> Tensor:
+    return at.to(values.device)
+
+
+def _named(field: Field, plan: Plan) -> Params:
+    """A field as tensors by name, behind those of as many chains; `_read` reads it back."""
+    chains = {site: values[: plan.chains] for site, values in field.params.items()}
+    whole = {f"{PREFIX}params.{site}": values for site, values in field.params.items()}
+    before = {f"{PREFIX}before.{site}": values for site, values in field.before.items() if site in FACTORS}
+    rest = {f"{PREFIX}{name}": getattr(field, name) for name in Field._fields[2:-1]}
+    return {**chains, **whole, **before, **rest, f"{PREFIX}done": torch.tensor([field.done])}
+
+
+def _read(named: Params) -> Field:
+    parts = {
+        what: {
+            name.removeprefix(f"{PREFIX}{what}."): values
+            for name, values in named.items()
+            if name.startswith(f"{PREFIX}{what}.")
+        }
+        for what in ("params", "before")
+    }
+    rest: dict[str, Any] = {name: named[f"{PREFIX}{name}"] for name in Field._fields[2:]}
+    rest |= {"running": rest["running"].cpu(), "done": int(rest["done"]), **parts}
+    return Field(**rest)
