@@ -1,19 +1,8 @@
-"""The names of X's rows and columns, as far as a table or a picture can hold them."""
+"""Names, as far as a table or a picture can hold them."""
 
 from __future__ import annotations
 
-import numpy as np
-from torch import Tensor
-
-from ppnmf.posterior import Posterior
-
-__all__ = ["named", "shortened"]
-
-
-def named(post: Posterior, axis: str, places: Tensor) -> np.ndarray:
-    """The names of some of X's "rows" or "columns"; their numbers where the posterior has no names."""
-    names = post.names.get(axis)
-    return places.numpy() if names is None else np.array(names, dtype=object)[places.numpy()]
+__all__ = ["shortened"]
 
 
 def shortened(name: str, longest: int) -> str:

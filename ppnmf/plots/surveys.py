@@ -21,7 +21,9 @@ def survey(post: Posterior, title: str | None = None) -> Figure:
     require_posterior("survey", post)
     found = post.survey
     if found is None:
-        raise ValueError(f"{post.method} made no survey of starts: fit with init='survey', and in a run that is not short")
+        raise ValueError(
+            f"{post.method} made no survey of starts: fit with init='survey', and in a run that is not short"
+        )
     below = np.asarray(found.below)
     order = np.argsort(below, kind="stable")
     chosen = np.isin(order, found.chosen)
