@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 __all__ = ["bar", "say", "shown"]
 
 
-def bar(total: int, description: str, progress: bool = True) -> Any:
-    """A tqdm bar (a context manager with `update` and `set_postfix_str`)."""
+def bar(total: int | None, description: str, progress: bool = True) -> Any:
+    """A tqdm bar (a context manager with `update` and `set_postfix_str`); it counts where there is no total."""
     silent = not shown(progress)
     return tqdm(total=total, desc=description, disable=silent, leave=False, file=sys.stderr, dynamic_ncols=True)
 

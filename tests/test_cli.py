@@ -147,6 +147,20 @@ def test_fit_saves_what_diagnose_reads():
     assert {path.name for path in Path("pictures").iterdir()} == {"components.png", "traces.png"}
 
 
+def test_fit_goes_on_until_the_chains_agree_unless_told_how_long():
+    said = call("fit", "toy20x12x2", "--rank", 2, "--chains", 2, "--out", "agreed.nc")
+    assert said.exit_code == 0 and "The run ended after " in said.stdout and "starts were surveyed" in said.stdout
+    attrs = ppnmf.Posterior.load("agreed.nc").attrs
+    assert attrs["until"] == "agree" and attrs["max_seconds"] == 120
+    timed = ["--until", "agree", "--draws", 400, "--max-seconds", "0.01", "--survey", 0]
+    assert call("fit", "toy20x12x2", "--rank", 9, *timed, "--out", "timed.nc").exit_code == 0
+    timed = ppnmf.Posterior.load("timed.nc")
+    assert timed.attrs["ended"] == "time" and timed.survey is None
+    assert "max_seconds is 5.0 and until is not given" in refused(
+        "fit", "toy9x8", "--rank", 2, "--draws", 5, "--max-seconds", 5
+    )
+
+
 def test_the_same_command_gives_the_same_posterior():
     for name in ("a.nc", "b.nc"):
         call("fit", "toy9x8x2", "--rank", 2, "--draws", 5, "--warmup", 5, "--out", name)

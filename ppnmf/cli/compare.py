@@ -15,17 +15,23 @@ from ppnmf.cli.options import (
     Data,
     Device,
     Draws,
+    MaxSeconds,
     ModelName,
     NoProgress,
     Quick,
     Rank,
     Seed,
+    Until,
     Warmup,
     device_named,
     folder_to_write,
+    length_given,
     options_given,
 )
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
+
+
+DRAWS = 500  # of each chain that are kept, at most: half of what a fit keeps, for all of them are looked at
 
 
 @reads_data
@@ -39,6 +45,8 @@ def compare(
     draws: Draws = None,
     warmup: Warmup = None,
     chains: Chains = None,
+    until: Until = None,
+    max_seconds: MaxSeconds = None,
     reading: Reading = AS_IT_IS,
     quick: Quick = False,
     device: Device = None,
@@ -57,7 +65,8 @@ def compare(
     from ppnmf import report
     from ppnmf.data.labelled import Labelled
 
-    of_gibbs = {"draws": 300, "warmup": 300} | options_given(quick, draws=draws, warmup=warmup, chains=chains)
+    of_fixed_length = options_given(quick, draws=draws, warmup=warmup)
+    of_gibbs = {"draws": DRAWS} | length_given(until, max_seconds, **of_fixed_length) | options_given(quick, chains=chains)
     of_icm = {"restarts": 4} | options_given(quick, restarts=None)
     of_pae = {"draws": 200} | options_given(quick, steps=None)
     experiment = report.compare_methods(

@@ -16,12 +16,16 @@ from ppnmf.cli.options import (
     Data,
     Device,
     Draws,
+    MaxSeconds,
     ModelName,
     NoProgress,
     Rank,
     Seed,
+    Survey,
+    Until,
     Warmup,
     device_named,
+    length_given,
     options_given,
 )
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
@@ -40,6 +44,9 @@ def fit(
     warmup: Warmup = None,
     chains: Chains = None,
     thin: Annotated[int | None, typer.Option(help="Keep every so many-th sweep.")] = None,
+    until: Until = None,
+    max_seconds: MaxSeconds = None,
+    survey: Survey = None,
     restarts: Annotated[int | None, typer.Option(help="Starts of icm.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of svi, at most.")] = None,
     checkpoint: Annotated[
@@ -70,8 +77,10 @@ def fit(
     from ppnmf.models import for_data
 
     chosen = for_data(model or default_model(method), source.X, rank, source.mask)
-    options = options_given(draws=draws, warmup=warmup, chains=chains, thin=thin, restarts=restarts, steps=steps)
-    options |= options_given(checkpoint=checkpoint, every=every, resume=resume, store=store)
+    options = options_given(chains=chains, survey=survey, restarts=restarts, steps=steps)
+    options |= options_given(checkpoint=checkpoint, every=every, resume=resume)
+    lasting = length_given if method == "gibbs" else options_given
+    options |= lasting(until=until, max_seconds=max_seconds, draws=draws, warmup=warmup, thin=thin, store=store)
     say_heading(source)
     note_checkpoint(checkpoint or resume)
     post = ppnmf.fit(

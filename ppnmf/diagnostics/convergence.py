@@ -117,8 +117,22 @@ def _about_guide(post: Posterior) -> str:
     )
 
 
+def _about_length(post: Posterior) -> str:
+    """Which end came first of a run of unknown length."""
+    facts = post.attrs
+    sweeps = f"{facts['sweeps']} sweeps of each chain"
+    wanted = f"R-hat <= {MIXED} and {facts['target_ess']:g} effective draws of all that is judged"
+    if facts["ended"] == "agree":
+        return f"The run ended after {sweeps}, when there were {wanted}."
+    if facts["ended"] == "time":
+        return f"The time, {facts['max_seconds']:g} s, was up after {sweeps}, before there were {wanted}."
+    return f"The run was to go on for {wanted}, and ended after {sweeps}."
+
+
 def _remarks(post: Posterior) -> list[str]:
     remarks = [] if post.survey is None else [str(post.survey)]
+    if post.attrs.get("until"):
+        remarks.append(_about_length(post))
     if post.attrs.get("interrupted"):
         remarks.append("The run was interrupted, so this is less than was asked for.")
     if not {"W", "H"} <= set(post.draws):

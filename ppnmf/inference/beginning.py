@@ -8,6 +8,7 @@ from typing import Any
 
 from ppnmf.checks import described, whole_number
 from ppnmf.inference import survey
+from ppnmf.inference.clock import Clock
 from ppnmf.inference.record import Recorder, Snapshot
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import SCALED, Start, is_survey, start
@@ -42,29 +43,35 @@ class Beginning:
             return start(self.model, self.X, self.stream, SCALED if is_survey(self.init) else self.init)
         return survey.begin(self.model, self.X, self.plan, survey.streams(self.seed, self.plan))
 
-    def surveyed(self, recorder: Recorder, progress: bool) -> Snapshot:
+    def surveyed(self, recorder: Recorder, clock: Clock, progress: bool) -> Snapshot:
         """Where the chains go on: where the record has them, or where the rest of the survey leaves them."""
         params, sweep = recorder.state
         if self.plan is None or not survey.is_under_way(params):
             return Snapshot(params, sweep)
-        params, found = self._run(params, recorder.save, progress)
-        recorder.notes["survey"] = found.to_dict()
+        params, found = self._run(params, recorder.save, clock, progress)
+        recorder.notes = {**recorder.notes, "survey": found.to_dict()}
         begun = Snapshot(params, 1)
         recorder.save(begun)
         return begun
 
-    def without_record(self, progress: bool) -> tuple[Params | None, dict[str, Any]]:
+    def without_record(self, clock: Clock, progress: bool) -> tuple[Params | None, dict[str, Any]]:
         """Where chains begin, None where the method's own start is as good, and the attributes that say so."""
         if self.plan is None:
             return (None if is_survey(self.init) else self.params()), {}
-        params, found = self._run(self.params(), lambda _: None, progress)
+        params, found = self._run(self.params(), lambda _: None, clock, progress)
         return params, {"survey": found.to_dict()}
 
-    def _run(self, params: Params, save: Callable[[Snapshot], None], progress: bool) -> tuple[Params, Survey]:
+    def found(self, recorder: Recorder) -> dict[str, Any]:
+        """The attributes that say what a survey found, also where that was before the run was resumed."""
+        return {name: value for name, value in recorder.notes.items() if name == "survey"}
+
+    def _run(
+        self, params: Params, save: Callable[[Snapshot], None], clock: Clock, progress: bool
+    ) -> tuple[Params, Survey]:
         assert self.plan is not None
         with bar(self.plan.total, f"survey, {self.plan.starts} starts", progress) as ticker:
             stream = survey.streams(self.seed, self.plan)
-            return survey.run(self.model, self.X, self.plan, stream, params, save, ticker.update)
+            return survey.run(self.model, self.X, self.plan, stream, params, save, clock, ticker.update)
 
 
 def beginning(

@@ -21,7 +21,7 @@ from ppnmf.protocols import Matrix, Model, Params
 __all__ = ["Checkpoint", "Saved", "fingerprint", "identity", "refuse_other"]
 
 STATE, FORMAT = "state.npz", 1
-OWN = re.compile(r"(draws-\d{9,}-\d{9,}|state)\.npz(\.\S*new)?")  # the names of the files that we make
+OWN = re.compile(r"(draws-\d{9,}-\d{9,}(-\d+)?|state)\.npz(\.\S*new)?")  # the names of the files that we make
 AT_ONCE = 2**22  # bytes that are hashed at a time
 SIMPLE = (str, int, float, bool, type(None), list, tuple)
 
@@ -36,6 +36,9 @@ class Saved(NamedTuple):
 class Checkpoint:
     """A folder with files of draws, draws-<first>-<last>.npz, and `state.npz`, which names those that count.
 
+    Draws that were changed go into new files, draws-<first>-<last>-<edition>.npz, and those before are removed once the
+    state names the new ones.
+
     Every file is written under another name, brought to the disk, and then renamed; the state comes last. So whenever
     a process is killed, the folder holds the checkpoint before or the one after, and files that do not count.
     """
@@ -43,6 +46,7 @@ class Checkpoint:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._files: list[tuple[int, int]] = []  # (first, last) of each file that counts
+        self._edition = 0  # of the draws in them
         self._lock = Lock(self.path / "lock")
 
     def __bool__(self) -> bool:
@@ -73,6 +77,7 @@ class Checkpoint:
             if facts["format"] != FORMAT:
                 raise ValueError(f"it has format {facts['format']}, and this ppnmf reads {FORMAT}")
             self._files = [(first, last) for first, last in facts["files"]]
+            self._edition = facts.get("edition", 0)
             orders = facts["orders"]
         except (KeyError, ValueError) as error:
             raise self._unreadable(STATE, error) from error
@@ -84,14 +89,26 @@ class Checkpoint:
 
     def draws(self) -> list[tuple[int, dict[str, Tensor]]]:
         """The number of the first draw, and the draws (C, n, ...), of each file; other files are removed."""
-        told = {_file(first, last) for first, last in self._files}
+        self._remove_others()
+        return [
+            (first, {name: torch.from_numpy(values) for name, values in self._load(self._file(first, last)).items()})
+            for first, last in self._files
+        ]
+
+    def anew(self, edition: int) -> None:
+        """The draws have changed: the next `write` takes all of them."""
+        self._files, self._edition = [], edition
+
+    def _remove_others(self) -> None:
+        """Files that do not count."""
+        told = {self._file(first, last) for first, last in self._files}
         for path in self.path.iterdir():
             if OWN.fullmatch(path.name) and path.name not in {*told, STATE}:
                 path.unlink(missing_ok=True)
-        return [
-            (first, {name: torch.from_numpy(values) for name, values in self._load(_file(first, last)).items()})
-            for first, last in self._files
-        ]
+
+    def _file(self, first: int, last: int) -> str:
+        edition = f"-{self._edition}" if self._edition else ""
+        return f"draws-{first:09}-{last:09}{edition}.npz"
 
     def write(self, facts: Mapping[str, Any], params: Params, draws: Mapping[str, Tensor] | None, done: int) -> None:
         """Replace the checkpoint.
@@ -106,13 +123,16 @@ class Checkpoint:
         """
         files, saved = self._files, self.saved
         if draws is not None and done > saved:
-            self._replace(_file(saved, done), {name: _array(values) for name, values in draws.items()})
+            self._replace(self._file(saved, done), {name: _array(values) for name, values in draws.items()})
             files = [*files, (saved, done)]
         orders = {site: _order(values) for site, values in params.items()}
-        about = {**facts, "format": FORMAT, "files": files, "orders": orders}
+        about = {**facts, "format": FORMAT, "files": files, "edition": self._edition, "orders": orders}
         arrays = {site: _array(values.permute(*orders[site])) for site, values in params.items()}
         self._replace(STATE, {"facts": np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays})
+        changed = bool(files) and files[0] not in self._files and self._edition > 0
         self._files = files
+        if changed:
+            self._remove_others()
 
     @property
     def saved(self) -> int:
@@ -132,10 +152,6 @@ class Checkpoint:
 
     def _unreadable(self, name: str, error: Exception) -> ValueError:
         return ValueError(f"{self.path / name} is not a checkpoint's file that can be read ({error}): begin anew")
-
-
-def _file(first: int, last: int) -> str:
-    return f"draws-{first:09}-{last:09}.npz"
 
 
 def _array(values: Tensor) -> np.ndarray:

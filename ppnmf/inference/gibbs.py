@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,21 @@ from torch import Tensor
 
 from ppnmf.checks import described, whole_numbers, yes_or_no
 from ppnmf.data.matrix import Dense, as_matrix
-from ppnmf.inference import record
+from ppnmf.inference import length, record
 from ppnmf.inference.beginning import beginning
 from ppnmf.inference.chain import Info, State, init, log_joint, several, step, sweeps_at_once
+from ppnmf.inference.clock import Clock
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start
 from ppnmf.posterior import Kind, Posterior
-from ppnmf.progress import bar
-from ppnmf.protocols import Matrix, Sweeping, Sweeps, require_ability
+from ppnmf.protocols import Matrix, Sweeping, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["GibbsKernel", "Info", "State", "init", "log_joint", "run", "several", "step", "sweeps_at_once"]
+
+WARMUP = 1000  # sweeps, where neither their number is given nor what the run goes on until
 
 
 @own_settings()
@@ -40,10 +42,13 @@ def run(
     X: Dense,
     *,
     draws: int = 1000,
-    warmup: int = 1000,
+    warmup: int | None = None,
     thin: int = 1,
     chains: int = 4,
     seed: int = 0,
+    until: str | None = None,
+    max_seconds: float | None = None,
+    target_ess: float | None = None,
     init: Start = "survey",
     survey: int | None = None,
     keep: Collection[str] | None = None,
@@ -54,17 +59,24 @@ def run(
     store: str | Path | None = None,
     progress: bool = True,
 ) -> Posterior:
-    """Sample the posterior by warmup + draws · thin sweeps in each chain.
+    """Sample the posterior by warmup + draws · thin sweeps in each chain, or until the chains agree.
 
     Args:
         model: with full conditionals (`protocols.Sweeping`) and proper priors.
         X: data (N, D).
-        thin: keep every thin-th sweep after the warm-up.
+        draws: kept of each chain; with `until`, at most.
+        warmup: sweeps that come first and are not kept; 1000 by default. With `until`, none by default: the first quarter or
+            half of all sweeps is left out.
+        thin: keep every thin-th sweep after the warm-up; with `until`, doubled when the room is full.
+        until: "agree": sweeps go on until R-hat of all that is identified (lp, sigma2, the sorted strengths, 100 entries of
+            W @ H) is at most 1.01 and the effective draws suffice, or the time is up; attrs["ended"] says which.
+        max_seconds: the time, of the whole run also where it is resumed; no end by default.
+        target_ess: bulk and tail effective draws that suffice; 100 a chain by default.
         init: where chains start: "survey", at the best of many starts (`ppnmf.inference.survey`), or what
             `ppnmf.inference.start.start` takes.
-        survey: how many starts are surveyed, in 200 sweeps each. By default the greater of 24 and 6 a chain, in no more
-            sweeps than two fifths of the warm-up (a fifth of a run with as many draws): a short run has a short survey or
-            none. 0 for none: chains then start "scaled".
+        survey: how many starts are surveyed, in 200 sweeps each. By default the greater of 24 and 6 a chain; without `until`
+            in no more sweeps than two fifths of the warm-up (a fifth of a run with as many draws): a short run has a short
+            survey or none. 0 for none: chains then start "scaled".
         keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
         moves: move along the ridge after each sweep; off, chains crawl.
         checkpoint, every, resume, store: for long runs, see `record.open`.
@@ -73,18 +85,25 @@ def run(
 
     Raises:
         TypeError: the model has no full conditionals.
-        ValueError: a count below its least value, an unknown site, a zero rate.
+        ValueError: a count below its least value, an unknown site, a zero rate, options that do not go together.
         KeyboardInterrupt: Ctrl-C before the first draw is kept.
     """
     require_ability("gibbs", model, Sweeping)
-    whole_numbers(draws=(draws, 1), warmup=(warmup, 0), thin=(thin, 1), chains=(chains, 1))
+    whole_numbers(draws=(draws, 1), thin=(thin, 1), chains=(chains, 1))
+    if warmup is not None:
+        whole_numbers(warmup=(warmup, 0))
     yes_or_no(moves=moves)
+    goal = length.goal(until, max_seconds, target_ess, draws, warmup, thin, chains)
+    if goal is not None and store is not None:
+        raise ValueError("until='agree' thins draws that are kept, and those of a store stay: leave store out")
+    fixed = length.Fixed(WARMUP if warmup is None else warmup, draws, thin)
     kept = _kept_sites(model, X, keep)
     model.require_proper()
     require_room(model, X, chains, 0 if store is not None else draws, kept)
-    began, stream = time.perf_counter(), Stream.of(seed, chains)
-    begun = beginning(model, X, seed, chains, init, survey, warmup)
-    plan = {"method": "gibbs", "seed": seed, "chains": chains, "warmup": warmup, "thin": thin, "moves": moves}
+    began = time.perf_counter()
+    begun = beginning(model, X, seed, chains, init, survey, None if goal else fixed.warmup)
+    plan = {"method": "gibbs", "seed": seed, "chains": chains, "thin": thin, "moves": moves}
+    plan |= {"warmup": fixed.warmup} if goal is None else {"warmup": goal.warmup, "until": until, "draws": draws}
     recorder = record.open(
         model,
         X,
@@ -97,56 +116,25 @@ def run(
         resume=resume,
         store=store,
     )
-    seconds = dict[str, float]()
-    whole = X.plain is not None  # such sweeps are compiled whole, and one costs little
-    at_once = min(sweeps_at_once(X, model.rank, chains), every or warmup + draws * thin) if whole else 1
-    title = f"gibbs, {chains} chain(s)"
+    clock = Clock(X, began - recorder.seconds, max_seconds)
+    chained = length.Chains(model, X, begun.stream, recorder, kept, moves, every)
     with recorder, single_threaded():
-        params, sweep = begun.surveyed(recorder, progress)
-        state = State(params, sweep)
-        if state.sweep == 1:
-            seconds["start"] = time.perf_counter() - began
-        with bar(warmup + draws * thin, title, progress) as ticker:
-            try:
-                ticker.update(state.sweep - 1)
-                for lot in _lots(state.sweep - 1, warmup, draws * thin, at_once):
-                    if lot.start == warmup:
-                        seconds["warmup"] = time.perf_counter() - began
-                    first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
-                    asked = Sweeps(number=len(lot), kept=range(first, len(lot), thin), moves=moves)
-                    state, drawn, its_lp = several(model, state, X, stream, asked)
-                    if its_lp.shape[1]:
-                        recorder.keep({site: drawn[site] for site in kept}, its_lp)
-                    recorder.save(state)
-                    ticker.update(len(lot))
-            except KeyboardInterrupt:
-                if recorder.done == 0:
-                    raise
-    seconds["total"] = recorder.seconds + time.perf_counter() - began
+        state = State(*begun.surveyed(recorder, clock, progress))
+        if goal is None:
+            ended = length.run(chained, state, fixed, clock, progress)
+        else:
+            ended = length.run_until(chained, state, goal, clock, progress)
     return Posterior(
-        draws=recorder.draws(),
-        stats={"lp": recorder.lp()},
+        draws={site: values[:, ended.first :] for site, values in recorder.draws().items()},
+        stats={"lp": recorder.lp()[:, ended.first :]},
         model=model,
         X=X,
         method="gibbs",
         kind=Kind.CHAINS,
         seed=seed,
-        timings=seconds,
-        attrs={
-            "warmup": warmup,
-            "thin": thin,
-            "moves": moves,
-            "interrupted": recorder.done < draws,
-            **recorder.notes,
-        },
+        timings={**ended.seconds, "total": clock.gone},
+        attrs={**ended.attrs, "moves": moves, **begun.found(recorder)},
     )
-
-
-def _lots(done: int, warmup: int, rest: int, at_once: int) -> Iterator[range]:
-    """The sweeps after the `done` first, some at a time; no lot holds sweeps of the warm-up and others."""
-    for begin, stop in ((done, warmup), (max(done, warmup), warmup + rest)):
-        for lot in range(begin, stop, at_once):
-            yield range(lot, min(lot + at_once, stop))
 
 
 def _kept_sites(model: Sweeping, X: Matrix, keep: Collection[str] | None) -> list[str]:

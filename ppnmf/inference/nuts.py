@@ -14,6 +14,7 @@ from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.inference.beginning import beginning
 from ppnmf.inference.chain import log_joint
+from ppnmf.inference.clock import Clock
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start
 from ppnmf.posterior import Kind, Posterior
@@ -57,7 +58,9 @@ def run(
     model.require_proper()
     require_room(model, X, chains, draws)
     began = time.perf_counter()
-    starts, facts = beginning(model, X, seed, chains, init, survey, warmup).without_record(progress)
+    starts, facts = beginning(model, X, seed, chains, init, survey, warmup).without_record(
+        Clock(X, began, None), progress
+    )
     samples: list[dict[str, Tensor]] = []
     divergent: list[int] = []
     with bar(chains * (warmup + draws), f"nuts, {chains} chain(s)", progress) as ticker:

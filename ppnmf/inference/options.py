@@ -15,9 +15,12 @@ class FitOptions(TypedDict, total=False):
     """Options that some method's `run` has; a test keeps them equal to those."""
 
     draws: int
-    warmup: int
+    warmup: int | None
     thin: int
     chains: int
+    until: str | None
+    max_seconds: float | None
+    target_ess: float | None
     init: Start
     survey: int | None
     keep: Collection[str] | None

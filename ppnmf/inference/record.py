@@ -43,6 +43,14 @@ class Snapshot(NamedTuple):
     sweep: int
 
 
+class _Halving(NamedTuple):
+    """The next place to be filled, of how many draws before, and the how-manieth time it is."""
+
+    place: int
+    before: int
+    times: int
+
+
 class Recorder:
     """Keeps the draws of a run and, where it has a checkpoint, writes one now and then; made by `open`.
 
@@ -74,6 +82,7 @@ class Recorder:
         self._began = time.monotonic()
         self._tried = self._began, begin.sweep  # when a checkpoint was last written, or could not be
         self._warned = False  # that it could not be, since it last could
+        self._halving: _Halving | None = None  # begun, and perhaps not ended
 
     def keep(self, draws: Mapping[str, Tensor], lp: Tensor) -> None:
         """Keep n more draws (C, n, *site) of each site, and their log joint (C, n).
@@ -98,12 +107,45 @@ class Recorder:
             return time.monotonic() - self._tried[0] >= SECONDS
         return not 0 <= sweep - self._tried[1] < self._every
 
+    def halve(self) -> None:
+        """Leave every first one of two draws out, in place: the second, fourth ... become the first, second ...
+
+        An interrupted call is ended by `end_halving`, which whoever reads the draws next, or writes them, calls.
+        """
+        self._halving = _Halving(0, self.done, self.notes.get("halved", 0) + 1)
+        self.end_halving()
+
+    def end_halving(self) -> None:
+        """What `halve` has begun, and perhaps an interruption has left. Every step may be done again: a place is filled from
+        one behind it, which is filled later."""
+        if self._halving is None:
+            return
+        assert isinstance(self._kept, Memory), "the draws of a store cannot change"
+        begun, before, times = self._halving
+        for place in range(begun, before // 2):
+            self._halving = _Halving(place, before, times)
+            self._kept.write(place, self._kept.read(2 * place + 1, 2 * place + 2))
+        self._halving = _Halving(before // 2, before, times)
+        self.done = before // 2
+        self.notes = {**self.notes, "halved": times}
+        self._latest = self._latest[0], self.done
+        if self._checkpoint is not None:
+            self._checkpoint.anew(times)
+        self._halving = None
+
+    @property
+    def latest_sweep(self) -> int:
+        """The number of the next sweep, as the state that was told last has it."""
+        return self._latest[0].sweep
+
     def draws(self) -> dict[str, Tensor]:
         """The draws kept so far (C, done, *site) of each site; those of a store are mapped from the disk, not read."""
+        self.end_halving()
         return {name: values for name, values in self._kept.read(0, self.done).items() if name != "lp"}
 
     def lp(self) -> Tensor:
         """Their log joint, (C, done)."""
+        self.end_halving()
         return self._kept.read(0, self.done)["lp"]
 
     def __enter__(self) -> Self:
@@ -113,6 +155,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self.end_halving()
             if self._checkpoint is not None and self._latest is not self._written:
                 self._try_to_write()
         finally:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ppnmf.data.sharded import add_up
 from ppnmf.inference import chain, icm
+from ppnmf.inference.clock import Clock
 from ppnmf.inference.record import Snapshot
 from ppnmf.inference.start import SCALED
 from ppnmf.matching import apart
@@ -35,6 +36,7 @@ CLIMB = 0.5  # of a start's sweeps; the race has the rest
 LARGEST = 2**26  # numbers in all starts' factors together, by default
 REPLICATE = 2**20  # under which the starts have their streams, apart from every chain's
 FACTORS = ("W", "H")
+OF_THE_TIME = 1 / 3  # at most, where a run's is limited
 PREFIX = "survey."
 
 
@@ -158,16 +160,18 @@ def run(
     stream: Stream,
     params: Params,
     save: Callable[[Snapshot], None],
+    clock: Clock,
     tick: Callable[[int], Any],
 ) -> tuple[Params, Survey]:
     """Go on with a survey from where it stands: where the chains begin, (C, *site), and what was found.
 
     Args:
         params: as `begin` gives them. save: is told where the survey stands, now and then.
+        clock: when a part of a run's time is over, the survey ends where it stands.
     """
     field = _read(params)
     tick(field.done)
-    while field.done < plan.total:
+    while field.done < plan.total and not (field.done > icm.ORDINARY_SWEEPS and clock.is_past(OF_THE_TIME)):
         advance = _climbed if field.done < plan.climb else _raced
         after = advance(model, X, plan, stream, field)
         tick(after.done - field.done)
@@ -232,7 +236,13 @@ def _best(reached: Tensor, running: Tensor, count: int) -> Tensor:
 
 
 def _ended(X: Matrix, plan: Plan, field: Field) -> tuple[Params, Survey]:
-    """The chains' beginnings and the report."""
+    """The chains' beginnings and the report; what ended in its climb is judged by that."""
+    unraced = field.sweeps == 0
+    climbed = field.lp.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    field = field._replace(
+        reached=torch.where(unraced, climbed, field.reached),
+        below=torch.where(unraced, climbed.max() - climbed, field.below),
+    )
     chosen = _best(field.reached, field.running, plan.chains)
     begun = {site: values[_on(chosen, values)].clone() for site, values in field.params.items()}
     W, H = (field.params[site] for site in FACTORS)

@@ -1,0 +1,274 @@
+"""How long chains run: for a number of sweeps, or until they agree or the time is up, in memory that does not grow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from ppnmf.checks import one_of, real_number, whole_number
+from ppnmf.data.sharded import add_up, here
+from ppnmf.identified import ESS_PER_CHAIN, LEAST_DRAWS, MIXED, judged
+from ppnmf.inference.chain import State, several, sweeps_at_once
+from ppnmf.inference.clock import Clock
+from ppnmf.inference.record import Recorder
+from ppnmf.posterior import Posterior
+from ppnmf.progress import bar
+from ppnmf.protocols import Matrix, Sweeping, Sweeps
+from ppnmf.rng import Stream
+
+__all__ = ["Chains", "Ended", "Fixed", "Goal", "goal", "run", "run_until"]
+
+UNTIL = ("agree",)
+FIRST_LOOK, GROWTH = (
+    200,
+    1.3,
+)  # sweeps until the chains are first looked at, and how many times as many until the next look
+WARMUPS = (4, 2)  # a quarter of the sweeps is left out as warm-up, or a half, whichever agrees first
+LEAST_KEPT = (
+    1000  # draws of all chains, fewer of which could not show it: R-hat of one in a hundred quantities errs by more
+)
+
+
+class Fixed(NamedTuple):
+    """Sweeps of a run whose length is known."""
+
+    warmup: int
+    draws: int
+    thin: int
+
+
+class Goal(NamedTuple):
+    """When a run of unknown length may end.
+
+    Args:
+        target_ess: bulk and tail effective draws of everything that is judged.
+        max_seconds: time of the whole run, its survey and what went before it was resumed included; None for no end.
+        draws: kept of each chain, at most.
+        warmup: sweeps before the first that is kept. thin: how far apart kept ones are at first.
+    """
+
+    target_ess: float
+    max_seconds: float | None
+    draws: int
+    warmup: int
+    thin: int
+
+
+def goal(
+    until: str | None,
+    max_seconds: float | None,
+    target_ess: float | None,
+    draws: int,
+    warmup: int | None,
+    thin: int,
+    chains: int,
+) -> Goal | None:
+    """What `until=` and its companions ask for; None for a run of fixed length.
+
+    Raises:
+        ValueError: a value out of its range, a companion without `until`, or draws too few to show it.
+    """
+    if until is None:
+        for name, value in (("max_seconds", max_seconds), ("target_ess", target_ess)):
+            if value is not None:
+                raise ValueError(f"{name} is {value!r} and until is not given: give until='agree' too")
+        return None
+    one_of("until", until, UNTIL)
+    if max_seconds is not None:
+        real_number("max_seconds", max_seconds)
+    wanted = ESS_PER_CHAIN * chains if target_ess is None else real_number("target_ess", target_ess)
+    if chains * whole_number("draws", draws, 1) < LEAST_KEPT:
+        raise ValueError(
+            f"draws is {draws}; with until='agree' so many are kept at most, and {chains} chain(s) need "
+            f"{math.ceil(LEAST_KEPT / chains)}"
+        )
+    if wanted > chains * draws / 2:
+        raise ValueError(
+            f"target_ess is {wanted:g}, and {chains} chain(s) keep {chains * draws} draws at most: raise draws to "
+            f"{math.ceil(2 * wanted / chains)}"
+        )
+    return Goal(wanted, max_seconds, draws, warmup or 0, thin)
+
+
+@dataclass(frozen=True, eq=False)
+class Chains:
+    """Chains that are run, and the record that they keep.
+
+    Args:
+        sites: whose draws are kept. moves: along the ridge.
+        every: sweeps between checkpoints, if that was said.
+    """
+
+    model: Sweeping
+    X: Matrix
+    stream: Stream
+    recorder: Recorder
+    sites: list[str]
+    moves: bool
+    every: int | None
+
+    @property
+    def at_once(self) -> int:
+        """Sweeps that are made together: many where they are compiled whole, and one costs little."""
+        if self.X.plain is None:
+            return 1
+        most = sweeps_at_once(self.X, self.model.rank, len(self.stream))
+        return most if self.every is None else min(most, self.every)
+
+    def advance(self, state: State, kept: range, number: int) -> State:
+        """So many sweeps, of which some are kept."""
+        asked = Sweeps(number=number, kept=kept, moves=self.moves)
+        state, drawn, lp = several(self.model, state, self.X, self.stream, asked)
+        if lp.shape[1]:
+            self.recorder.keep({site: drawn[site] for site in self.sites}, lp)
+        self.recorder.save(state)
+        return state
+
+    def posterior(self, first: int) -> Posterior:
+        """The draws from a number on, of this process's rows."""
+        draws = {site: values[:, first:] for site, values in self.recorder.draws().items()}
+        lp = self.recorder.lp()[:, first:]
+        return Posterior(draws=draws, stats={"lp": lp}, model=self.model, X=here(self.X), method="gibbs", seed=0)
+
+
+class Ended(NamedTuple):
+    """How a run ended: the first draw that counts, what is to be said of it, and seconds by stage."""
+
+    first: int
+    attrs: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: bool) -> Ended:
+    """The sweeps of a run of fixed length. Raises KeyboardInterrupt before the first draw is kept."""
+    warmup, draws, thin = length
+    seconds = {"start": clock.gone} if state.sweep == 1 else {}
+    with bar(warmup + draws * thin, f"gibbs, {len(chains.stream)} chain(s)", progress) as ticker:
+        ticker.update(state.sweep - 1)
+        try:
+            for lot in _lots(state.sweep - 1, warmup, draws * thin, chains.at_once):
+                if lot.start == warmup:
+                    seconds["warmup"] = clock.gone
+                first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
+                state = chains.advance(state, range(first, len(lot), thin), len(lot))
+                ticker.update(len(lot))
+        except KeyboardInterrupt:
+            if chains.recorder.done == 0:
+                raise
+    attrs = {"warmup": warmup, "thin": thin, "interrupted": chains.recorder.done < draws}
+    return Ended(0, attrs, seconds)
+
+
+def _lots(done: int, warmup: int, rest: int, at_once: int) -> Iterator[range]:
+    """The sweeps after the `done` first, some at a time; no lot holds sweeps of the warm-up and others."""
+    for begin, stop in ((done, warmup), (max(done, warmup), warmup + rest)):
+        for lot in range(begin, stop, at_once):
+            yield range(lot, min(lot + at_once, stop))
+
+
+def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: bool) -> Ended:
+    """Sweeps until the chains agree or the time is up. Raises KeyboardInterrupt before the first draw is kept.
+
+    Every `thin`-th sweep after the warm-up is kept. When the room is full, every second draw goes, and `thin` is doubled.
+    The chains are looked at after 200 sweeps, 1.3 times as many, and so on, which a resumed run does at the same sweeps.
+    """
+    recorder = chains.recorder
+    seconds = {"start": clock.gone} if state.sweep == 1 else {}
+    with bar(None, f"gibbs, {len(chains.stream)} chain(s), until they agree", progress) as ticker:
+        ticker.update(state.sweep - 1)
+        try:
+            ended, first = _until_ended(chains, state, goal, clock, ticker)
+        except KeyboardInterrupt:
+            if recorder.done == 0:
+                raise
+            recorder.end_halving()
+            ended, first = "interrupted", recorder.done // 2
+    thin = _thin(goal, recorder)
+    attrs = {
+        "warmup": goal.warmup + first * thin,
+        "thin": thin,
+        "interrupted": ended == "interrupted",
+        "until": UNTIL[0],
+        "ended": ended,
+        "sweeps": recorder.latest_sweep - 1,
+        "target_ess": goal.target_ess,
+        "max_seconds": goal.max_seconds,
+    }
+    return Ended(first, attrs, seconds)
+
+
+def _until_ended(chains: Chains, state: State, goal: Goal, clock: Clock, ticker: Any) -> tuple[str, int]:
+    """How the run ended, "agree" or "time", and the first draw that counts."""
+    recorder = chains.recorder
+    while True:
+        done = state.sweep - 1 - goal.warmup
+        look = _next_look(done)
+        if done == look:
+            first, doubt = _verdict(chains, goal)
+            if first is not None:
+                return "agree", first
+            ticker.set_postfix_str(doubt)
+            look = _next_look(done + 1)
+        if recorder.done and clock.is_past():
+            return "time", recorder.done // 2
+        if recorder.done == goal.draws:
+            recorder.halve()
+        number, kept = _next_sweeps(goal, recorder, done, min(chains.at_once, look - done))
+        state = chains.advance(state, kept, number)
+        ticker.update(number)
+
+
+def _next_sweeps(goal: Goal, recorder: Recorder, done: int, most: int) -> tuple[int, range]:
+    """How many sweeps may follow `done` of them after the warm-up, at most so many, and which are kept."""
+    if done < 0:
+        number = min(most, -done)
+        return number, range(number, number)
+    thin = _thin(goal, recorder)
+    number = min(most, (goal.draws - recorder.done) * thin - done % thin)
+    return number, range((thin - 1 - done) % thin, number, thin)
+
+
+def _thin(goal: Goal, recorder: Recorder) -> int:
+    """Sweeps from one kept draw to the next."""
+    return int(goal.thin * 2 ** recorder.notes.get("halved", 0))
+
+
+def _next_look(done: int) -> int:
+    """The first look after so many sweeps or more.
+
+    >>> [_next_look(done) for done in (-5, 200, 201, 261)]
+    [200, 200, 260, 338]
+    """
+    look = float(FIRST_LOOK)
+    while int(look) < done:
+        look *= GROWTH
+    return int(look)
+
+
+def _verdict(chains: Chains, goal: Goal) -> tuple[int | None, str]:
+    """The first draw that counts where the chains agree from it on, or the reason why they do not."""
+    doubt = ""
+    for part in WARMUPS:
+        first = chains.recorder.done // part
+        doubt = _doubt(chains, goal, first)
+        in_doubt = torch.tensor([float(bool(doubt))], dtype=torch.float64)
+        if not bool(add_up(chains.X, in_doubt) > 0):
+            return first, ""
+    return None, doubt
+
+
+def _doubt(chains: Chains, goal: Goal, first: int) -> str:
+    """The first quantity that is not yet known well enough; none where all are."""
+    if chains.recorder.done - first < 4 * LEAST_DRAWS:
+        return "few draws"
+    for quantity in judged(chains.posterior(first)):
+        if quantity.rhat is not None and quantity.rhat > MIXED:
+            return f"R-hat of {quantity.name} {quantity.rhat:.3f}"
+        few = [ess for ess in (quantity.ess_bulk, quantity.ess_tail) if ess is not None and ess < goal.target_ess]
+        if few:
+            return f"{few[0]:.0f} effective draws of {quantity.name}"
+    return ""
