@@ -30,7 +30,6 @@ from ppnmf.cli.options import (
 )
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 
-
 DRAWS = 500  # of each chain that are kept, at most: half of what a fit keeps, for all of them are looked at
 
 
