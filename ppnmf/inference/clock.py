@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ppnmf.data.sharded import Sharded, add_up
 from ppnmf.protocols import Matrix
 
 __all__ = ["Clock"]
@@ -37,7 +36,5 @@ class Clock:
         if self.seconds is None:
             return False
         past = self.gone >= share * self.seconds
-        if not isinstance(self.X, Sharded):
-            return past
-        said = torch.tensor([float(past and self.X.rank == 0)], dtype=torch.float64)
-        return bool(add_up(self.X, said) > 0)
+        said = torch.tensor([float(past and self.X.rows.start == 0)], dtype=torch.float64)
+        return bool(self.X.add_up(said) > 0)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from ppnmf.checks import one_of, real_number, whole_number
-from ppnmf.data.sharded import add_up, here
 from ppnmf.identified import ESS_PER_CHAIN, LEAST_DRAWS, MIXED, judged
 from ppnmf.inference.chain import State, several, sweeps_at_once
 from ppnmf.inference.clock import Clock
@@ -132,7 +131,7 @@ class Chains:
         """The draws from a number on, of this process's rows."""
         draws = {site: values[:, first:] for site, values in self.recorder.draws().items()}
         lp = self.recorder.lp()[:, first:]
-        return Posterior(draws=draws, stats={"lp": lp}, model=self.model, X=here(self.X), method="gibbs", seed=0)
+        return Posterior(draws=draws, stats={"lp": lp}, model=self.model, X=self.X.here, method="gibbs", seed=0)
 
 
 class Ended(NamedTuple):
@@ -256,7 +255,7 @@ def _verdict(chains: Chains, goal: Goal) -> tuple[int | None, str]:
         first = chains.recorder.done // part
         doubt = _doubt(chains, goal, first)
         in_doubt = torch.tensor([float(bool(doubt))], dtype=torch.float64)
-        if not bool(add_up(chains.X, in_doubt) > 0):
+        if not bool(chains.X.add_up(in_doubt) > 0):
             return first, ""
     return None, doubt
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppnmf.data.sharded import add_up
 from ppnmf.inference import chain, icm
 from ppnmf.inference.clock import Clock
 from ppnmf.inference.record import Snapshot
@@ -36,7 +35,7 @@ CLIMB = 0.5  # of a start's sweeps; the race has the rest
 LARGEST = 2**26  # numbers in all starts' factors together, by default
 REPLICATE = 2**20  # under which the starts have their streams, apart from every chain's
 FACTORS = ("W", "H")
-OF_THE_TIME = 1 / 3  # at most, where a run's is limited
+OF_THE_TIME = 1 / 2  # at most, where a run's is limited
 PREFIX = "survey."
 
 
@@ -246,10 +245,9 @@ def _ended(X: Matrix, plan: Plan, field: Field) -> tuple[Params, Survey]:
     chosen = _best(field.reached, field.running, plan.chains)
     begun = {site: values[_on(chosen, values)].clone() for site, values in field.params.items()}
     W, H = (field.params[site] for site in FACTORS)
-    total = lambda part: add_up(X, part)  # noqa: E731
-    each = [apart(W, H, W[c], H[c], total) for c in chosen.tolist()]
+    each = [apart(W, H, W[c], H[c], X.add_up) for c in chosen.tolist()]
     at = _on(chosen, W)
-    moved = apart(W[at], H[at], field.before["W"][at], field.before["H"][at], total)
+    moved = apart(W[at], H[at], field.before["W"][at], field.before["H"][at], X.add_up)
     found = Survey(
         climbed=tuple(field.lp.tolist()),
         reached=tuple(field.reached.tolist()),

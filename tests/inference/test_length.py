@@ -103,7 +103,7 @@ def test_the_summary_says_that_it_ended_by_agreement(agreed, tmp_path):
     )
 
 
-def test_it_begins_with_a_full_survey_which_a_third_of_the_time_may_end():
+def test_it_begins_with_a_full_survey_which_half_of_the_time_may_end():
     post = fit(init="survey")
     assert post.survey.starts == 24 and max(post.survey.sweeps) > 100 and post.attrs["ended"] == "agree"
     hurried = fit(init="survey", max_seconds=1e-3)

@@ -9,6 +9,7 @@ import ppnmf
 from ppnmf.data import toy
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference import record, survey
+from ppnmf.inference.clock import Clock
 from ppnmf.matching import apart, in_order
 from ppnmf.models import ExponentialGaussian
 from tests.scenarios import drawn
@@ -66,7 +67,8 @@ def test_those_that_fall_behind_are_the_worse_half():
     stream = survey.streams(0, plan)
     rounds = []
     params = survey.begin(MODEL, as_matrix(X), plan, stream)
-    survey.run(MODEL, as_matrix(X), plan, stream, params, lambda at: rounds.append(survey._read(at.params)), id)
+    told = lambda at: rounds.append(survey._read(at.params))
+    survey.run(MODEL, as_matrix(X), plan, stream, params, told, Clock(as_matrix(X), 0.0, None), id)
     first = next(field for field in rounds if field.done == 16)
     last = rounds[-1]
     left = set(last.running.tolist())
