@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution
 
-from ppnmf import arviz, memory, projection, saving
-from ppnmf.checks import described, meant, one_of, whole_number
-from ppnmf.data.dense import in_memory
+from ppnmf import arviz, predictive, projection, saving, tables
+from ppnmf.checks import described, meant
 from ppnmf.protocols import Matrix, Model, Params
-from ppnmf.rng import Site, Stream, forked
 from ppnmf.settings import own_settings
 from ppnmf.surveyed import Survey
 
@@ -191,59 +189,65 @@ class Posterior:
             TypeError: "prior", and the model cannot draw new rows.
             ValueError: n below 0, another `latent`.
         """
-        n = whole_number("n", n, 0)
-        memory.require(n * self.X.shape[1], self.X.dtype, self.X.device, f"{n} rows", "draw fewer at a time")
-        if latent == "aggregated":
-            return self._resampled(n, seed)
-        one_of("latent", latent, ("prior", "aggregated"))
-        generate = getattr(self.model, "generate", None)
-        if generate is None:
-            raise TypeError(
-                f"generate needs a model that draws new rows from its prior; {self.model.name} does not: "
-                "take latent='aggregated'"
-            )
-        return generate(n, seed=seed)
-
-    def _resampled(self, n: int, seed: int) -> Tensor:
-        sites = {site: values.flatten(0, 1) for site, values in self._sites().items()}
-        W, H = self.model.factors(sites)
-        u = Stream.of(seed).uniforms(0, Site.RESAMPLING, range(n), 2, W.device)[0]
-        draw, row = (u * u.new_tensor(W.shape[:2])).long().unbind(1)
-        drawn = W.new_empty(n, H.shape[2])
-        with forked(seed, W.device):
-            for at in torch.arange(n, device=W.device).split(max(1, AT_ONCE // H[0].numel())):
-                s, i = draw[at], row[at]
-                chosen = {site: values[s] for site, values in sites.items() if site != "W"}
-                own = self.model.likelihood({**chosen, "W": W[s, i][:, None]})
-                drawn[at] = self._as_noisy(own, i).sample()[:, 0]
-        return drawn
+        return predictive.generate(self, n, seed, latent)
 
     @own_settings()
-    def predictive(self, seed: int = 0) -> Tensor:
-        """Replicates of X from the posterior predictive, shape (chain, draw, N, D)."""
-        self._require_memory("Replicates of X")
-        with forked(seed, self.X.device):
-            return self.likelihood(self._sites()).sample()
+    def predictive(
+        self, seed: int = 0, rows: Sequence[int | str] | None = None, columns: Sequence[int | str] | None = None
+    ) -> Tensor:
+        """Replicates of X from the posterior predictive, shape (chain, draw, N, D), or of some rows and columns of it.
+
+        Args:
+            rows, columns: numbers or names; nothing else is formed.
+        """
+        return predictive.replicates(self, rows, columns, seed)
+
+    @own_settings()
+    def interval(
+        self,
+        site: str = "X",
+        rows: Sequence[int | str] | None = None,
+        columns: Sequence[int | str] | None = None,
+        level: float = 0.9,
+        seed: int = 0,
+    ) -> tables.Interval:
+        """Bounds that hold a share of the draws: of cells of X, missing ones above all, or of a site.
+
+        Args:
+            site: "X": the posterior predictive of its cells, noise included; otherwise a site's own draws.
+            rows, columns: of X, as in `predictive`.
+            level: the share between the bounds.
+
+        Returns: arrays `mean`, `lower`, `upper`, (rows, columns), or of the site's shape.
+        """
+        if site != "X":
+            return tables.interval(self._kept(site).flatten(0, 1), level)
+        return tables.interval(self.predictive(seed, rows, columns).flatten(0, 1), level)
+
+    @own_settings()
+    def components(self, *, scale: bool = True, level: float = 0.9) -> tables.Table:
+        """The components (K, D) over the draws, in one order, with deviations, intervals and how sure each one is.
+
+        Args:
+            scale: make each component sum to one in every draw. The data know a component up to its scale alone, and
+                moves along the ridge change it, so that without this the intervals are mostly of the scale.
+            level: the share of the draws between the bounds.
+        """
+        return tables.components(self, scale, level)
+
+    @own_settings()
+    def loadings(self, *, scale: bool = True, level: float = 0.9) -> tables.Table:
+        """The loadings (N, K) over the draws, as `components`; `scale` takes the scale that these give up."""
+        return tables.loadings(self, scale, level)
 
     @own_settings()
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
-        self._require_memory("Log likelihoods of X's entries")
-        X = in_memory(self.X, "log_likelihood")
-        values = self.likelihood(self._sites()).log_prob(X.values)
-        return values if X.mask is None else values * X.mask
+        return predictive.log_likelihood(self)
 
     def likelihood(self, params: Params) -> Distribution:
         """The model's distribution of X given the factors, (*C, N, D), with the known noise of X's entries."""
-        return self._as_noisy(self.model.likelihood(params))
-
-    def _as_noisy(self, of_model: Any, rows: Tensor | None = None) -> Distribution:
-        """The model's distribution with the known noise of X's entries, or of some rows' (B, 1, D)."""
-        if self.X.noise is None:
-            return of_model
-        noise: Any = in_memory(self.X, "the likelihood").noise
-        variance = noise.variance.expand(self.X.shape)
-        return Normal(of_model.loc, of_model.scale * (variance if rows is None else variance[rows, None]).sqrt())
+        return predictive.likelihood(self, params)
 
     @own_settings()
     def to_arviz(
@@ -314,12 +318,6 @@ class Posterior:
         if site not in self.draws:
             raise KeyError(f"{site} was not kept; kept were {', '.join(self.draws)}: fit with keep=None to keep all")
         return self.draws[site]
-
-    def _require_memory(self, what: str) -> None:
-        N, D = self.X.shape
-        numbers = self.chains * self.n_draws * N * D
-        told = f"{what}, {self.chains} × {self.n_draws} × {N} × {D} numbers,"
-        memory.require(numbers, self.X.dtype, self.X.device, told, "take fewer draws")
 
     def _sites(self) -> dict[str, Tensor]:
         return {site: self._kept(site) for site in self.dimensions}

@@ -28,7 +28,7 @@ LAYERS = [
     {"data", "kernels"},
     {"gaussian"},
     {"models"},
-    {"posterior", "projection", "saving", "surveyed", "arviz", "identified"},
+    {"posterior", "predictive", "projection", "tables", "saving", "surveyed", "arviz", "identified"},
     {"inference"},
     {"diagnostics", "evidence"},
     {"plots", "report", "estimator", "cli", "zoo", "recipes"},

@@ -65,7 +65,9 @@ def compare(
     from ppnmf.data.labelled import Labelled
 
     of_fixed_length = options_given(quick, draws=draws, warmup=warmup)
-    of_gibbs = {"draws": DRAWS} | length_given(until, max_seconds, **of_fixed_length) | options_given(quick, chains=chains)
+    of_gibbs = (
+        {"draws": DRAWS} | length_given(until, max_seconds, **of_fixed_length) | options_given(quick, chains=chains)
+    )
     of_icm = {"restarts": 4} | options_given(quick, restarts=None)
     of_pae = {"draws": 200} | options_given(quick, steps=None)
     experiment = report.compare_methods(

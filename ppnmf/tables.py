@@ -1,0 +1,183 @@
+"""Factors and cells as tables: what a posterior says of each entry, named, with its uncertainty."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf.checks import described, real_number
+from ppnmf.data.labelled import listed
+from ppnmf.disk import replacing
+from ppnmf.matching import best_orders, in_order
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ppnmf.posterior import Posterior
+
+__all__ = ["Interval", "Table", "components", "interval", "loadings", "places"]
+
+SHOWN = 5  # entries of a component that are printed
+Array = np.ndarray[Any, np.dtype[Any]]
+Cells = Sequence[int | str] | None
+
+
+class Interval(NamedTuple):
+    """Of each of some cells, (rows, columns): the mean of its draws, and the bounds that hold a share of them."""
+
+    mean: Array
+    lower: Array
+    upper: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A factor over the draws, its components in one order: components (K, D), or loadings (N, K).
+
+    Args:
+        what: "components" or "loadings".
+        mean, sd, lower, upper: of each entry; `level` of the draws lie between the last two.
+        rows, columns: names of both axes.
+        congruence: of each component (K,), how surely it is the same one in every draw: the mean over draws of its cosine
+            with its own mean, of W times of H. 1 is the same throughout; below about 0.9 it is several things at once.
+        level: of the interval.
+    """
+
+    what: str
+    mean: Array
+    sd: Array
+    lower: Array
+    upper: Array
+    rows: list[str]
+    columns: list[str]
+    congruence: Array
+    level: float
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A line an entry: component, column or row, mean, sd, lower, upper, congruence. Needs pandas."""
+        import pandas as pd
+
+        first, second = ("component", "column") if self.what == "components" else ("row", "component")
+        N, D = self.mean.shape
+        sure = np.repeat(self.congruence, D) if self.what == "components" else np.tile(self.congruence, N)
+        numbers = {name: getattr(self, name).ravel() for name in ("mean", "sd", "lower", "upper")}
+        return pd.DataFrame(
+            {first: np.repeat(self.rows, D), second: np.tile(self.columns, N), **numbers, "congruence": sure}
+        )
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the same lines as comma-separated text, whole or not at all."""
+        names = ("mean", "sd", "lower", "upper")
+        axes = ("component", "column") if self.what == "components" else ("row", "component")
+        with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
+            lines = csv.writer(file)
+            lines.writerow([*axes, *names, "congruence"])
+            for i, row in enumerate(self.rows):
+                for j, column in enumerate(self.columns):
+                    sure = self.congruence[i if self.what == "components" else j]
+                    lines.writerow([row, column, *(float(getattr(self, name)[i, j]) for name in names), float(sure)])
+        return Path(path)
+
+    def __str__(self) -> str:
+        """The strongest entries of each component."""
+        by_component = self.mean if self.what == "components" else self.mean.T
+        spread = self.sd if self.what == "components" else self.sd.T
+        names, entries = (self.rows, self.columns) if self.what == "components" else (self.columns, self.rows)
+        lines = []
+        for name, mean, sd, sure in zip(names, by_component, spread, self.congruence, strict=True):
+            strongest = np.argsort(-mean, kind="stable")[:SHOWN]
+            shown = ", ".join(f"{entries[j]} {mean[j]:.3g} ± {sd[j]:.1g}" for j in strongest)
+            lines.append(f"{name} (congruence {sure:.2f}): {shown}")
+        return "\n".join(lines)
+
+
+def components(post: Posterior, scale: bool, level: float) -> Table:
+    """What `Posterior.components` does."""
+    found = _aligned(post, scale)
+    columns = post.names.get("columns") or [str(j) for j in range(found.H.shape[2])]
+    return _table("components", found.H, _numbered(found), list(columns), found.congruence, level)
+
+
+def loadings(post: Posterior, scale: bool, level: float) -> Table:
+    """What `Posterior.loadings` does."""
+    found = _aligned(post, scale)
+    rows = post.names.get("rows") or [str(i) for i in range(found.W.shape[1])]
+    return _table("loadings", found.W, list(rows), _numbered(found), found.congruence, level)
+
+
+def interval(draws: Tensor, level: float) -> Interval:
+    """Of draws (S, *any)."""
+    if not 0 < real_number("level", level) < 1:
+        raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.9")
+    values = draws.double().cpu().numpy()
+    lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Interval(values.mean(0), lower, upper)
+
+
+def places(post: Posterior, axis: str, given: Cells) -> list[int]:
+    """The numbers of some rows, or columns, that are given by number or by name; None: all of them.
+
+    Raises:
+        ValueError: a name that there is not, or a number beyond the last.
+    """
+    size = post.X.shape[axis == "columns"]
+    if given is None:
+        return list(range(size))
+    if isinstance(given, str) or not hasattr(given, "__len__"):
+        raise ValueError(f"{axis} is {described(given)}; give a list of numbers, or of names")
+    names = {name: number for number, name in enumerate(post.names.get(axis) or ())}
+    unknown = [str(one) for one in given if isinstance(one, str) and one not in names]
+    if unknown:
+        raise ValueError(
+            f"{axis} {listed(unknown)}: the fit has no such names; give them as they are in its X, or numbers"
+        )
+    found = [names[one] if isinstance(one, str) else int(one) for one in given]
+    beyond = [number for number in found if not 0 <= number < size]
+    if beyond:
+        raise ValueError(f"{axis} has {beyond[0]}; X has {size}, numbered from 0")
+    return found
+
+
+class _Aligned(NamedTuple):
+    """Draws of the factors, W (S, N, K) and H (S, K, D), in one order, and how alike they are, (K,)."""
+
+    W: Tensor
+    H: Tensor
+    congruence: Array
+
+
+def _aligned(post: Posterior, scale: bool) -> _Aligned:
+    typical = post.typical()
+    W, H = (typical._kept(site).flatten(0, 1) for site in ("W", "H"))
+    best = typical.best()
+    V, G = best._kept("W")[0, 0], best._kept("H")[0, 0]
+    W, H = in_order(W, H, best_orders(W, H, V, G))
+    if scale:
+        total = H.sum(-1)
+        total = torch.where(total > 0, total, torch.ones_like(total))
+        W, H = W * total[:, None, :], H / total[:, :, None]
+    congruence = _cosines(W.mT) * _cosines(H)
+    return _Aligned(W, H, congruence.mean(0).double().cpu().numpy())
+
+
+def _cosines(F: Tensor) -> Tensor:
+    """Of each draw of a component with the mean of them, scaled to length one, (S, K), of a factor (S, K, R)."""
+    unit = torch.nn.functional.normalize(F, dim=-1)
+    return (unit * torch.nn.functional.normalize(unit.mean(0), dim=-1)).sum(-1)
+
+
+def _numbered(found: _Aligned) -> list[str]:
+    return [f"component {k}" for k in range(found.H.shape[1])]
+
+
+def _table(what: str, F: Tensor, rows: list[str], columns: list[str], congruence: Array, level: float) -> Table:
+    found = interval(F, level)
+    sd = F.double().std(0, correction=0).cpu().numpy()
+    return Table(what, found.mean, sd, found.lower, found.upper, rows, columns, congruence, level)
