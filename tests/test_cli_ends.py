@@ -46,7 +46,7 @@ def sentence(result, code=2):
 def start(*arguments):
     """The command in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "ppnmf.cli", *arguments],
+        [sys.executable, "-m", "ppnmf", *arguments],
         env={**os.environ, "PYTHONPATH": str(Path(ppnmf.__file__).parents[1])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from ppnmf.cli import compare, diagnose, fit, rank, zoo
+from ppnmf.cli import compare, diagnose, fit, rank, report, zoo
 from ppnmf.cli.guard import guarded
 
 __all__ = ["app", "main"]
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit.fit,
     "rank": rank.choose_rank,
     "diagnose": diagnose.diagnose,
+    "report": report.report,
     "run": zoo.run,
     "zoo": zoo.list_zoo,
 }

@@ -4,6 +4,7 @@ from ppnmf.report.comparison import Comparison, compare, describe_model
 from ppnmf.report.experiment import DEFAULT, Experiment, compare_methods, held_out_mask
 from ppnmf.report.facts import describe_data, environment, write_json
 from ppnmf.report.files import thinned, write
+from ppnmf.report.page import page, write_page
 
 __all__ = [
     "DEFAULT",
@@ -15,7 +16,9 @@ __all__ = [
     "describe_model",
     "environment",
     "held_out_mask",
+    "page",
     "thinned",
     "write",
     "write_json",
+    "write_page",
 ]
