@@ -44,12 +44,14 @@ class _OneBlasThread:
         self._lock = Lock()  # whoever held it did not come along
 
     def acquire(self) -> None:
+        """One more needs it so."""
         with self._lock:
             self._users += 1
             if self._users == 1:
                 self._limit = _blas().limit(limits=1, user_api="blas")
 
     def release(self) -> None:
+        """One fewer; after the last, BLAS has its threads back."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
@@ -90,7 +92,7 @@ def single_threaded() -> Iterator[None]:
 
 
 def allowed_threads() -> int:
-    """How many threads a map may use here."""
+    """How many threads a map may use here: 1 outside `single_threaded`, and in its workers."""
     return _allowed.get()
 
 
@@ -98,7 +100,9 @@ def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], opera
     """[function(task) for task in tasks], over the threads that `single_threaded` allows when the work is worth it.
 
     Args:
-        operations: floating-point operations of one task, about.
+        operations: floating-point operations of one task, about; of few, no thread is worth its trouble.
+
+    Returns: the results in the order of the tasks. What a task raises is raised here, of several the first.
     """
     return list(ordered_results(function, tasks, operations))
 

@@ -47,6 +47,7 @@ def _draw(post: Posterior, folder: Path) -> None:
 
 
 def say_diagnosis(post: Posterior) -> None:
+    """Print the summary of a posterior; of one that holds some of its draws, what that means for it."""
     from ppnmf.diagnostics.convergence import summary
 
     typer.echo(str(summary(post)))

@@ -140,6 +140,7 @@ def _on_the_command_line(sentence: str) -> str:
 
 
 def say_heading(data: Input) -> None:
+    """Print the data's name, shape, names and how they were read, in a line."""
     N, D = data.X.shape
     rows = "" if data.rows is None else ", rows named"
     columns = "" if data.columns is None else ", columns named"

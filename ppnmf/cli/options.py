@@ -36,7 +36,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="Short runs, for a first lo
 
 
 def device_named(name: str | None) -> str | None:
-    """The device, if it can be worked on."""
+    """The device, if it can be worked on. Raises ValueError where there is none of that name."""
     if name is not None:
         from ppnmf.checks import require_device
 
@@ -45,7 +45,11 @@ def device_named(name: str | None) -> str | None:
 
 
 def options_given(quick: bool = False, **options: Any) -> dict[str, Any]:
-    """The options that were given, over those of --quick."""
+    """The options that were given, over those of --quick.
+
+    Args:
+        options: name -> value, None where it was not given; --quick sets those of these names that `QUICK` has.
+    """
     short = {name: QUICK[name] for name in options if name in QUICK} if quick else {}
     return short | {name: value for name, value in options.items() if value is not None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +28,18 @@ def run(
     reference = zoo.reference_beside(recipe)
     typer.echo(f"{'':<32}{'measured':>14} ± error     {'reference':>14} ± error")
     for name, (value, error) in outcome.numbers.items():
-        known = reference.get(name)
-        beside = f"{known['value']:>14.6g} ± {known['error']:<9.2g}" if known else ""
-        typer.echo(f"{name:<32}{value:>14.6g} ± {error:<9.2g} {beside}".rstrip())
+        typer.echo(_line(name, value, error, reference.get(name)))
     off = recipes.disagreements(outcome, reference)
     verdict = "There is no reference beside the recipe." if not reference else "It agrees with the reference."
     typer.echo("\n".join(off) if off else f"{verdict} {outcome.seconds:.1f} seconds.")
     if off:
         raise typer.Exit(1)
+
+
+def _line(name: str, value: float, error: float, known: Mapping[str, float] | None) -> str:
+    """A number that was measured, and the reference's where it has it."""
+    beside = f"{known['value']:>14.6g} ± {known['error']:<9.2g}" if known else ""
+    return f"{name:<32}{value:>14.6g} ± {error:<9.2g} {beside}".rstrip()
 
 
 def list_zoo() -> None:

@@ -46,10 +46,12 @@ def _exponential_beyond_line(y: Tensor) -> Tensor:
 
 
 def _psi(order: Tensor, alpha: Tensor, y: Tensor) -> Tensor:
+    """ψ(y), the log density of log X past its mode."""
     return -2 * alpha * torch.sinh(0.5 * y).square() - order * _exponential_beyond_line(y)
 
 
 def _psi_slope(order: Tensor, alpha: Tensor, y: Tensor) -> Tensor:
+    """The derivative of `_psi` by y."""
     return -alpha * torch.sinh(y) - order * torch.expm1(y)
 
 
@@ -147,6 +149,7 @@ def gig_from_proposals(p: Tensor, a: Tensor, b: Tensor, uniforms: Tensor) -> Ten
 
 
 def _unscaled(p: Tensor, shape: _Shape, y: Tensor) -> Tensor:
+    """X, from y = log(X / scale), or from that of 1 / X where p < 0."""
     log_x = y + shape.log_scale
     return torch.where(p < 0, -log_x, log_x).exp().to(p.dtype)
 
@@ -173,6 +176,9 @@ class GeneralizedInverseGaussian(Distribution):
         p: real, any shape.
         a, b: positive, shapes that broadcast with `p`.
         validate_args: as in `torch.distributions.Distribution`; checking waits for the device.
+
+    Raises:
+        ValueError: (when validating) an a or a b that is not positive.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
@@ -191,6 +197,7 @@ class GeneralizedInverseGaussian(Distribution):
     def expand(
         self, batch_shape: _size, _instance: GeneralizedInverseGaussian | None = None
     ) -> GeneralizedInverseGaussian:
+        """The same, its parameters expanded to a batch shape: views, no copies."""
         new = self._get_checked_instance(GeneralizedInverseGaussian, _instance)
         new.p, new.a, new.b = (parameter.expand(batch_shape) for parameter in (self.p, self.a, self.b))
         super(GeneralizedInverseGaussian, new).__init__(torch.Size(batch_shape), validate_args=False)
@@ -198,6 +205,7 @@ class GeneralizedInverseGaussian(Distribution):
         return new
 
     def sample(self, sample_shape: _size = ONE_DRAW) -> Tensor:
+        """Draws (*sample_shape, *batch_shape) from torch's global generator, without gradients."""
         shape = self._extended_shape(sample_shape)
 
         def uniforms(_: int) -> Tensor:

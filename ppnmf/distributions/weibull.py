@@ -21,6 +21,7 @@ def _kl_weibull_weibull(p: Weibull, q: Weibull) -> Tensor:
 
 
 def _kl_weibull_gamma_shape(p: Weibull, shape: Tensor | float, log_gamma_shape: Tensor | float, rate: Tensor) -> Tensor:
+    """KL(Weibull(k, λ) ‖ Gamma(α, β)) = log k - γ - 1 + β E[w] - α (log λβ - γ / k) + log Γ(α), γ Euler's constant."""
     k = p.concentration
     log_scale = p.scale.log()
     mean = torch.exp(log_scale + torch.lgamma(1 + 1 / k))

@@ -68,6 +68,9 @@ def climb(
         pace: the reach and its bound, (C,).
         lp: log joint as `log_joint` has it, (C,).
         constant: what is to be added to it, (C,); the tolerance is relative to the sum.
+
+    Each sweep starts beyond the place where the climb stands, in the direction of its last step (reach times as far), and
+    where that ends no higher it is taken again from the place itself: the log joint never falls.
     """
     now = _stacked(params)
     earlier = _stacked(before)

@@ -61,7 +61,15 @@ class Problem:
     def of(
         cls, X: Tensor, block: int, squares: float | Tensor, W: Natural, H: Natural, rates: Natural | None = None
     ) -> Problem:
-        """From the priors' natural parameters and rates, broadcastable to (N, K) and (K, D)."""
+        """From a complete X and the priors.
+
+        Args:
+            X: (N, D), or one for each chain (C, N, D).
+            block: rows in a block, as `Matrix.blocks` has them.
+            squares: Σ x², of each X where there are several.
+            W, H: precision and linear of the priors, broadcastable to (N, K) and to (K, D).
+            rates: of exponential priors, for the moves; likewise.
+        """
         return cls(
             X.contiguous().numpy(),
             block,
@@ -140,7 +148,7 @@ def sweep(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """The chains, and all that their sweeps need."""
+    """The chains, and all that their sweeps need: `together` and `divided` are two ways that give the same bits."""
 
     problem: Problem
     chains: Chains

@@ -95,6 +95,10 @@ def inverse_gamma(shape: float, scale: Tensor, stream: Stream, step: int) -> Ten
     """σ² ~ InverseGamma(shape, scale), scale (C,), float64: Marsaglia and Tsang (2000), doi:10.1145/358407.358414.
 
     Sixteen proposals at once, of which the first accepted is taken; all fail less than once in 1e20.
+
+    Args:
+        shape: one for all chains.
+        stream, step: the proposals lie at rows 0 ... 15 of the site SIGMA2, and row 16 is for shapes below 1.
     """
     boosted = shape if shape >= 1 else shape + 1
     d = boosted - 1 / 3
@@ -116,8 +120,12 @@ def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
     Under the Haar measure dc / c and with the Jacobian c^(N - D) its density is
     c^(N - D - 1) exp(-c Σ_i r_W W_ik - Σ_j r_H H_kj / c): a generalised inverse Gaussian, taken from 64 proposals at once.
 
+    A component with no entry above zero in W or in H is dead, and stays as it is.
+
     Args:
         W: (C, N, K). H: (C, K, D). rates: of the priors, broadcastable to (N, K) and (K, D).
+
+    References: Devroye (2014), doi:10.1007/s11222-012-9367-z.
     """
     K = W.shape[-1]
     a = 2 * (W.double() * rates[0]).sum(-2)  # (C, K)
@@ -133,7 +141,7 @@ def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
 
 
 def moved(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
-    """Both moves along the ridge, one after the other."""
+    """Both moves along the ridge, one after the other: `scale_move` and `shear_move`, whose arguments it has."""
     W, H = scale_move(W, H, rates, stream, step)
     return shear_move(W, H, rates, stream, step)
 
@@ -148,6 +156,9 @@ def shear_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Strea
 
     The Jacobian is 1, so under exponential priors t has density ∝ exp(-t (Σ_i r_W[i,l] W_ik - Σ_j r_H[k,j] H_lj)) where
     everything stays >= 0. Pairs come in rounds of disjoint ones, which do not disturb one another.
+
+    Args:
+        W: (C, N, K). H: (C, K, D). rates: of the priors, broadcastable to (N, K) and (K, D).
     """
     C, N, K = W.shape
     D = H.shape[-1]

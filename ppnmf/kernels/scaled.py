@@ -68,7 +68,8 @@ class Component(NamedTuple):
 def log_density(at: Tensor, component: Component) -> Tensor:
     """log p(h | u) at the points h = `at` (B, R), shape (B, L), float64.
 
-    The w at hand must be a draw: the search for the mode in c begins there.
+    The w at hand must be a draw: the search for the mode in c begins there. A component that is `NEGLIGIBLE` beside another
+    of the same draw is worked out less closely.
     """
     if kernels_for(at.device) is not cpu:
         return _reference(at, component)

@@ -75,7 +75,14 @@ def rows_of_W(
 def scale_move(
     W: Tensor, H: Tensor, rates: Rates, stream: Stream, step: int, gather: Gather, rows: int
 ) -> tuple[Tensor, Tensor]:
-    """`reference.scale_move` of this rank's rows W (C, n, K) out of `rows`; one gathering of K sums a chain."""
+    """`reference.scale_move` of this rank's rows; one gathering of K sums a chain.
+
+    Args:
+        W: this rank's rows, (C, n, K). H: (C, K, D), alike on all ranks.
+        rates: of the priors, broadcastable to (n, K) and (K, D).
+        gather: brings together what each rank gives.
+        rows: N, those of all ranks.
+    """
     K = W.shape[-1]
     a = 2 * gather((W.double() * rates[0]).sum(-2)).sum(0)
     b = 2 * (H.double() * rates[1]).sum(-1)
@@ -109,7 +116,10 @@ def _compiled_scales(p: Tensor, a: Tensor, b: Tensor, stream: Stream, step: int,
 
 
 def shear_move(W: Tensor, H: Tensor, rates: Rates, stream: Stream, step: int, gather: Gather) -> tuple[Tensor, Tensor]:
-    """`reference.shear_move` of this rank's rows W (C, n, K); a round gathers a sum and a minimum for each pair."""
+    """`reference.shear_move` of this rank's rows W (C, n, K); a round gathers a sum and a minimum for each pair.
+
+    The arguments are those of `scale_move`. All ranks draw the same pairs and work out the same t.
+    """
     K = W.shape[-1]
     rounds = shear_rounds(K)
     order = stream.uniforms(step, Site.SHEAR_PAIRS, range(rounds), K, W.device).argsort(-1)  # (C, rounds, K)

@@ -31,6 +31,7 @@ class Elbo(NamedTuple):
 
     @property
     def value(self) -> Tensor:
+        """The bound, ()."""
         return self.log_likelihood - self.divergence
 
 

@@ -49,7 +49,7 @@ class Encoding(Protocol):
         ...
 
     def guide(self, scale: Tensor, concentration: Tensor) -> Guide:
-        """The guide of what the two last layers give, each (N, K)."""
+        """The guide of what the two last layers give, each (N, K): λ from the first and k from the second."""
         ...
 
     def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, begun: Start, stream: Stream) -> Tensor:
@@ -76,11 +76,13 @@ class Smooth:
         return torch.where(s > 0, V.mT / deviation.clamp(min=torch.finfo(s.dtype).tiny), 0.0)
 
     def guide(self, scale: Tensor, concentration: Tensor) -> Guide:
+        """λ by a softplus, k by a logistic between its bounds on the logarithmic scale."""
         scale = LEAST_SCALE + SHARPNESS * nn.functional.softplus(scale / SHARPNESS)
         log_concentration = math.log(LEAST) + math.log(MOST / LEAST) * torch.sigmoid(concentration)
         return Guide(scale, log_concentration.exp().clamp(LEAST, MOST))
 
     def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, begun: Start, stream: Stream) -> Tensor:
+        """By ridge regression of λ = W, and of the k whose Weibull is about as wide as W's conditional; H as it was."""
         precision = (begun.H.square() / begun.noise).sum(1)
         concentration = (1.2 * begun.W * precision.sqrt()).clamp(1, MOST / 2)  # about mean over deviation
         _regress(to_scale, begun.features, _inverse_softplus(begun.W.clamp(min=SHARPNESS / 3)))
@@ -104,9 +106,11 @@ class Floored:
         return None
 
     def guide(self, scale: Tensor, concentration: Tensor) -> Guide:
+        """Both cut off at the floor."""
         return Guide(scale.clamp(min=FLOOR), concentration.clamp(min=FLOOR))
 
     def start(self, to_scale: nn.Linear, to_concentration: nn.Linear, begun: Start, stream: Stream) -> Tensor:
+        """Weights drawn as the authors draw them; H with noise added."""
         K, D = begun.H.shape
         of_mean = (D * begun.features.mean()).clamp(min=torch.finfo(begun.H.dtype).tiny).reciprocal()
         u = stream.uniforms(0, Site.START, range(3 * K), D, begun.H.device)[0].to(begun.H.dtype)

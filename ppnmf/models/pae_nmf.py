@@ -310,12 +310,8 @@ class PAENMF(Autoencoder):
 
         Raises ValueError where X is neither a `Dense`, nor has its rows over processes, nor is what `as_matrix` takes.
         """
-        if isinstance(X, Sharded):
-            X = X.excerpt(MOST_ROWS)
-        if not isinstance(X, Dense | Excerpt):
-            X = in_memory(without_noise(as_matrix(X), self.name), self.name)
-        N = len(X.values)
-        kept = torch.arange(N, device=X.device)[:: -(-N // MOST_ROWS)]
+        X = _rows_to_start_on(X, self.name)
+        kept = torch.arange(len(X.values), device=X.device)[:: -(-len(X.values) // MOST_ROWS)]
         values, mask = observed(X.values, X.mask, kept)
         unit = self.encoding.unit(math.sqrt(X.sum_of_squares / X.n_observed) or 1.0)
         centre = X.column_means()
@@ -349,3 +345,10 @@ class PAENMF(Autoencoder):
         N, D = shape if X is None else X.shape  # type: ignore[misc]
         require_width(self, D)
         return N, D
+
+
+def _rows_to_start_on(X: Any, name: str) -> Dense | Excerpt:
+    """X, or of rows over processes some that all of them get."""
+    if isinstance(X, Sharded):
+        X = X.excerpt(MOST_ROWS)
+    return X if isinstance(X, Dense | Excerpt) else in_memory(without_noise(as_matrix(X), name), name)

@@ -27,12 +27,15 @@ class Weibull(distributions.Weibull):
         return self.scale * (1 - self.concentration_reciprocal).clamp(min=0) ** self.concentration_reciprocal
 
     def cdf(self, value: Tensor) -> Tensor:
+        """P(w <= value), to relative accuracy where it is small."""
         return -torch.expm1(-((value / self.scale) ** self.concentration))
 
     def icdf(self, value: Tensor) -> Tensor:
+        """The w with P(w' <= w) = value, likewise."""
         return self.scale * (-torch.log1p(-value)) ** self.concentration_reciprocal
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log k - log λ + (k - 1) log(w / λ) - (w / λ)^k; -inf far out."""
         if self._validate_args:
             self._validate_sample(value)
         ratio = value / self.scale
@@ -40,12 +43,14 @@ class Weibull(distributions.Weibull):
         return k.log() - self.scale.log() + torch.xlogy(k - 1, ratio) - ratio**k
 
     def rsample(self, sample_shape: Any = ONE_DRAW) -> Tensor:
+        """Draws (*sample_shape, *batch_shape) from torch's global generator, by way of float64; never zero."""
         shape = self._extended_shape(sample_shape)
         exponential = torch.empty(shape, dtype=torch.float64, device=self.scale.device).exponential_()
         draws = self.scale * exponential**self.concentration_reciprocal
         return draws.to(self.scale.dtype).clamp(min=torch.finfo(self.scale.dtype).tiny)
 
     def sample(self, sample_shape: Any = ONE_DRAW) -> Tensor:
+        """The same without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
@@ -62,6 +67,7 @@ class Widened(NamedTuple):
 
     @property
     def wide(self) -> Weibull:
+        """The wider one."""
         return Weibull(self.guide.scale, self.guide.concentration / 2, validate_args=False)
 
     def at(self, u: Tensor) -> Tensor:
@@ -74,6 +80,7 @@ class Widened(NamedTuple):
         return torch.where(is_wide, self.wide.icdf(of_wide), self.guide.icdf(of_own))
 
     def log_prob(self, W: Tensor) -> Tensor:
+        """Of each entry of W (*S, N, K): the mixture's."""
         own = self.guide.log_prob(W)
         if not self.share:
             return own

@@ -30,7 +30,16 @@ def overview(
     rows: Any = None,
     columns: Sequence[str] | None = None,
 ) -> dict[str, Figure]:
-    """The pictures that a comparison calls for, by name; arguments as in `reconstructions`, `rows` being names."""
+    """The pictures that a comparison of fits calls for.
+
+    Args:
+        fits: name -> Posterior of the same data.
+        X, seen, picture, order, columns: as in `reconstructions`.
+        rows: names of X's rows.
+
+    Returns: name -> figure: "components-" and a fit's name; "traces-" of chains and "training-" of a training, likewise;
+        "reconstructions" of rows spread evenly over X, and their "loadings".
+    """
     first = next(iter(fits.values()))
     picture = picture or picture_of(X.shape[1], names_of(first, "columns", columns))
     figures = {f"components-{name}": components(post, picture, order, columns) for name, post in fits.items()}

@@ -36,6 +36,9 @@ def latent_densities(
         rows: of X; a line of panels each.
         names: names of X's rows, by default the first posterior's.
         components: how many of each row.
+
+    Raises:
+        ValueError: there is no posterior, or the names are not as many as X has rows.
     """
     require_posteriors("latent_densities", fits)
     matched = _matched(fits)

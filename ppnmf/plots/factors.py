@@ -65,6 +65,7 @@ def components(
 
 
 def label_of(post: Posterior) -> str:
+    """The model, the method and the rank, as a title says them."""
     return f"{post.model.name} by {post.method}, rank {post.model.rank}"
 
 
@@ -76,7 +77,7 @@ def picture_of(D: int, names: Sequence[str] | None) -> tuple[int, int] | None:
 
 
 def as_picture(values: np.ndarray, picture: tuple[int, int], order: str) -> np.ndarray:
-    """A row of X as its pixels lie, (height, width)."""
+    """A row of X as its pixels lie, (height, width). Raises ValueError where it has another number of cells."""
     if len(values) != picture[0] * picture[1]:
         raise ValueError(
             f"a row has {len(values)} cells and a picture of {picture[0]} × {picture[1]} has others in number"
@@ -98,6 +99,7 @@ class Parts(NamedTuple):
     share: np.ndarray  # (K,), of the sum of W @ H
 
     def name(self, k: int) -> str:
+        """Component k's title: its place from 1, and its share in per cent."""
         percent = f"{self.share[k]:.0%}" if not 0 < self.share[k] < 0.005 else "<1%"
         return f"{k + 1}: {percent}"
 
@@ -111,6 +113,7 @@ def _mean_components(post: Posterior) -> Parts:
 
 
 def _image_grid(parts: Parts, picture: tuple[int, int], order: str) -> Figure:
+    """Each component as a picture of its own scale, in few lines of many."""
     K = len(parts.H)
     height, width = size_of(picture)
     fit = max(1, int(PAGE / width))
@@ -129,6 +132,7 @@ def _image_grid(parts: Parts, picture: tuple[int, int], order: str) -> Figure:
 
 
 def _profile_grid(parts: Parts, names: Sequence[str] | None) -> Figure:
+    """Each component over X's columns, all of one scale; few columns of many panels."""
     K, D = parts.H.shape
     named = names is not None and D <= SINGLE
     across = _columns_of_panels(K, named and D > SINGLE // 3)

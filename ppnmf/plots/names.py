@@ -41,6 +41,7 @@ def shortened(name: str, longest: int = LONGEST) -> str:
 
 
 def row_title(names: Sequence[str] | None, row: int, longest: int = LONGEST) -> str:
+    """The row's name, shortened, or its number from 0."""
     return f"row {row}" if names is None else shortened(names[row], longest)
 
 

@@ -24,8 +24,12 @@ EVEN = 3.0  # ranks spread unevenly, by more than this, stand on a logarithmic a
 def rank(table: RankTable, title: str | None = None) -> Figure:
     """The criteria of `ppnmf.select_rank` against the rank, with their standard errors.
 
-    The best is ringed; points that cannot be told from it are open. Above each rank stands how far it is from the best;
-    of many ranks, above some.
+    The best is ringed; points that do not differ from it by more than their errors are open. Above each rank stands how far
+    it is from the best; of many ranks, above some.
+
+    Raises:
+        TypeError: it is no such table.
+        ValueError: the table holds no score.
     """
     if not isinstance(table, RankTable):
         raise TypeError(f"rank takes the table that ppnmf.select_rank returns, not {described(table)}")
@@ -41,7 +45,9 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
         ax.set_title(f"{method}: best at {table.best_by(method)}", pad=4)
     for ax in panels[len(curves) :]:
         ax.set_axis_off()
-    known = "bars: one standard error either way; ringed: the best; open: not told from it; above: distance from it"
+    known = (
+        "bars: one standard error either way; ringed: the best; open: not separable from it; above: distance from it"
+    )
     entitle(figure, title or f"Choosing the rank ({known})")
     return figure
 
@@ -88,7 +94,7 @@ def _is_uneven(ranks: np.ndarray) -> bool:
 
 
 def _apart(places: np.ndarray, first: int, least: float) -> list[int]:
-    """Which places are a share of the whole extent away from each other, `first` among them."""
+    """Which places are a share of the whole extent away from each other, `first` being one of them."""
     kept = [first]
     extent = np.ptp(places) or 1.0
     for place in range(len(places)):

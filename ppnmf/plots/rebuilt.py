@@ -69,6 +69,9 @@ def reconstructions(
         rows: which rows to show.
         picture, order: as in `components`.
         names: names of X's rows; columns: of its columns; by default the first posterior's.
+
+    Raises:
+        ValueError: there is no posterior, a picture of another number of pixels, or names of another number.
     """
     require_posteriors("reconstructions", fits)
     first = next(iter(fits.values()))
@@ -89,6 +92,7 @@ def _rows_of_mean(post: Posterior, rows: list[int]) -> np.ndarray:
 
 
 def _pictures(shown: Shown, picture: tuple[int, int], order: str) -> Figure:
+    """A column a row of X, a line for the data, for what of it was seen, and for each fit."""
     height, width = size_of(picture)
     lines = {"data": shown.X, "seen": shown.X, **shown.means}
     figure = new_figure(max((width + 0.05) * len(shown.X) + 0.6, 3.6), (height + 0.05) * len(lines) + 0.9)
@@ -100,14 +104,18 @@ def _pictures(shown: Shown, picture: tuple[int, int], order: str) -> Figure:
             frame(ax)
         line[0].set_ylabel(name)
     for ax, seen in zip(grid[1], shown.seen, strict=True):
-        hidden = np.where(as_picture(seen, picture, order), np.nan, 1.0)
-        ax.imshow(hidden, cmap=ListedColormap([HIDDEN]), vmin=0, vmax=1)
+        _cover(ax, as_picture(seen, picture, order))
     for ax, name in zip(grid[0], shown.titles, strict=True):
         ax.set_title(name, loc="center", pad=3)
     x_label(figure, "grey: white is 0, black the largest pixel of the data above")
     marked = " (orange: pixels that no method saw)" if not shown.seen.all() else ""
     entitle(figure, f"Data and reconstructions{marked}")
     return figure
+
+
+def _cover(ax: Axes, seen: np.ndarray) -> None:
+    """Colour the pixels that the fits did not see."""
+    ax.imshow(np.where(seen, np.nan, 1.0), cmap=ListedColormap([HIDDEN]), vmin=0, vmax=1)
 
 
 def _curves(shown: Shown) -> Figure:
@@ -140,6 +148,7 @@ def _data(ax: Axes, at: np.ndarray, row: np.ndarray, seen: np.ndarray) -> None:
 
 
 def _fitted(ax: Axes, mean: np.ndarray, unordered: bool, colour: str, name: str) -> None:
+    """A fit's W @ H, as a line or as a dash a column."""
     if unordered:  # no line joins columns whose order says nothing
         ax.plot(mean, "_", color=colour, markersize=7, markeredgewidth=1.5, label=name)
     else:
@@ -147,6 +156,7 @@ def _fitted(ax: Axes, mean: np.ndarray, unordered: bool, colour: str, name: str)
 
 
 def _scatters(shown: Shown) -> Figure:
+    """X against W @ H: a line of panels a row of X, a column a fit."""
     figure, grid = _grid(shown, max(8.5 / len(shown.means), 3.0), 2.6, 0.0, share_x=False)
     for (ax, row, name), colour in _panels(shown, grid):
         x = shown.means[name][row]

@@ -76,7 +76,12 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure to a file, whose suffix says the format."""
+    """Write the figure to a file, whose suffix says the format.
+
+    Raises:
+        ValueError: matplotlib has no such format.
+        OSError: the file cannot be written, in a sentence; what was there stays.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path = Path(path)
@@ -150,9 +155,11 @@ def span(low: float, high: float, room: float = 0.05) -> tuple[float, float]:
 
 
 def array(values: Tensor) -> np.ndarray:
+    """The numbers as an array of doubles, wherever the tensor lies."""
     return values.detach().double().cpu().numpy()
 
 
 def finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Those that are neither NaN nor infinite, flat."""
     values = np.asarray(values, float)
     return values[np.isfinite(values)]

@@ -57,7 +57,7 @@ def describe_data(X: np.ndarray) -> dict[str, Any]:
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> Path:
-    """Write facts as JSON; numbers that JSON lacks become null."""
+    """Write facts as JSON; numbers that JSON lacks become null. Raises OSError as `disk.replacing` does."""
     return write_text(path, json.dumps(for_json(dict(facts)), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -67,7 +67,11 @@ def blocks_of(n: int, X: Dense) -> list[slice]:
 
 
 def by_block(function: Callable[[slice], Result], X: Dense, rank: int) -> list[Result]:
-    """The function of each block of X's rows, without gradients."""
+    """The function of each block of X's rows, in their order, without gradients; blocks go to threads.
+
+    Args:
+        rank: of the model, from which the work on a block is estimated.
+    """
     blocks = blocks_of(len(X.values), X)
     return ordered_map(torch.no_grad()(function), blocks, operations(blocks, X, rank))
 

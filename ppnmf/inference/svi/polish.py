@@ -55,6 +55,7 @@ class Free(NamedTuple):
         return there._judged()
 
     def _stepped(self, step: int, of: int) -> Self:
+        """After one step of Adam."""
         variables = tuple(part.detach().requires_grad_() for part in self.raw)
         slopes = torch.autograd.grad(self.bound(variables), variables)
         first = tuple(MEAN_KEPT * m + 0.1 * g for m, g in zip(self.first, slopes, strict=True))
@@ -84,7 +85,10 @@ class Final(NamedTuple):
 
 
 def final_guide(model: Amortised, X: Dense | Sharded, steps: int, progress: bool) -> Final:
-    """The encoder's guide or, after that many steps on parameters of its own for every entry, the polished one."""
+    """The encoder's guide or, after that many steps on parameters of its own for every entry, the polished one.
+
+    Each block of rows keeps the best that it has reached, so the bound never falls; Ctrl-C ends the steps.
+    """
     own = X.here
     frees = by_block(lambda rows: Free.of(model, batch_of(model, own, rows)), own, model.rank)
     first = added(X, [free.best for free in frees])

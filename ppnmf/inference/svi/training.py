@@ -67,7 +67,13 @@ class Schedule:
 
 
 def train(model: Amortised, X: Dense | Sharded, recipe: Recipe, course: Course) -> Training:
-    """Steps with the schedule that `svi.run` describes; the model is changed in place. Ctrl-C ends them."""
+    """Steps with the schedule that `svi.run` describes; the model is changed in place. Ctrl-C ends them.
+
+    Args:
+        model: has weights.
+        X: data, (N, D); over processes, all take the same steps.
+        recipe: the objective, the rate and the kind of step.
+    """
     steps, batch_size, tol, seed, progress = course
     N = X.shape[0]
     epoch = -(-N // min(N, batch_size or N))  # mini-batches

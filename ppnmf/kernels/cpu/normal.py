@@ -72,7 +72,13 @@ def _excess(bound: float, target: float) -> float:
 
 @njit(**INNER)
 def survival_inverse(precision: float, linear: float, u: float) -> float:
-    """The w with P(w' > w) = u, in every range of precision, linear and u."""
+    """The w with P(w' > w) = u, in every range of the parameters.
+
+    Args:
+        precision: >= 0.
+        linear: negative where the precision is zero: the density is then an exponential's.
+        u: in (0, 1).
+    """
     if precision <= 0.0 or -linear > FARTHEST * math.sqrt(precision):
         return math.log(u) / linear
     root = math.sqrt(precision)
@@ -87,7 +93,13 @@ def survival_inverse(precision: float, linear: float, u: float) -> float:
 def draw_lanes(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
     """w[:n] = survival_inverse(precision, linear, u), all lanes at once; the rare cases are then done one by one.
 
-    per_root: 1 / √precision.
+    Rare are a uniform below `RARE` and, where few lanes of a block are there, a bound in the tail. Where many are, the tail
+    is solved in all lanes.
+
+    Args:
+        precision, linear, u: of each lane, (n,) or longer.
+        per_root: 1 / √precision.
+        w: room for the draws.
     """
     tails = 0
     rare = 0

@@ -36,7 +36,14 @@ MOST_PROPOSALS = 1000  # of a generalised inverse Gaussian; more than two are se
 
 @njit(**COMPILED)
 def standard_gamma(shape: float, key0: int, key1: int, step: int) -> float:
-    """A draw from Gamma(shape, 1), for σ² of a step: Marsaglia and Tsang (2000), doi:10.1145/358407.358414."""
+    """A draw from Gamma(shape, 1), for σ² of a step: Marsaglia and Tsang (2000), doi:10.1145/358407.358414.
+
+    Their proposals are accepted with probability above 0.95; at most `GAMMA_PROPOSALS` are made, and all fail less than
+    once in 1e20. A shape below 1 is drawn as shape + 1, times U^(1 / shape).
+
+    Args:
+        key0, key1: the words of the stream's key. step: the proposals lie at its rows of the site SIGMA2.
+    """
     boosted = shape if shape >= 1 else shape + 1
     d = boosted - 1 / 3
     v = 0.0
@@ -52,7 +59,11 @@ def standard_gamma(shape: float, key0: int, key1: int, step: int) -> float:
 
 
 def inverse_gamma(shape: float, scale: Tensor, stream: Stream, step: int) -> Tensor:
-    """`reference.inverse_gamma`, compiled."""
+    """`reference.inverse_gamma`, compiled: σ² of each chain, (C,) float64.
+
+    Args:
+        shape: one for all chains. scale: (C,).
+    """
     draws = [standard_gamma(float(shape), *key, step) for key in stream.keys]
     return scale.double() / torch.tensor(draws, dtype=torch.float64)
 
@@ -128,7 +139,9 @@ def generalized_inverse_gaussian(p, a, b, key0, key1, step, k, K):  # type: igno
     """Density ∝ x^(p-1) exp(-(a x + b / x) / 2): Devroye (2014), doi:10.1007/s11222-012-9367-z.
 
     Args:
-        key0, key1, step, k, K: its proposals lie at rows k, K + k, 2 K + k ... of the step's addresses.
+        p: real. a, b: positive.
+        key0, key1, step: the words of the stream's key, and the step.
+        k, K: the component and their number; its proposals lie at rows k, K + k, 2 K + k ... of the site SCALE.
     """
     order = abs(p)
     omega = math.sqrt(a) * math.sqrt(b)

@@ -127,6 +127,7 @@ def truncated_exponential(slope: float, low: float, high: float, u: float) -> fl
 
 @njit(**INNER)
 def _move_scales(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
+    """W_k ← c W_k, H_k ← H_k / c for every component, unless it is dead."""
     K = len(W)
     order = float(W.shape[1] - H.shape[1])
     for k in range(K):
@@ -149,7 +150,12 @@ def _fill(pairs, key0, key1, step, site, uniforms):  # type: ignore[no-untyped-d
 
 @njit(**INNER)
 def permute(key0, key1, step, uniforms, order):  # type: ignore[no-untyped-def]
-    """order (rounds, K) = the order of K uniforms in each round, by insertion; uniforms: room for (K + 1, rounds)."""
+    """order (rounds, K) = the order of K uniforms in each round, by insertion: neighbours in it are the round's pairs.
+
+    Args:
+        key0, key1, step: the words of the key, and the step; the uniforms are those of the site SHEAR_PAIRS.
+        uniforms: room for (K + 1, rounds).
+    """
     rounds, K = order.shape
     _fill((K + 1) // 2, key0, key1, step, SITE_PAIRS, uniforms)
     for turn in range(rounds):
@@ -163,6 +169,7 @@ def permute(key0, key1, step, uniforms, order):  # type: ignore[no-untyped-def]
 
 @njit(**INNER)
 def _move_shears(W, H, rate_W, rate_H, key0, key1, step, room):  # type: ignore[no-untyped-def]
+    """W_l ← W_l + t W_k, H_k ← H_k - t H_l for the pairs of each round, whose uniforms are drawn beforehand."""
     order, uniforms, (total_W, total_H) = room
     rounds, K = order.shape
     permute(key0, key1, step, uniforms, order)
@@ -210,12 +217,12 @@ def room_for_moves(K: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np
 
 
 def scale_move(W: Tensor, H: Tensor, rates: Rates, stream: Stream, step: int) -> tuple[Tensor, Tensor]:
-    """`reference.scale_move`, compiled."""
+    """`reference.scale_move`, compiled; W (C, N, K) and H (C, K, D) stay as they are."""
     return _moved(W, H, rates, stream, step, True, False)
 
 
 def shear_move(W: Tensor, H: Tensor, rates: Rates, stream: Stream, step: int) -> tuple[Tensor, Tensor]:
-    """`reference.shear_move`, compiled."""
+    """`reference.shear_move`, compiled; W (C, N, K) and H (C, K, D) stay as they are."""
     return _moved(W, H, rates, stream, step, False, True)
 
 

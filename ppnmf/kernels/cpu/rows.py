@@ -186,7 +186,16 @@ def half_sweep(
     first: int = 0,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """`reference.half_sweep`, compiled; factors and statistics are best stored a component a row (F.mT contiguous)."""
+    """`reference.half_sweep`, compiled; factors and statistics are best stored a component a row (F.mT contiguous).
+
+    Args:
+        F: (C, R, K). statistics: P (C, R, K), and Q (C, K, K) or (C, R, K, K).
+        prior: precision and linear, (1 | R, 1 | K).
+        draw, first_row, first: as there.
+        weight: what the statistics are taken times, (C,).
+
+    Returns: the factor after it, a new tensor whose components lie a row each.
+    """
     C, R, K = F.shape
     out = F.mT.clone(memory_format=torch.contiguous_format).numpy()
     natural = tuple(values.double().contiguous().numpy() for values in prior)

@@ -21,6 +21,10 @@ def uniforms_of_rows(key0, key1, pair, first_row, step, site, n, even, odd):  # 
     """The uniforms of columns 2 pair and 2 pair + 1 in n rows from `first_row` on, into even[:n] and odd[:n].
 
     All lanes are filled at once.
+
+    Args:
+        key0, key1: the words of a stream's key (`rng.Stream.keys`).
+        step, site: the rest of the address.
     """
     for i in range(n):
         even[i], odd[i] = uniform_pair(key0, key1, pair, first_row + i, step, site)

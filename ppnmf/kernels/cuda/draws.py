@@ -44,6 +44,7 @@ E = constant(math.e)
 
 @device_function
 def _unit(high, low):  # type: ignore[no-untyped-def]
+    """`rng._to_unit`: 52 bits of two words, moved to the middle of their cell."""
     return (high.to(tl.float64) * 1048576.0 + (low >> 12).to(tl.float64) + 0.5) * 2.220446049250313e-16
 
 
@@ -139,6 +140,7 @@ def _psi(order, alpha, y):  # type: ignore[no-untyped-def]
 
 @device_function
 def _psi_slope(order, alpha, y):  # type: ignore[no-untyped-def]
+    """The derivative of `_psi` by y."""
     grown = expm1(y)
     return -0.5 * alpha * (grown + grown / (1.0 + grown)) - order * grown
 
@@ -177,7 +179,7 @@ def log_generalized_inverse_gaussian(order, rate, omega, u, v, w, COUNT: tl.cons
 
 @device_function
 def truncated_exponential(slope, low, high, u):  # type: ignore[no-untyped-def]
-    """`reference.truncated_exponential`."""
+    """`reference.truncated_exponential`: t with density ∝ exp(-slope t) on [low, high]; 0 where that is unbounded."""
     steep = tl.abs(slope)
     width = high - low
     is_flat = steep * width < 1e-12

@@ -41,6 +41,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def constant(value: Any) -> Any:
+    """A number, or a tuple of them, that kernels may name."""
     return value if INTERPRETED else tl.constexpr(value)
 
 
@@ -49,11 +50,13 @@ BEYOND_LINE = constant(tuple(2 / math.factorial(n) for n in range(13, 1, -1)))  
 
 @device_function
 def sum_of(x, axis: tl.constexpr):  # type: ignore[no-untyped-def]
+    """`tl.sum`, which the interpreter would enter as a kernel of its own."""
     return tl.reduce(x, axis, tl.standard._sum_combine)
 
 
 @device_function
 def least_of(x, axis: tl.constexpr):  # type: ignore[no-untyped-def]
+    """`tl.min`, likewise; an infinity stands for nothing."""
     return tl.reduce(x, axis, tl.standard._elementwise_min)
 
 
@@ -75,6 +78,7 @@ def beyond_line(y):  # type: ignore[no-untyped-def]
 
 @device_function
 def expm1(y):  # type: ignore[no-untyped-def]
+    """eʸ - 1, keeping its relative accuracy near zero."""
     near = y + 0.5 * y * y * polynomial(y, BEYOND_LINE)
     return tl.where(tl.abs(y) < 0.0625, near, tl.exp(y) - 1.0)
 

@@ -53,7 +53,13 @@ def _residual_where_small(  # type: ignore[no-untyped-def]
 
 
 def residual_where_small(left: Tensor, least: float, X: Tensor, weight: Tensor | None, W: Tensor, H: Tensor) -> Tensor:
-    """`reference.residual_where_small`, in one launch whose programs stop at once where nothing is to be done."""
+    """`reference.residual_where_small`, in one launch whose programs stop at once where nothing is to be done.
+
+    Args:
+        left: (C,), float64. least: above it they are trusted.
+        X: (N, D). weight: broadcastable to it, 0 where an entry is missing; None for 1 everywhere.
+        W: (C, N, K). H: (C, K, D).
+    """
     C, N, K = W.shape
     D = H.shape[-1]
     X = X.contiguous()

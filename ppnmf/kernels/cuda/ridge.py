@@ -34,6 +34,7 @@ def _rated_sum(F, rate, rate_row, length, SLICE: tl.constexpr):  # type: ignore[
 
 @device_function
 def _multiplied(F, out, factor, length, SLICE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """out = factor F, so many entries of both."""
     for start in tl.range(0, length, SLICE):
         i = start + tl.arange(0, SLICE).to(tl.int64)
         values = tl.load(F + i, mask=i < length, other=0.0).to(tl.float64) * factor
@@ -74,7 +75,7 @@ def _scale_move(  # type: ignore[no-untyped-def]
 
 
 def scale_move(W: Tensor, H: Tensor, rates: tuple[Tensor, Tensor], stream: Stream, step: int) -> tuple[Tensor, Tensor]:
-    """`reference.scale_move`, in one launch."""
+    """`reference.scale_move`, in one launch; W (C, N, K), H (C, K, D), rates broadcastable to (N, K) and (K, D)."""
     C, N, K = W.shape
     D = H.shape[-1]
     W = W.mT.contiguous()
@@ -104,7 +105,10 @@ def _pairing_uniforms(out, keys, step: tl.int64, K: tl.int64, rounds: tl.int64, 
 
 @device_function
 def _shears(found, keys, turn, step, programs_W, programs, PAIRS: tl.constexpr, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """t of each pair, from the slopes and least ratios that the programs found: (programs, 2, PAIRS)."""
+    """t of each pair (PAIRS,), from the slopes and least ratios that the programs found: (programs, 2, PAIRS).
+
+    The first `programs_W` of them have looked at W, the others at H.
+    """
     infinity = tl.full((GROUP, PAIRS), float("inf"), tl.float64)
     slope = tl.full((GROUP, PAIRS), 0.0, tl.float64)
     in_W = infinity

@@ -77,7 +77,13 @@ def half_sweep(
     first: int = 0,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """`reference.half_sweep`, in one launch; factors and statistics are best stored a component a row."""
+    """`reference.half_sweep`, in one launch; factors and statistics are best stored a component a row.
+
+    Args:
+        F: (C, R, K). statistics: P (C, R, K), and Q (C, K, K) or (C, R, K, K).
+        prior: precision and linear, (1 | R, 1 | K); on F's device.
+        draw, first_row, first, weight: as there.
+    """
     C, R, K = F.shape
     if weight is not None:
         statistics = statistics.weighted(weight)
@@ -113,7 +119,7 @@ def _inverse_gamma(  # type: ignore[no-untyped-def]
 
 
 def inverse_gamma(shape: float, scale: Tensor, stream: Stream, step: int) -> Tensor:
-    """`reference.inverse_gamma`, in one launch."""
+    """`reference.inverse_gamma`, in one launch: σ² of each chain, (C,) float64; scale (C,)."""
     scale = scale.double().contiguous()
     out = torch.empty_like(scale)
     d = (shape if shape >= 1 else shape + 1) - 1 / 3
