@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from ppnmf.data.sharded import shard
     from ppnmf.diagnostics.alignment import align
     from ppnmf.diagnostics.convergence import summary
+    from ppnmf.diagnostics.modes import mode_masses
     from ppnmf.estimator import NMF
     from ppnmf.evidence import Evidence, log_evidence
     from ppnmf.evidence.rank import select_rank
@@ -34,6 +35,7 @@ __all__ = [
     "datasets",
     "fit",
     "log_evidence",
+    "mode_masses",
     "models",
     "plots",
     "read",
@@ -49,6 +51,7 @@ _HOME = {  # public name -> the module that holds it
     "shard": "ppnmf.data.sharded",
     "Posterior": "ppnmf.posterior",
     "align": "ppnmf.diagnostics.alignment",
+    "mode_masses": "ppnmf.diagnostics.modes",
     "summary": "ppnmf.diagnostics.convergence",
     "log_evidence": "ppnmf.evidence",
     "Evidence": "ppnmf.evidence",

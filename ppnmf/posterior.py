@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppnmf import arviz, predictive, projection, saving, tables
+from ppnmf import arviz, predictive, projection, saving, tables, weighting
 from ppnmf.checks import described, meant
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.settings import own_settings
@@ -162,6 +162,21 @@ class Posterior:
     def typical(self) -> Posterior:
         """Itself; of modes, which no average joins, the best one."""
         return self.best() if self.kind is Kind.MODES else self
+
+    @own_settings()
+    def weighted(self, weights: Any, seed: int = 0) -> Posterior:
+        """The same with the draws drawn anew, a chain in proportion to its weight; everything that is asked of it follows.
+
+        So mean, reconstruction, predictive, and what ArviZ is given count each chain by its weight, to one draw in all. The
+        chains of what is returned are mixtures: whether the sampler's chains agree they do not tell. attrs["weighted"] says so.
+
+        Args:
+            weights: one a chain, such as the `chain_weights` of `ppnmf.mode_masses`, or what it gave itself.
+
+        Raises:
+            ValueError: not one a chain, negative or not finite ones, or none above zero.
+        """
+        return weighting.weighted(self, weights, seed)
 
     def best(self) -> Posterior:
         """The single draw with the greatest log joint."""

@@ -28,7 +28,7 @@ LAYERS = [
     {"data", "kernels"},
     {"gaussian"},
     {"models"},
-    {"posterior", "predictive", "projection", "tables", "saving", "surveyed", "arviz", "identified"},
+    {"posterior", "predictive", "projection", "tables", "saving", "surveyed", "arviz", "identified", "weighting"},
     {"inference"},
     {"diagnostics", "evidence"},
     {"plots", "report", "estimator", "cli", "zoo", "recipes"},

@@ -56,8 +56,10 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
     if post.kind is Kind.MODES:
         return _of_modes(post)
     found = diagnose(post, n, seed)
-    independent = post.kind is Kind.APPROXIMATION  # no chain to judge
-    sentence = _about_guide(post) if independent else _about_chains(found)
+    independent = post.kind is Kind.APPROXIMATION or bool(post.attrs.get("weighted"))  # no chain to judge
+    sentence = _about_guide(post) if post.kind is Kind.APPROXIMATION else _about_chains(found)
+    if post.attrs.get("weighted"):
+        sentence = _about_weights(post)
     return Summary(
         heading=_heading(post),
         table=tuple(asdict(q) for q in found.quantities),
@@ -114,6 +116,14 @@ def _about_guide(post: Posterior) -> str:
     return (
         "The draws are independent ones from the fitted guide: there are no chains to agree, and R-hat and ESS say nothing "
         "about how near the guide is to the posterior. Its ELBO does, between fits: train from several seeds and compare."
+    )
+
+
+def _about_weights(post: Posterior) -> str:
+    weights = ", ".join(f"{weight:.3g}" for weight in post.attrs["weighted"])
+    return (
+        f"The draws were drawn anew, the sampler's chains by their weights ({weights}): R-hat and ESS of what is there now "
+        "say nothing, so judge the posterior from which it was made."
     )
 
 

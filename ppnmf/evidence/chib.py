@@ -62,6 +62,7 @@ from ppnmf.evidence.estimate import Evidence, priors_of
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
 from ppnmf.inference.room import require_room
+from ppnmf.inference.start import Start
 from ppnmf.progress import bar
 from ppnmf.protocols import Address, Blocked, Held, Matrix, Params, Reduced, Sweeps, require_ability
 from ppnmf.rng import Site, Stream
@@ -131,6 +132,7 @@ def run(
     bridge: bool = True,
     replicates: int = 8,
     seed: int = 0,
+    init: Start = "scaled",
     progress: bool = True,
 ) -> Evidence:
     """Chib's estimate, from `replicates` independent chains with a θ* of their own; the module's text derives it.
@@ -147,6 +149,7 @@ def run(
         warmup: sweeps before the first run; a reduced run, which starts where the last one ended, has a quarter of it.
         bridge: take the bridge; else the plain average of Chib (1995), some nats too high above the data's rank.
         replicates: independent repeats, at least 2.
+        init: where they start, as chains do (`ppnmf.inference.start.start`): at draws of one mode it is that mode's mass.
 
     Raises:
         TypeError: the model has no full conditionals.
@@ -164,7 +167,7 @@ def run(
     sweeps = warmup + draws * thin + (K + 1) * (burn + draws * thin) + (K - 1) * (burn + draws)
     with single_threaded(), bar(sweeps, f"chib, rank {K}", progress) as ticker:
         problem = Problem(model, X, Stream.of(seed, replicates=replicates), ticker.update, thin)
-        explored = explore(problem, warmup, draws)
+        explored = explore(problem, warmup, draws, init)
         state, stages = short_stages(problem, explored, burn, draws)
         of_long = long_ordinate(problem, state, explored.point, burn, draws)
         joint = gibbs.log_joint(model, X, explored.point)
@@ -196,10 +199,10 @@ def run(
     )
 
 
-def explore(problem: Problem, warmup: int, draws: int) -> Explored:
+def explore(problem: Problem, warmup: int, draws: int, init: Start = "scaled") -> Explored:
     """The run over the posterior: θ*, and the densities of σ²."""
     model, X = problem.model, problem.X
-    start = gibbs.init(model, X, problem.stream)
+    start = gibbs.init(model, X, problem.stream, init)
     classes, mean, noise, lps, seen = problem.classes, dict(start.params), [], [], 0
     state = start
     for reached, kept, lp in sampled(problem, start, warmup, draws, 0, noise=True):

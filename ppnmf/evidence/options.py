@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from ppnmf.inference.start import Start
+
 __all__ = ["EvidenceOptions", "RankOptions"]
 
 
@@ -15,6 +17,7 @@ class EvidenceOptions(TypedDict, total=False):
     thin: int
     warmup: int
     bridge: bool
+    init: Start
     particles: int
     sweeps: int
 
