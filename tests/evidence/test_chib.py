@@ -35,7 +35,7 @@ def estimate(model, X, **options):
 
 def given_all_else(at, component):
     """The density of a component given all else, the length of its column too: Chib's ordinate as printed."""
-    precision, linear = component.precision + component.told_precision, component.linear + component.told_linear
+    precision, linear = component.precision + component.data_precision, component.linear + component.data_linear
     return RectifiedNormal(precision, linear, validate_args=False).log_prob(at[:, None]).sum(-1)
 
 
@@ -221,8 +221,8 @@ def test_a_rescaled_point_is_far_off_unless_the_scale_is_integrated_out(monkeypa
     exact = rank_one(model, X)
     assert_near(estimate(model, X), exact)
 
-    def rescaled(problem, warmup, draws, explore=chib.explore):
-        explored = explore(problem, warmup, draws)
+    def rescaled(problem, *given, explore=chib.explore):
+        explored = explore(problem, *given)
         size = explored.point["H"].sum(-1)
         W, H = explored.point["W"] * size[:, None, :], explored.point["H"] / size[..., None]
         return explored._replace(point=explored.point | {"W": W, "H": H})

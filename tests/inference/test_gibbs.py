@@ -6,7 +6,7 @@ import torch
 
 import ppnmf
 from ppnmf.gaussian.noise import log_likelihood
-from ppnmf.inference import gibbs
+from ppnmf.inference import gibbs, length
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
 from tests.scenarios import drawn
@@ -261,9 +261,9 @@ class Interrupt:
     """Raises KeyboardInterrupt at a given sweep, each of them a lot of its own."""
 
     def __init__(self, at, monkeypatch):
-        self.at, self.calls, self.several = at, 0, gibbs.several
-        monkeypatch.setattr(gibbs, "sweeps_at_once", lambda *shape: 1)
-        monkeypatch.setattr(gibbs, "several", self)
+        self.at, self.calls, self.several = at, 0, length.several
+        monkeypatch.setattr(length, "sweeps_at_once", lambda *shape: 1)
+        monkeypatch.setattr(length, "several", self)
 
     def __call__(self, *arguments, **options):
         self.calls += 1

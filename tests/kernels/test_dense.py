@@ -8,7 +8,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
 from ppnmf.diagnostics.calibration import SideBySide
 from ppnmf.gaussian.sweep import compiled, sweep_factors
-from ppnmf.inference import gibbs
+from ppnmf.inference import gibbs, length
 from ppnmf.models import ExponentialGaussian
 from ppnmf.protocols import Held
 from ppnmf.rng import Stream
@@ -130,7 +130,7 @@ def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeyp
     try:
         for threads, at_once in ((1, 7), (2, 7), (3, 1)):
             torch.set_num_threads(threads)
-            monkeypatch.setattr(gibbs, "sweeps_at_once", lambda *shape, n=at_once: n)
+            monkeypatch.setattr(length, "sweeps_at_once", lambda *shape, n=at_once: n)
             post = ppnmf.fit(ExponentialGaussian(4), X.abs(), chains=chains, draws=6, warmup=5, thin=2, progress=False)
             found.append(post)
     finally:
