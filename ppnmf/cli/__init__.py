@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from ppnmf.cli import compare, diagnose, fit, rank, report, zoo
+from ppnmf.cli import compare, data, diagnose, fit, rank, report, zoo
 from ppnmf.cli.guard import guarded
 
 __all__ = ["app", "main"]
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(guarded(command))
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -1,0 +1,113 @@
+"""`ppnmf data`: which data sets there are, and how a file is understood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ppnmf.cli.guard import guarded
+from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.options import Data
+from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["app"]
+
+SHOWN = 5  # names
+
+app = typer.Typer(no_args_is_help=True, help="Which data sets there are, and how a file is understood.")
+
+
+def check(data: Data, reading: Reading = AS_IT_IS) -> None:
+    """Say how DATA is understood, before anything is fitted: shape, names, surprises, and which models take it."""
+    source = read(data, reading._replace(missing="nan", allow_negative=True))
+    say_heading(source)
+    X = source.X if source.mask is None else _hidden(source.X, source.mask)
+    for line in [*_named(source), *_described(X), *_models(X)]:
+        typer.echo(line)
+
+
+def list_sets() -> None:
+    """List the data sets that a name stands for."""
+    from ppnmf.data import datasets
+
+    for name in datasets.names():
+        typer.echo(name)
+
+
+app.command("check")(guarded(reads_data(check)))
+app.command("list")(guarded(list_sets))
+
+
+def _hidden(X: Any, mask: Any) -> np.ndarray:
+    import numpy as np
+
+    return np.where(mask, X, np.nan)
+
+
+def _named(source: Any) -> Iterator[str]:
+    for what, names, size in (("rows", source.rows, source.X.shape[0]), ("columns", source.columns, source.X.shape[1])):
+        if names is None:
+            yield f"{what}: {size}, without names"
+            continue
+        more = f" … {names[size - 1]}" if size > SHOWN else ""
+        yield f"{what}: {size}, {', '.join(map(str, list(names)[:SHOWN]))}{more}"
+    N, D = source.X.shape
+    yield f"orientation: {N} observations (rows) of {D} variables (columns); --transpose if it is the other way round"
+
+
+def _described(X: np.ndarray) -> Iterator[str]:
+    import numpy as np
+
+    seen = np.isfinite(X)
+    known = X[seen]
+    if not len(known):
+        yield "entries: none is observed"
+        return
+    kind = "whole numbers" if _whole(X) else "real numbers"
+    yield f"entries: {kind} from {known.min():.6g} to {known.max():.6g}, mean {known.mean():.6g}"
+    yield f"zeros: {_share(int((known == 0).sum()), known.size)}"
+    yield f"negative: {_share(int((known < 0).sum()), known.size)}"
+    yield f"missing: {_share(int((~seen).sum()), X.size)}; {_empty(seen)} with nothing observed"
+    yield f"zero throughout: {_empty((X != 0) & seen)}"
+
+
+def _models(X: np.ndarray) -> Iterator[str]:
+    import numpy as np
+
+    from ppnmf.models import REGISTRY
+    from ppnmf.protocols import Entries
+
+    negative = int((X < 0).sum())
+    whole = _whole(X)
+    for name, kind in REGISTRY.items():
+        accepts = kind(rank=1).accepts  # type: ignore[call-arg]
+        said = "takes it"
+        if accepts is Entries.REAL and negative:
+            said = "takes it with --allow-negative; W @ H cannot follow negative entries"
+        elif accepts is not Entries.REAL and negative:
+            said = f"refuses it: it needs {accepts.value}"
+        elif accepts is Entries.COUNTS and not whole:
+            said = "refuses it: it needs counts, whole numbers"
+        missing = "; --missing nan leaves out what is missing" if np.isnan(X).any() and said.startswith("takes") else ""
+        yield f"{name}: {said}{missing}"
+
+
+def _whole(X: np.ndarray) -> bool:
+    import numpy as np
+
+    known = X[np.isfinite(X)]
+    return bool((known == np.round(known)).all())
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count} ({count / of:.1%})" if count else "none"
+
+
+def _empty(there: np.ndarray) -> str:
+    """How many rows and columns have nothing there."""
+    return f"{int((~there.any(1)).sum())} row(s), {int((~there.any(0)).sum())} column(s)"
