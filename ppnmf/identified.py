@@ -115,11 +115,12 @@ def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
     return Diagnosis(tuple(judged(post, n, seed)), post.chains, post.n_draws)
 
 
-def judged(post: Posterior, n: int = 100, seed: int = 0) -> Iterator[Quantity]:
-    """The quantities of `diagnose`, one by one."""
+def judged(post: Posterior, n: int = 100, seed: int = 0, first: str | None = None) -> Iterator[Quantity]:
+    """The quantities of `diagnose`, one by one; the one of a name first, such as the last that was found wanting."""
     data = identified(post, n, seed)
-    for name in data.data_vars:
-        yield from _judged(str(name), data[name])
+    named = [pair for name in data.data_vars for pair in _named_draws(str(name), data[name])]
+    for name, draws in sorted(named, key=lambda pair: pair[0] != first):
+        yield _quantity(name, draws)
 
 
 @own_settings()
@@ -187,11 +188,11 @@ def _uniforms(seed: int) -> Iterable[float]:
         step += 1
 
 
-def _judged(name: str, values: xarray.DataArray) -> Iterable[Quantity]:
+def _named_draws(name: str, values: xarray.DataArray) -> Iterator[tuple[str, np.ndarray]]:
+    """Each quantity's name and draws (chain, draw)."""
     draws = np.moveaxis(values.values.reshape(*values.shape[:2], -1), -1, 0)  # (quantity, chain, draw)
     names = [name] if values.ndim == 2 else [f"{name}[{label}]" for label in _labels(values)]
-    for own, one in zip(names, draws, strict=True):
-        yield _quantity(own, one)
+    yield from zip(names, draws, strict=True)
 
 
 def _labels(values: xarray.DataArray) -> list[str]:

@@ -203,14 +203,15 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
 def _until_ended(chains: Chains, state: State, goal: Goal, clock: Clock, ticker: Any) -> tuple[str, int]:
     """How the run ended, "agree" or "time", and the first draw that counts."""
     recorder = chains.recorder
+    doubt = Doubt()
     while True:
         done = state.sweep - 1 - goal.warmup
         look = _next_look(done)
         if done == look:
-            first, doubt = _verdict(chains, goal)
+            first, doubt = _verdict(chains, goal, doubt)
             if first is not None:
                 return "agree", first
-            ticker.set_postfix_str(doubt)
+            ticker.set_postfix_str(str(doubt))
             look = _next_look(done + 1)
         if recorder.done and clock.is_past():
             return "time", recorder.done // 2
@@ -248,26 +249,43 @@ def _next_look(done: int) -> int:
     return int(look)
 
 
-def _verdict(chains: Chains, goal: Goal) -> tuple[int | None, str]:
-    """The first draw that counts where the chains agree from it on, or the reason why they do not."""
-    doubt = ""
+class Doubt(NamedTuple):
+    """A quantity that is not yet known well enough, and why; none where its name is empty."""
+
+    name: str = ""
+    why: str = ""
+    by_rhat: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.why} of {self.name}" if self.name else ""
+
+
+def _verdict(chains: Chains, goal: Goal, before: Doubt) -> tuple[int | None, Doubt]:
+    """The first draw that counts where the chains agree from it on, or what is in doubt; `before` is asked about first.
+
+    A longer warm-up is tried where R-hat is too great, not where there are too few effective draws already.
+    """
+    doubt = before
     for part in WARMUPS:
         first = chains.recorder.done // part
-        doubt = _doubt(chains, goal, first)
-        in_doubt = torch.tensor([float(bool(doubt))], dtype=torch.float64)
-        if not bool(chains.X.add_up(in_doubt) > 0):
-            return first, ""
+        doubt = _doubt(chains, goal, first, doubt.name)
+        here = torch.tensor([float(bool(doubt.name)), float(doubt.by_rhat)], dtype=torch.float64)
+        in_doubt, by_rhat = (chains.X.add_up(here) > 0).tolist()
+        if not in_doubt:
+            return first, Doubt()
+        if not by_rhat:
+            break
     return None, doubt
 
 
-def _doubt(chains: Chains, goal: Goal, first: int) -> str:
-    """The first quantity that is not yet known well enough; none where all are."""
+def _doubt(chains: Chains, goal: Goal, first: int, asked: str) -> Doubt:
+    """The first quantity found that is not yet known well enough; `asked` is looked at before the others."""
     if chains.recorder.done - first < 4 * LEAST_DRAWS:
-        return "few draws"
-    for quantity in judged(chains.posterior(first)):
+        return Doubt("all", "few draws")
+    for quantity in judged(chains.posterior(first), first=asked):
         if quantity.rhat is not None and quantity.rhat > MIXED:
-            return f"R-hat of {quantity.name} {quantity.rhat:.3f}"
+            return Doubt(quantity.name, f"R-hat {quantity.rhat:.3f}", by_rhat=True)
         few = [ess for ess in (quantity.ess_bulk, quantity.ess_tail) if ess is not None and ess < goal.target_ess]
         if few:
-            return f"{few[0]:.0f} effective draws of {quantity.name}"
-    return ""
+            return Doubt(quantity.name, f"{few[0]:.0f} effective draws")
+    return Doubt()

@@ -54,7 +54,7 @@ def test_its_draws_are_those_of_a_run_of_known_length(agreed):
 @pytest.mark.parametrize("thin", [1, 3])
 @pytest.mark.parametrize("draws", [200, 201, 333])
 def test_room_that_is_full_is_halved_and_no_draw_is_lost_or_moved(draws, thin, monkeypatch):
-    monkeypatch.setattr(length, "_verdict", lambda chains, goal: (None, ""))
+    monkeypatch.setattr(length, "_verdict", lambda chains, goal, before: (None, before))
     monkeypatch.setattr(length.Clock, "is_past", lambda self, share=1.0: chains_done[0] >= 1500)
     chains_done = [0]
     advance = length.Chains.advance
