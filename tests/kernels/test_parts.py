@@ -61,8 +61,8 @@ def test_a_part_is_not_called_with_other_types():
 VARIANTS = """
 import numpy as np, ppnmf, scipy.sparse, warnings
 from numba.core.dispatcher import Dispatcher
-from ppnmf.data import csr, grams
-from ppnmf.kernels import ascent, scaled
+from ppnmf.gaussian import grams
+from ppnmf.kernels import ascent, csr, scaled
 from ppnmf.kernels.cpu import normal, positive, ridge, rows, sweeps, uniforms
 warnings.simplefilter("ignore")
 X = np.random.default_rng(0).gamma(1.0, size=(60, 4)) @ np.random.default_rng(1).gamma(1.0, size=(4, 15))
