@@ -42,7 +42,7 @@ class Posterior:
     Args:
         draws: site -> (chain, draw, *site), of the model's sites: W (N, K), H (K, D), sigma2 () ... A parameter that is not
             random is broadcast.
-        stats: name -> (chain, draw); "lp" is the full log joint density.
+        stats: name -> (chain, draw); "lp" is the full log joint density, "loss" what ordinary NMF lowers.
         model: the fitted model.
         X: the data, with its mask.
         method: the method's name.
@@ -178,9 +178,15 @@ class Posterior:
         """
         return weighting.weighted(self, weights, seed)
 
+    @property
+    def height(self) -> Tensor:
+        """What makes one draw better than another, (chain, draw): the log joint, or less loss for ordinary NMF, which looks
+        at no prior."""
+        return -self.stats["loss"] if "loss" in self.stats else self.stats["lp"]
+
     def best(self) -> Posterior:
-        """The single draw with the greatest log joint."""
-        at = int(self.stats["lp"].argmax())
+        """The single draw with the greatest log joint, or with the least loss where that is what was lowered."""
+        at = int(self.height.argmax())
         c, d = divmod(at, self.n_draws)
         pick = lambda values: values[c : c + 1, d : d + 1]  # noqa: E731
         return replace(

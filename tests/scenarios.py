@@ -91,6 +91,21 @@ def judge_modes(model: Any, X: Tensor, mask: Tensor | None, sweeps: int = 40) ->
     assert float(mode.stats["lp"].max()) >= float(before[0]) - 1e-6 * abs(float(before[0]))
 
 
+def judge_loss(model: Any, sweep: Any, X: Tensor, mask: Tensor | None, sweeps: int = 60) -> None:
+    """The loss never rises; it is the squared error, as a share of that of W @ H = 0."""
+    data = as_matrix(X, mask)
+    params = model.begin(data, Stream.of(0, 2), "scaled")
+    before = torch.full((2,), math.inf, dtype=torch.float64)
+    for _ in range(sweeps):
+        params, loss = sweep(params, data)
+        assert bool((loss <= before * (1 + 1e-10)).all())
+        before = loss
+    W, H = model.factors(params)
+    square = (X - W @ H).square() if mask is None else (X - W @ H).square() * mask
+    torch.testing.assert_close(before * data.sum_of_squares, square.sum((-2, -1)), rtol=1e-9, atol=0)
+    assert set(params) == set(model.sites(*X.shape))
+
+
 def judge_program(model: Any, X: Tensor, mask: Tensor | None) -> None:
     """The traced Pyro program and the sweeps have one log joint, and the likelihood is that of the data."""
     data, N, D = as_matrix(X, mask), *X.shape

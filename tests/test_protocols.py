@@ -6,7 +6,7 @@ import torch
 import ppnmf
 from ppnmf.inference import METHODS, methods_of
 from ppnmf.models import REGISTRY
-from ppnmf.protocols import ABILITIES, Amortised, Blocked, Entries, Model, Sweeping
+from ppnmf.protocols import ABILITIES, Amortised, Blocked, Entries, LeastSquares, Model, Multiplicative, Sweeping
 from tests import scenarios
 from tests.scenarios import drawn, example
 
@@ -15,6 +15,9 @@ MASK = (torch.arange(96) % 7 != 3).reshape(12, 8)
 QUICK = {
     "gibbs": {"draws": 5, "warmup": 2, "chains": 2},
     "icm": {"restarts": 2, "tol": 1e-4},
+    "hals": {"restarts": 2, "tol": 1e-4},
+    "mu": {"restarts": 2, "tol": 1e-3},
+    "nnls": {"restarts": 2, "tol": 1e-4},
     "nuts": {"draws": 3, "warmup": 3, "chains": 1, "max_tree_depth": 3},
     "svi": {"draws": 5, "steps": 20},
     "smc": {"particles": 30, "replicates": 2, "sweeps": 1},
@@ -75,6 +78,21 @@ def test_sweeps_leave_the_joint_invariant(name, shape, hidden):
 @masked
 def test_modes_never_lower_the_log_joint(name, mask):
     scenarios.judge_modes(example(name, 12, 8, 2), X, mask)
+
+
+@of(Multiplicative)
+@masked
+def test_multiplicative_sweeps_never_raise_the_loss(name, mask):
+    model = example(name, 12, 8, 2)
+    scenarios.judge_loss(model, model.multiplied, X, mask)
+
+
+@of(LeastSquares)
+@masked
+@pytest.mark.parametrize("rule", ["by_components", "by_rows"])
+def test_least_squares_sweeps_never_raise_the_loss(name, mask, rule):
+    model = example(name, 12, 8, 2)
+    scenarios.judge_loss(model, getattr(model, rule), X, mask)
 
 
 @of(Sweeping)

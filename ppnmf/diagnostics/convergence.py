@@ -161,8 +161,10 @@ def _of_modes(post: Posterior) -> Summary:
     """Restarts of an optimiser: which is best, and whether the others reached the same W @ H."""
     lp = post.stats["lp"][:, 0].double()
     small = {site: post._kept(site)[:, 0].double() for site in post.small_sites if post._kept(site).ndim == 2}
-    best, distance = int(lp.argmax()), _distances(post)
-    short = lp[best] - lp
+    height = post.height[:, 0].double()
+    best, distance = int(height.argmax()), _distances(post)
+    short = height[best] - height
+    unit = "of its loss" if "loss" in post.stats else "nats"
     table = [
         {
             "restart": c,
@@ -192,7 +194,7 @@ def _of_modes(post: Posterior) -> Summary:
         sentence, agree = (
             (
                 f"The restarts do not agree: restart {best} is best (lp {_number(float(lp[best]))}), {others}, and the worst falls "
-                f"{_number(float(short.max()))} nats short of it: there are several modes."
+                f"{_number(float(short.max()))} {unit} short of it: there are several modes."
             ),
             False,
         )
@@ -210,7 +212,7 @@ def _of_modes(post: Posterior) -> Summary:
 def _distances(post: Posterior) -> Tensor:
     """‖W H - best W H‖ / ‖best W H‖ of each restart, shape (chain,), from Gram matrices."""
     W, H = post._kept("W")[:, 0].double(), post._kept("H")[:, 0].double()
-    best = int(post.stats["lp"][:, 0].argmax())
+    best = int(post.height[:, 0].argmax())
     inner = lambda A, B, F, G: ((A.mT @ F) * (B @ G.mT)).sum((-2, -1))  # noqa: E731  # <A B, F G>
     size = inner(W[best], H[best], W[best], H[best])
     square = inner(W, H, W, H) - 2 * inner(W, H, W[best], H[best]) + size

@@ -16,11 +16,12 @@ from torch import Tensor
 from ppnmf.checks import real_number, whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.equality import hash_of, same
-from ppnmf.gaussian import ascent, blocks, start, statistics, sweep
+from ppnmf.gaussian import ascent, blocks, descent, start, statistics, sweep
 from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.sweep import Factors
 from ppnmf.kernels.reference import column
 from ppnmf.priors import FactorPrior, Role, hyperparameter, of_factor
-from ppnmf.protocols import Address, Ascent, Entries, Matrix, Pace, Params, Reduced, Sweeps, Swept
+from ppnmf.protocols import Address, Ascent, Entries, Lowered, Matrix, Pace, Params, Reduced, Sweeps, Swept
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
@@ -239,6 +240,24 @@ class RectifiedGaussian(ABC):
             return sweep.log_likelihood_of(X, misfit, own["sigma2"]) + self.log_prior(own)
 
         return ascent.climb(self._story, X, params, before, reach, lp, pace, most, log_joint)
+
+    def multiplied(self, params: Params, X: Matrix) -> Lowered:
+        """Multiplicative updates of W and H; σ² at its mode."""
+        return self._lowered(descent.lowered(X, params, descent.multiplied), X)
+
+    def by_rows(self, params: Params, X: Matrix) -> Lowered:
+        """Non-negative least squares for W and then for H; σ² at its mode."""
+        return self._lowered(descent.lowered(X, params, descent.by_rows), X)
+
+    def by_components(self, params: Params, X: Matrix, repeatedly: bool = False) -> Lowered:
+        """Least squares for one component after another; σ² at its mode."""
+        often = sweep.passes(X.shape, self.rank) if repeatedly else (1, 1)
+        return self._lowered(sweep.sweep_factors(sweep.flat, params, X, None, passes=often), X)
+
+    def _lowered(self, factors: Factors, X: Matrix) -> Lowered:
+        W, H, misfit = factors
+        sigma2 = self.noise.mode(misfit, X.n_observed).to(W.dtype)
+        return Lowered({"W": W, "H": H, "sigma2": sigma2}, descent.share(misfit, X))
 
     def conditional(
         self, site: str, params: Params, X: Matrix, component: int | None = None, power: float = 1.0

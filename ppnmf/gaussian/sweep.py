@@ -24,7 +24,7 @@ from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, S
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_results, single_threaded
 
-__all__ = ["Factors", "compiled", "log_likelihood_of", "misfit", "passes", "sweep_factors", "swept"]
+__all__ = ["Factors", "compiled", "flat", "log_likelihood_of", "misfit", "passes", "sweep_factors", "swept"]
 
 Natural = tuple[Tensor, Tensor]
 Prior = Callable[[str], FactorPrior]
@@ -92,7 +92,7 @@ def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
     """Sweeps of modes: of W, H and σ², and then the scales of the components; only the last can be kept."""
     left = torch.empty(0)
     first = asked.held.W, asked.held.H
-    prior = _flat if asked.flat else story.prior
+    prior = flat if asked.flat else story.prior
     for _ in range(asked.number):
         often = passes(X.shape, params["W"].shape[-1])
         W, H, left = sweep_factors(prior, params, X, None, first=first, passes=often)
@@ -114,7 +114,8 @@ class _Flat(NamedTuple):
         return zero, zero
 
 
-def _flat(site: str) -> Any:
+def flat(site: str) -> Any:
+    """No prior, of ordinary NMF."""
     return _Flat()
 
 

@@ -21,7 +21,16 @@ from ppnmf.inference.room import require_room
 from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.models import REGISTRY, for_data
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Amortised, Entries, Matrix, Model, Sweeping, require_ability
+from ppnmf.protocols import (
+    Amortised,
+    Entries,
+    LeastSquares,
+    Matrix,
+    Model,
+    Multiplicative,
+    Sweeping,
+    require_ability,
+)
 from ppnmf.settings import own_settings
 
 __all__ = ["METHODS", "Method", "check", "default_model", "fit", "method_named", "methods_of", "require_model"]
@@ -38,6 +47,9 @@ class Method(NamedTuple):
 METHODS = {
     "gibbs": Method("ppnmf.inference.gibbs", Sweeping),
     "icm": Method("ppnmf.inference.icm", Sweeping),
+    "hals": Method("ppnmf.inference.hals", LeastSquares),
+    "mu": Method("ppnmf.inference.mu", Multiplicative),
+    "nnls": Method("ppnmf.inference.nnls", LeastSquares),
     "svi": Method("ppnmf.inference.svi", Amortised, dense=True),
     "nuts": Method("ppnmf.inference.nuts", Sweeping, dense=True),
     "smc": Method("ppnmf.inference.smc", Sweeping),
@@ -67,7 +79,7 @@ def fit(
         X: data (N, D): array, tensor, sparse matrix, memory map, Zarr array, a path, a pandas, polars or xarray container, an
             AnnData ... (`ppnmf.as_matrix`). Names of its rows and columns become the posterior's.
         rank: with a model's name, the number of components.
-        method: "gibbs", "icm", "svi", "nuts" or "smc".
+        method: "gibbs", "icm", "hals", "mu", "nnls", "svi", "nuts" or "smc".
         mask: boolean (N, D), True where observed.
         missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
         device: where to work; X's own by default.
@@ -75,8 +87,8 @@ def fit(
         seed: of every random number; the caller's global generators are left as found.
         progress: show a bar, in a terminal or a notebook, and say when kernels are being compiled.
         options: the method's own, such as draws, warmup, thin, chains, init, keep, moves, checkpoint, every, resume,
-            store (`gibbs`); restarts, tol, max_sweeps, init (`icm`); steps, batch_size, draws (`svi`); particles,
-            replicates (`smc`): see the `run` of its module.
+            store (`gibbs`); restarts, tol, max_sweeps, init (`icm`, `hals`, `mu`, `nnls`); steps, batch_size, draws (`svi`);
+            particles, replicates (`smc`): see the `run` of its module.
 
     Raises:
         ValueError: bad input, in one sentence that says what to do.

@@ -10,54 +10,29 @@ Gillis 2019, doi:10.1162/neco_a_01157).
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ppnmf.checks import real_number, whole_numbers
 from ppnmf.data.matrix import Dense
 from ppnmf.data.sharded import log_prior
-from ppnmf.inference import record
+from ppnmf.inference import climbs
 from ppnmf.inference.chain import Info, State
-from ppnmf.inference.room import require_room
+from ppnmf.inference.climbs import Climb, Plan, dead_components
 from ppnmf.inference.start import Start, start
-from ppnmf.posterior import Kind, Posterior
-from ppnmf.progress import bar
+from ppnmf.posterior import Posterior
 from ppnmf.protocols import Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
-from ppnmf.threads import single_threaded
 
 __all__ = ["Climb", "advance", "begin", "dead_components", "run", "several", "step"]
 
 ORDINARY_SWEEPS = 10
-REACH, GROWTH, BOUND_GROWTH, RETREAT = 0.5, 1.01, 1.005, 1.5  # Ang and Gillis's β, γ, γ̄ and η for HALS
+GROWTH, BOUND_GROWTH, RETREAT = 1.01, 1.005, 1.5  # Ang and Gillis's γ, γ̄ and η for HALS
 
-
-class Climb(NamedTuple):
-    """Where C climbs stand, and how far ahead of that their next sweep begins."""
-
-    state: State
-    before: Params  # W and H a sweep earlier; the state's own where there was none
-    lp: Tensor  # log joint of the state, (C,); -inf where it has not been computed
-    reach: Tensor  # the next sweep begins at W + reach · (W - W before), and so for H; (C,)
-    bound: Tensor  # the most that reach may grow to, (C,)
-
-    @classmethod
-    def at(cls, state: State) -> Climb:
-        """A climb that has not begun."""
-        one = state.params["W"].new_ones(len(state.params["W"]), dtype=torch.float64)
-        return cls(
-            state,
-            state.params,
-            torch.full_like(one, -torch.inf),
-            torch.full_like(one, REACH),
-            one,
-        )
+Step = Callable[[Sweeping, State, Matrix], tuple[State, Info]]
 
 
 @own_settings()
@@ -72,21 +47,29 @@ def _swept(model: Sweeping, state: State, X: Matrix, asked: Sweeps) -> tuple[Sta
     return State(swept.params, state.sweep + asked.number), Info(lp)
 
 
-def advance(model: Sweeping, climb: Climb, X: Matrix, tol: float = 0.0) -> tuple[Climb, Info]:
+def advance(model: Sweeping, climb: Climb, X: Matrix, tol: float = 0.0, by: Step | None = None) -> tuple[Climb, Info]:
     """One sweep begun ahead of the climb, or an ordinary one where that gains no more than tol, relatively.
 
     So the log joint never falls, and one that has changed by less than tol has done so in an ordinary sweep.
+
+    Args:
+        by: a sweep; `step` where it is not given.
     """
+    sweep = step if by is None else by
     state, before, lp, reach, bound = climb
     ahead = {site: _beyond(before[site], state.params[site], reach) for site in ("W", "H")}
-    after, info = step(model, State({**state.params, **ahead}, state.sweep), X)
+    after, info = sweep(model, State({**state.params, **ahead}, state.sweep), X)
     failed = ~(info.lp - lp > tol * info.lp.abs().clamp(min=1.0))  # NaN fails too
     grown = torch.minimum(GROWTH * reach, bound), (BOUND_GROWTH * bound).clamp(max=1.0)
     if bool(failed.any()):
-        ordinary, own = step(model, _of(state, failed), X)
+        ordinary, own = sweep(model, _of(state, failed), X)
         after, info = _replaced(after, failed, ordinary), Info(info.lp.masked_scatter(failed, own.lp))
         grown = torch.where(failed, reach / RETREAT, grown[0]), torch.where(failed, reach, grown[1])
     return Climb(after, state.params, info.lp, *grown), info
+
+
+def _of(state: State, at: Tensor) -> State:
+    return State({site: values[at] for site, values in state.params.items()}, state.sweep)
 
 
 def _replaced(state: State, chosen: Tensor, by: State) -> State:
@@ -153,114 +136,12 @@ def run(
         KeyboardInterrupt: Ctrl-C before the first sweep was done.
     """
     require_ability("icm", model, Sweeping)
-    whole_numbers(restarts=(restarts, 1), max_sweeps=(max_sweeps, 1))
-    real_number("tol", tol, 0)
-    require_room(model, X, restarts, 1)
     began = time.perf_counter()
-    recorder = record.open(
-        model,
-        X,
-        lambda: _named(*_at_the_foot(begin(model, X, Stream.of(seed, restarts), init, range(restarts)))),
-        sites=(),
-        draws=1,
-        plan={"method": "icm", "seed": seed, "restarts": restarts, "tol": tol, "max_sweeps": max_sweeps, "init": init},
-        checkpoint=checkpoint,
-        every=every,
-        resume=resume,
+    plan = Plan(restarts, tol, max_sweeps, seed, init, checkpoint, every, resume, progress)
+    ends = climbs.climbed(
+        "icm", several, model, X, lambda: begin(model, X, Stream.of(seed, restarts), init, range(restarts)), plan
     )
-    with recorder, bar(restarts * max_sweeps, f"icm, {restarts} start(s)", progress) as ticker, single_threaded():
-        ends = _climb(model, X, recorder, tol, max_sweeps, ticker.update)
-    dead = dead_components(ends.params["W"], ends.params["H"], X)
-    _warn(ends.converged, dead, ends.interrupted, tol, max_sweeps)
-    return Posterior(
-        draws={site: values[:, None] for site, values in ends.params.items()},
-        stats={"lp": ends.lp[:, None]},
-        model=model,
-        X=X,
-        method="icm",
-        kind=Kind.MODES,
-        seed=seed,
-        timings={"total": time.perf_counter() - began},
-        attrs={
-            "sweeps": ends.sweeps,
-            "converged": ends.converged,
-            "dead_components": dead,
-            "tol": tol,
-            "lp_without_prior_constant": not _is_proper(model),
-            "interrupted": ends.interrupted,
-        },
-    )
-
-
-class _Ends(NamedTuple):
-    """Where the restarts of a run ended, and how."""
-
-    params: Params
-    lp: Tensor
-    sweeps: list[int]
-    converged: list[bool]
-    interrupted: bool
-
-
-def _climb(
-    model: Sweeping, X: Matrix, recorder: record.Recorder, tol: float, max_sweeps: int, tick: Callable[[int], object]
-) -> _Ends:
-    """Advance all climbs; each leaves when it has converged or has had its sweeps."""
-    climb, running, ends = _read(*recorder.state)
-    params, lp, sweeps, converged, interrupted = ends
-    tick(sum(sweeps))
-
-    def leave(places: list[int]) -> None:
-        for at in places:
-            lp[running[at]] = climb.lp[at]
-            for site, values in climb.state.params.items():
-                params[site][running[at]] = values[at]
-
-    try:
-        while running:
-            climb, done, near = several(model, climb, X, tol, max_sweeps + 1 - climb.state.sweep)
-            for at, number in enumerate(running):
-                sweeps[number], converged[number] = sweeps[number] + done[at], near[at]
-            tick(sum(done))
-            stay = [at for at in range(len(running)) if not near[at] and climb.state.sweep <= max_sweeps]
-            if len(stay) < len(running):
-                leave([at for at in range(len(running)) if at not in stay])
-                climb, running = _chosen(climb, torch.tensor(stay, dtype=torch.int64)), [running[at] for at in stay]
-            now = _named(climb, running, _Ends(params, lp, sweeps, converged, interrupted))
-            recorder.save(record.Snapshot(now, climb.state.sweep))
-    except KeyboardInterrupt:
-        interrupted = True
-        if climb.state.sweep == 1:
-            raise
-        leave(list(range(len(running))))
-    return _Ends(params, lp, sweeps, converged, interrupted)
-
-
-def _at_the_foot(state: State) -> tuple[Climb, list[int], _Ends]:
-    """All climbs before their first sweep, their numbers, and room for where they end."""
-    climb = Climb.at(state)
-    C, room = len(climb.lp), {site: torch.empty_like(values) for site, values in state.params.items()}
-    return climb, list(range(C)), _Ends(room, climb.lp.clone(), [0] * C, [False] * C, False)
-
-
-def _named(climb: Climb, running: list[int], ends: _Ends) -> Params:
-    """Everything a run stands at, as the tensors by name that a checkpoint takes; `_read` reads it back."""
-    parts = {"": climb.state.params, "before.": climb.before, "room.": ends.params}
-    tensors = {prefix + name: values for prefix, part in parts.items() for name, values in part.items()}
-    pace = {"lp": climb.lp, "reach": climb.reach, "bound": climb.bound, "ends.lp": ends.lp}
-    counts = {"running": torch.tensor(running, dtype=torch.int64), "ends.sweeps": torch.tensor(ends.sweeps)}
-    return {**tensors, **pace, **counts, "ends.converged": torch.tensor(ends.converged)}
-
-
-def _read(named: Params, sweep: int) -> tuple[Climb, list[int], _Ends]:
-    before, room = (
-        {name.removeprefix(what): values for name, values in named.items() if name.startswith(what)}
-        for what in ("before.", "room.")
-    )
-    state = State({site: named[site] for site in room}, sweep)
-    sweeps, converged = named["ends.sweeps"].tolist(), named["ends.converged"].tolist()
-    climb = Climb(state, before, named["lp"], named["reach"], named["bound"])
-    return climb, named["running"].tolist(), _Ends(room, named["ends.lp"], sweeps, converged, False)
+    return climbs.of_modes("icm", model, X, ends, {"lp": ends.lp}, plan, began)
 
 
 def several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> tuple[Climb, list[int], list[bool]]:
@@ -280,44 +161,3 @@ def several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> 
     after, info = advance(model, climb, X, tol)
     near = (info.lp - lp).abs() <= tol * info.lp.abs().clamp(min=1.0)
     return after, [1] * len(lp), near.tolist()
-
-
-def _is_proper(model: Sweeping) -> bool:
-    try:
-        model.require_proper()
-    except ValueError:
-        return False
-    return True
-
-
-def _chosen(climb: Climb, at: Tensor) -> Climb:
-    """The climbs at these places."""
-    state, before, *numbers = climb
-    at = at.to(climb.lp.device)
-    return Climb(_of(state, at), {site: values[at] for site, values in before.items()}, *(n[at] for n in numbers))
-
-
-def _of(state: State, at: Tensor) -> State:
-    return State({site: values[at] for site, values in state.params.items()}, state.sweep)
-
-
-def dead_components(W: Tensor, H: Tensor, X: Matrix) -> list[int]:
-    """How many components of W (C, N, K) and H (C, K, D) are zero throughout, for each chain."""
-    dead = (X.add_up(W.sum(-2)) == 0) | (H == 0).all(-1)
-    return [int(number) for number in dead.sum(-1)]
-
-
-def _warn(converged: list[bool], dead: list[int], interrupted: bool, tol: float, max_sweeps: int) -> None:
-    if not interrupted and not all(converged):
-        late = converged.count(False)
-        warnings.warn(
-            f"icm: {late} of {len(converged)} restart(s) had not converged to {tol:g} after {max_sweeps} sweeps: "
-            "raise max_sweeps or tol",
-            stacklevel=3,
-        )
-    if any(dead):
-        warnings.warn(
-            f"icm: {max(dead)} component(s) died (zero throughout) in the worst restart: the rates may be too high for "
-            "this data, or the rank too great",
-            stacklevel=3,
-        )

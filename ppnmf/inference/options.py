@@ -32,6 +32,7 @@ class FitOptions(TypedDict, total=False):
     restarts: int
     tol: float
     max_sweeps: int
+    accelerated: bool
     steps: int
     batch_size: int | None
     learning_rate: float | None

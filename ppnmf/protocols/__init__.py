@@ -1,8 +1,8 @@
 """What a model may offer to a method, and what a data matrix must offer to a sweep.
 
-A method asks for an ability (`Sweeping`, `Climbing`, `Blocked`, `Amortised`) and never for a class; a model that lacks it is
-refused, in one place (`require_ability`), with a `TypeError` that names the ability. Abilities tell the whole truth: a
-model that passes `isinstance` works.
+A method asks for an ability (`Sweeping`, `Climbing`, `Multiplicative`, `LeastSquares`, `Blocked`, `Amortised`) and never
+for a class; a model that lacks it is refused, in one place (`require_ability`), with a `TypeError` that names the ability.
+Abilities tell the whole truth: a model that passes `isinstance` works.
 """
 
 from ppnmf.protocols.abilities import ABILITIES, require_ability
@@ -15,6 +15,9 @@ from ppnmf.protocols.sweeping import (
     Blocked,
     Climbing,
     Held,
+    LeastSquares,
+    Lowered,
+    Multiplicative,
     Pace,
     Read,
     Reduced,
@@ -33,8 +36,11 @@ __all__ = [
     "Climbing",
     "Entries",
     "Held",
+    "LeastSquares",
+    "Lowered",
     "Matrix",
     "Model",
+    "Multiplicative",
     "Pace",
     "Params",
     "Proposal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ppnmf.protocols.amortised import Amortised
-from ppnmf.protocols.sweeping import Blocked, Sweeping
+from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Sweeping
 
 __all__ = ["ABILITIES", "require_ability"]
 
@@ -14,6 +14,8 @@ ABILITIES: dict[type, str] = {
     Sweeping: "full conditionals",
     Blocked: "the densities of its blocks",
     Amortised: "a guide with an encoder",
+    Multiplicative: "multiplicative updates",
+    LeastSquares: "a squared error",
 }
 
 

@@ -12,7 +12,22 @@ from ppnmf.protocols.matrix import Matrix, Params
 from ppnmf.protocols.model import Model
 from ppnmf.rng import Stream
 
-__all__ = ["Address", "Ascent", "Blocked", "Climbing", "Held", "Pace", "Read", "Reduced", "Sweeping", "Sweeps", "Swept"]
+__all__ = [
+    "Address",
+    "Ascent",
+    "Blocked",
+    "Climbing",
+    "Held",
+    "LeastSquares",
+    "Lowered",
+    "Multiplicative",
+    "Pace",
+    "Read",
+    "Reduced",
+    "Sweeping",
+    "Sweeps",
+    "Swept",
+]
 
 
 class Read(Enum):
@@ -158,6 +173,44 @@ class Climbing(Sweeping, Protocol):
             reach: how far ahead the next sweep begins, and the most that may grow to, (C,) each.
             lp: log joint, (C,).
         """
+        ...
+
+
+class Lowered(NamedTuple):
+    """Where a sweep of ordinary NMF leads, which looks at X alone and at no prior.
+
+    Args:
+        params: (C, *site); sites that are no factors are at what the factors then say.
+        loss: what the sweep lowers, relative to that of W @ H = 0, (C,), float64.
+    """
+
+    params: Params
+    loss: Tensor
+
+
+@runtime_checkable
+class Multiplicative(Sweeping, Protocol):
+    """A model whose likelihood has multiplicative updates (Lee and Seung 2001)."""
+
+    def multiplied(self, params: Params, X: Matrix) -> Lowered:
+        """W and then H, each times a quotient that is never negative; the loss never rises."""
+        ...
+
+
+@runtime_checkable
+class LeastSquares(Sweeping, Protocol):
+    """A model whose likelihood is a squared error, over known noise variances."""
+
+    def by_components(self, params: Params, X: Matrix, repeatedly: bool = False) -> Lowered:
+        """The columns of W and then the rows of H, each at its least squared error given the rest.
+
+        Args:
+            repeatedly: go through a factor several times with the same products of X, where those are dear.
+        """
+        ...
+
+    def by_rows(self, params: Params, X: Matrix) -> Lowered:
+        """W and then H, each at its least squared error, under its sign, given the other."""
         ...
 
 

@@ -1,0 +1,72 @@
+r"""Ordinary NMF: sweeps that lower the squared error, each entry's over its known noise variance, and look at no prior.
+
+In row i of W the squared error is W_i Q_i W_iᵀ - 2 P_i · W_i and a constant, with P = X Hᵀ and Q = H Hᵀ (over the noise,
+under the mask). Three rules lower it:
+
+*Multiplicative* (Lee and Seung 2001): W_ik ← W_ik P_ik / (W Q)_ik. Where X has negative entries P may too, and then
+W_ik ← W_ik P⁺_ik / (W Q + P⁻)_ik, from the same auxiliary function with |P| w <= |P| (w² / w' + w') / 2 for the negative
+part. Nothing is divided by zero: where the divisor is 0 so is W_ik or what multiplies it, and it stays.
+*By components* (hierarchical alternating least squares; coordinate descent): W_ik ← max(0, W_ik + (P - W Q)_ik / Q_kk).
+*By rows* (alternating non-negative least squares): W_i at its minimum under W_i >= 0 (`kernels.nnls`).
+
+References: Lee and Seung (2001), "Algorithms for non-negative matrix factorization"; Cichocki, Zdunek, Amari (2007),
+doi:10.1007/978-3-540-74494-8_22; Kim and Park (2008), doi:10.1137/07069239X.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppnmf.gaussian import statistics
+from ppnmf.gaussian.sweep import Factors, misfit
+from ppnmf.kernels import nnls
+from ppnmf.protocols import Matrix, Params, Statistics
+from ppnmf.threads import single_threaded
+
+__all__ = ["Rule", "by_rows", "lowered", "multiplied", "share"]
+
+Rule = Callable[[Tensor, Statistics], Tensor]  # a factor F (C, R, K) and what X and the other tell about it -> F
+
+
+def lowered(X: Matrix, params: Params, rule: Rule) -> Factors:
+    """W and then H by a rule, in a single pass over the row blocks of X; their sums are added in order.
+
+    Args:
+        params: W (C, N, K), H (C, K, D).
+    """
+    W, H = params["W"], params["H"]
+    given, updated = statistics.given_H(X, H), torch.empty_like(W)
+
+    def update(rows: range, block: Any, _: None) -> Statistics:
+        own = slice(rows.start, rows.stop)
+        F = rule(W[:, own], statistics.of_W(block, given))
+        updated[:, own] = F
+        return statistics.of_H(block, F)
+
+    with single_threaded():
+        (own,) = X.fold_here(update, [None], 4.0 * W.numel() * X.shape[1])
+        of_H = statistics.of_every_process(X, own)
+        H = rule(H.mT, of_H).mT.contiguous()
+        return Factors(updated, H, misfit(X, updated, H, of_H))
+
+
+def multiplied(F: Tensor, told: Statistics) -> Tensor:
+    """The rule of Lee and Seung."""
+    P, Q = told
+    explained = F @ Q if Q.ndim == P.ndim else (Q @ F[..., None]).squeeze(-1)
+    above, below = P.clamp(min=0), explained + (-P).clamp(min=0)
+    return torch.where(below > 0, F * above / torch.where(below > 0, below, 1.0), F)
+
+
+def by_rows(F: Tensor, told: Statistics) -> Tensor:
+    """Each row at its minimum."""
+    return nnls.solved(F, told)
+
+
+def share(misfit: Tensor, X: Matrix) -> Tensor:
+    """A squared error (C,) as a share of that of W @ H = 0, which is 1 for an X that is zero throughout."""
+    return misfit / (X.sum_of_squares or 1.0)

@@ -1,0 +1,202 @@
+"""Ordinary NMF: equal to scikit-learn's, never rising, at a minimum, the same for every kind of matrix."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import nnls
+from scipy.sparse import csr_array
+from sklearn.decomposition import NMF
+
+import ppnmf
+from ppnmf.data.matrix import as_matrix
+from ppnmf.gaussian import descent
+from ppnmf.inference import descents
+from ppnmf.kernels.nnls import solved
+from ppnmf.models import ExponentialGaussian, HalfNormalGaussian
+from ppnmf.protocols import Statistics
+from tests.scenarios import drawn
+
+X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
+HIDDEN = (torch.arange(600) % 7 != 0).reshape(30, 20)
+START = {"W": drawn(30, 4, 4, seed=1)[1], "H": drawn(4, 20, 4, seed=2)[2]}
+METHODS = {"mu": {}, "hals": {}, "hals ahead": {"method": "hals", "accelerated": True}, "nnls": {}}
+MODEL = ExponentialGaussian(4)
+every = pytest.mark.parametrize("method", METHODS)
+pytestmark = pytest.mark.filterwarnings("ignore:(mu|hals|nnls):UserWarning")
+
+
+def fitted(method, data=X, model=MODEL, **options):
+    told = {
+        "method": method,
+        "init": START,
+        "max_sweeps": 60,
+        "tol": 0.0,
+        "progress": False,
+        **METHODS[method],
+        **options,
+    }
+    return ppnmf.fit(model, data, **told)
+
+
+def of_scikit_learn(solver, data, W, H, sweeps):
+    peer = NMF(W.shape[1], solver=solver, init="custom", max_iter=sweeps, tol=0, shuffle=False)
+    W = peer.fit_transform(data, W=W.copy(), H=H.copy())
+    return float(np.square(data - W @ peer.components_).sum())
+
+
+@pytest.mark.filterwarnings("ignore:Maximum number of iterations:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("sweeps", [1, 7, 200])
+@pytest.mark.parametrize(("method", "solver"), [("mu", "mu"), ("hals", "cd")])
+def test_a_method_is_scikit_learns_sweep_by_sweep(method, solver, sweeps):
+    theirs = of_scikit_learn(solver, X.numpy(), START["W"].numpy(), START["H"].numpy(), sweeps)
+    ours = fitted(method, max_sweeps=sweeps)
+    assert ours.squared_error() == pytest.approx(theirs, rel=1e-6)
+    assert float(ours.stats["loss"]) == pytest.approx(theirs, rel=1e-6)
+    assert len(ours.attrs["loss_curve"][0]) == sweeps and ours.kind == "modes"
+
+
+@every
+@pytest.mark.parametrize("kind", ["full", "masked", "noisy", "negative"])
+def test_the_loss_never_rises(method, kind):
+    data = X - 1.0 if kind == "negative" else X
+    noise = 0.5 + torch.arange(600).reshape(30, 20) / 600 if kind == "noisy" else None
+    known = {"mask": HIDDEN if kind == "masked" else None, "noise": noise}
+    with pytest.warns(UserWarning, match="negative") if kind == "negative" else np.errstate():
+        post = fitted(method, data, **known)
+    curve = torch.tensor(post.attrs["loss_curve"][0])
+    assert bool((curve[1:] <= curve[:-1] * (1 + 1e-12)).all()) and float(curve[-1]) < 0.6 * float(curve[0])
+    assert float(post.draws["W"].min()) >= 0 and float(post.draws["H"].min()) >= 0
+    assert float(post.stats["loss"]) == pytest.approx(post.squared_error(), rel=1e-9)
+
+
+@every
+def test_what_is_hidden_does_not_leak(method):
+    other = torch.where(HIDDEN, X, torch.nan)
+    one, two = fitted(method, mask=HIDDEN), fitted(method, other, mask=HIDDEN)
+    assert all(torch.equal(one.draws[site], two.draws[site]) for site in one.draws)
+
+
+@every
+def test_every_kind_of_matrix_gives_the_same(method, tmp_path):
+    thin = torch.where((torch.arange(30)[:, None] + torch.arange(20)) % 3 == 0, X, 0.0)
+    np.save(tmp_path / "X.npy", thin.numpy())
+    dense = fitted(method, thin)
+    for other in (csr_array(thin.numpy()), tmp_path / "X.npy"):
+        torch.testing.assert_close(fitted(method, other).reconstruction(), dense.reconstruction(), rtol=1e-6, atol=1e-8)
+    seen = fitted(method, csr_array(thin.numpy()), missing="unstored")
+    hidden = fitted(method, thin, mask=thin > 0)  # no entry of X is zero
+    torch.testing.assert_close(seen.reconstruction(), hidden.reconstruction(), rtol=1e-4, atol=1e-6)  # few cells
+
+
+@every
+def test_priors_do_not_enter(method):
+    one, two = fitted(method), fitted(method, model=HalfNormalGaussian(4, 3.0, 0.2))
+    assert torch.equal(one.draws["W"], two.draws["W"]) and float(one.stats["lp"]) != float(two.stats["lp"])
+    zero = fitted(method, model=ExponentialGaussian(4, 0.0, 0.0))
+    assert torch.equal(one.draws["W"], zero.draws["W"]) and zero.attrs["lp_without_prior_constant"]
+
+
+@pytest.mark.parametrize("method", ["hals", "hals ahead", "nnls"])
+def test_a_descent_ends_where_the_gradient_says(method):
+    post = fitted(method, tol=1e-11, max_sweeps=10_000)
+    W, H = post.draws["W"][0, 0], post.draws["H"][0, 0]
+    residual = W @ H - X
+    for F, gradient, product in ((W, residual @ H.mT, X @ H.mT), (H, W.mT @ residual, W.mT @ X)):
+        small = 1e-4 * float(product.max())  # beside the terms that balance
+        assert float((gradient.abs() * (F > 0)).max()) < small
+        assert float((gradient * (F == 0)).min()) > -small
+
+
+def test_nothing_is_divided_by_zero():
+    """Dead components, empty rows and columns, zeros in the start: they stay, and nothing is NaN."""
+    data, W, H = X.clone(), START["W"].clone(), START["H"].clone()
+    data[3], data[:, 5], W[:, 1], H[2], W[7], H[:, 9] = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    post = fitted("mu", data, init={"W": W, "H": H}, max_sweeps=500)
+    assert all(bool(values.isfinite().all()) for values in (*post.draws.values(), *post.stats.values()))
+    assert float(post.draws["W"][0, 0, 7].max()) == 0 and float(post.draws["H"][0, 0, :, 9].max()) == 0
+    assert post.attrs["dead_components"] == [2]
+    nothing = fitted("mu", torch.zeros(30, 20, dtype=torch.float64), max_sweeps=5)
+    assert float(nothing.reconstruction().abs().max()) == 0
+
+
+def test_rows_are_at_their_non_negative_least_squares():
+    """Beside SciPy's solver: from zero, from a start, with dependent columns and a column of zeros."""
+    generator = torch.Generator().manual_seed(0)
+    H = torch.randn(7, 40, dtype=torch.float64, generator=generator)
+    H[5], H[6] = 0.0, H[0] + H[1]
+    rows = torch.randn(50, 40, dtype=torch.float64, generator=generator)
+    exact = torch.tensor([nnls(H.mT.numpy(), row.numpy())[1] for row in rows], dtype=torch.float64)
+    for start in (torch.zeros(50, 7), torch.rand(50, 7, generator=generator)):
+        F = solved(start[None].double(), Statistics((rows @ H.mT)[None], (H @ H.mT)[None]))[0]
+        left = (rows - F @ H).square().sum(1).sqrt()
+        assert float(F.min()) >= 0
+        torch.testing.assert_close(left, exact, rtol=1e-9, atol=0)
+        each = (H @ H.mT).expand(1, 50, 7, 7)
+        again = solved(start[None].double(), Statistics((rows @ H.mT)[None], each))[0]
+        assert torch.equal(again, F)
+
+
+def test_a_planted_mistake_in_the_multiplicative_rule_shows(monkeypatch):
+    """A divisor without the explained part of negative statistics, or a square root: the judge of equality fails."""
+    right = descent.multiplied
+    monkeypatch.setattr(descent, "multiplied", lambda F, told: (right(F, told) * F).sqrt())
+    theirs = of_scikit_learn("mu", X.numpy(), START["W"].numpy(), START["H"].numpy(), 7)
+    assert fitted("mu", max_sweeps=7).squared_error() > 1.001 * theirs
+
+
+@every
+def test_each_restart_stands_alone_and_the_best_has_the_least_loss(method):
+    told = {"init": "scaled", "seed": 2}
+    three, one = fitted(method, restarts=3, **told), fitted(method, restarts=1, **told)
+    assert torch.equal(three.draws["W"][0], one.draws["W"][0]) and three.stats["lp"].shape == (3, 1)
+    assert float(three.best().stats["loss"]) == float(three.stats["loss"].min())
+    assert "restart" in ppnmf.summary(three).sentence
+
+
+def test_a_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    whole = fitted("mu", restarts=2, init="scaled")
+    run, calls = descents.icm.State, []
+
+    def counted(params, sweep):
+        calls.append(sweep)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return run(params, sweep)
+
+    monkeypatch.setattr(descents, "State", counted)
+    told = {"restarts": 2, "init": "scaled", "checkpoint": tmp_path / "run", "every": 5}
+    assert fitted("mu", **told).attrs["interrupted"]
+    monkeypatch.undo()
+    again = fitted("mu", **told, resume=tmp_path / "run")
+    assert torch.equal(again.draws["W"], whole.draws["W"]) and again.attrs["loss_curve"] == whole.attrs["loss_curve"]
+
+
+def test_the_answer_does_not_depend_on_threads():
+    data, threads = drawn(700, 500, 4, rate=0.3, noise=0.5)[0].abs(), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append([fitted(method, data, init="scaled", max_sweeps=4).draws["W"] for method in METHODS])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Maximum number of iterations:sklearn.exceptions.ConvergenceWarning")
+def test_bumps_are_recovered_in_256_multiplicative_sweeps():
+    """16 000 sums of four bumps over 512 points; the components found are the bumps, and the loss scikit-learn's."""
+    place = torch.linspace(0, 1, 512, dtype=torch.float64)
+    bumps = torch.exp(-0.5 * ((place - torch.tensor([[0.2], [0.4], [0.6], [0.8]])) / 0.05).square())
+    u = torch.rand(16_000, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    data = torch.where(u[:, :4] < 0.5, u[:, 4:], 0.0) @ bumps
+    W, H = u[:, 4:] + 0.1, torch.rand(4, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.1
+    post = ppnmf.fit(MODEL, data, method="mu", init={"W": W, "H": H}, max_sweeps=256, tol=0.0, progress=False)
+    found = torch.nn.functional.normalize(post.draws["H"][0, 0], dim=1)
+    alike = found @ torch.nn.functional.normalize(bumps, dim=1).mT
+    assert float(alike.max(0).values.min()) > 0.99
+    assert post.squared_error() == pytest.approx(
+        of_scikit_learn("mu", data.numpy(), W.numpy(), H.numpy(), 256), rel=1e-6
+    )
+    assert as_matrix(data).sum_of_squares * 1e-3 > post.squared_error()
