@@ -23,7 +23,7 @@ def same(one: Any, other: Any) -> bool:
     return _equal(one.config(), other.config()) and _equal(_weights(one), _weights(other))
 
 
-def hash_of(model: Model) -> int:
+def hash_of(model: Any) -> int:
     """A hash that models which are the same share; of their hyperparameters."""
     return hash((model.name, *(_hashable(value) for value in model.config().values())))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics.calibration import geweke
-from ppnmf.inference import gibbs, icm, svi
+from ppnmf.inference import gibbs, icm, svi, vb
 from ppnmf.models import REGISTRY, ExponentialGaussian
 from ppnmf.protocols import Asked
 from ppnmf.rng import Site, Stream
@@ -58,7 +58,9 @@ def uneven(kind: Any, N: int, D: int, rank: int, noise_shape: float = 5.0, noise
 def example(name: str, N: int, D: int, rank: int) -> Any:
     """A registered model for N × D: one whose mistakes show, where it is of the Gaussian family."""
     kind: Any = REGISTRY[name]
-    return uneven(kind, N, D, rank) if hasattr(kind, "hyper") else kind(rank=rank)
+    if hasattr(kind, "hyper"):
+        return uneven(kind, N, D, rank)
+    return kind(rank=rank)
 
 
 def mask_of(shape: tuple[int, int]) -> Tensor:
@@ -104,6 +106,22 @@ def judge_loss(model: Any, sweep: Any, X: Tensor, mask: Tensor | None, sweeps: i
     square = (X - W @ H).square() if mask is None else (X - W @ H).square() * mask
     torch.testing.assert_close(before * data.sum_of_squares, square.sum((-2, -1)), rtol=1e-9, atol=0)
     assert set(params) == set(model.sites(*X.shape))
+
+
+def judge_moments(model: Any, X: Tensor, mask: Tensor | None, sweeps: int = 60, draws: int = 1500) -> None:
+    """The ELBO never falls, and is the mean of log p - log q over draws, far from its top as near it."""
+    data = as_matrix(X, mask)
+    begun = icm.begin(model, data, Stream.of(0), "scaled", [0])
+    state, before = gibbs.State(model.approximated(begun.params, data), 1), -math.inf
+    for sweep in range(sweeps):
+        state, bound = vb.step(model, state, data)
+        elbo = float(bound.elbo)
+        assert elbo >= before - 1e-10 * abs(elbo)
+        before = elbo
+        if sweep in (1, sweeps - 1):
+            drawn = model.approximate_draws(state.params, data, draws, Stream.of(5))
+            logs = gibbs.log_joint(model, data, drawn.params) - drawn.log_density
+            assert abs(float(logs.mean()) - elbo) < 4 * float(logs.std()) / draws**0.5
 
 
 def judge_program(model: Any, X: Tensor, mask: Tensor | None) -> None:

@@ -6,7 +6,17 @@ import torch
 import ppnmf
 from ppnmf.inference import METHODS, methods_of
 from ppnmf.models import REGISTRY
-from ppnmf.protocols import ABILITIES, Amortised, Blocked, Entries, LeastSquares, Model, Multiplicative, Sweeping
+from ppnmf.protocols import (
+    ABILITIES,
+    Amortised,
+    Blocked,
+    Entries,
+    LeastSquares,
+    Model,
+    Multiplicative,
+    Sweeping,
+    Variational,
+)
 from tests import scenarios
 from tests.scenarios import drawn, example
 
@@ -19,6 +29,7 @@ QUICK = {
     "mu": {"restarts": 2, "tol": 1e-3},
     "nnls": {"restarts": 2, "tol": 1e-4},
     "nuts": {"draws": 3, "warmup": 3, "chains": 1, "max_tree_depth": 3},
+    "vb": {"draws": 5, "tol": 1e-3},
     "svi": {"draws": 5, "steps": 20},
     "smc": {"particles": 30, "replicates": 2, "sweeps": 1},
 }
@@ -93,6 +104,12 @@ def test_multiplicative_sweeps_never_raise_the_loss(name, mask):
 def test_least_squares_sweeps_never_raise_the_loss(name, mask, rule):
     model = example(name, 12, 8, 2)
     scenarios.judge_loss(model, getattr(model, rule), X, mask)
+
+
+@of(Variational)
+@masked
+def test_sweeps_of_moments_raise_a_bound_that_is_exact(name, mask):
+    scenarios.judge_moments(example(name, 12, 8, 2), X, mask)
 
 
 @of(Sweeping)

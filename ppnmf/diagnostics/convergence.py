@@ -107,7 +107,25 @@ def _scarcity(found: Diagnosis) -> str:
     return f"least bulk ESS {scarcest.ess_bulk:.0f} ({scarcest.name}), least tail ESS {tail:.0f}"
 
 
+TRUSTED = 0.7  # k-hat up to which an approximation can stand for the posterior (Yao et al. 2018, arXiv:1802.02538)
+
+
+def _about_approximation(post: Posterior) -> str:
+    """Of draws that carry their log density: what k-hat says of it."""
+    shape, late = post.attrs.get("k_hat"), ""
+    if not post.attrs.get("converged", True):
+        late = f"The ascent had not converged after {post.attrs.get('steps', 'its')} sweeps: raise max_sweeps, or doubt it. "
+    what = "The draws are independent ones from the fitted approximation, not from the posterior"
+    if shape is None:
+        return f"{late}{what}; k-hat, which would say how near it is, needs 100 of them."
+    if shape > TRUSTED:
+        return f"{late}{what}: it is too narrow to stand for it (k-hat {shape:.2f}, at most {TRUSTED} can be trusted)."
+    return f"{late}{what}, to which it is near (k-hat {shape:.2f}, at most {TRUSTED} can be trusted)."
+
+
 def _about_guide(post: Posterior) -> str:
+    if "k_hat" in post.attrs:
+        return _about_approximation(post)
     if not post.attrs.get("converged", True):
         return (
             f"The training had not converged after {post.attrs.get('steps', 'its')} steps: train longer, or doubt it. "

@@ -4,12 +4,13 @@ The bound is at most log p(X | H, σ²), the loadings integrated out. Over -log 
 by the bits-back argument (Hinton and van Camp 1993): loadings by the prior's code, less the bits that their choice among
 the guide's draws takes up, then X by the likelihood's; to a precision of one in X's units, which adds the same at each rank.
 The fit is PAE-NMF's, whose bound is exact (no sampling): the encoder gives W ~ Exponential(1) a stand-in for its posterior;
-H and σ² are parameters. A model without an encoder has no such bound, and is refused.
+H and σ² are parameters. A model whose sweeps read moments has a variational posterior of H and σ² too, and its bound needs
+no price (`variational`). A model with neither has no bound, and is refused.
 
 As no price is paid for H, the bound by itself grows beyond any rank: on a 100 × 80 matrix of rank 10 an 11th component
 raises it by 38 nats. The message therefore tells the parameters too, at Schwarz's price, ½ (D K + 1) log₂ N bits
 (½ D K log₂ N where σ² is given): given them, the rows are N independent observations. `price=False` leaves it out.
-Variational fits that have a posterior of H too need no such price. What the guide misses of the posterior of W also grows
+What the guide misses of the posterior of W also grows
 with the rank, so that the bound can choose too few components: `ppnmf.models.importance` says how much it is, and
 `polish` takes away the encoder's part.
 
@@ -26,11 +27,11 @@ import numpy as np
 
 from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import in_memory, without_noise
-from ppnmf.evidence import modes
+from ppnmf.evidence import modes, variational
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure
 from ppnmf.inference import check, svi
-from ppnmf.protocols import Amortised, Matrix, require_ability
+from ppnmf.protocols import Amortised, Matrix, Variational, require_ability
 
 __all__ = ["run"]
 
@@ -39,7 +40,7 @@ CLEAR = math.log(20) / BIT
 
 
 def run(
-    model: Amortised,
+    model: Amortised | Variational,
     X: Matrix,
     *,
     restarts: int = 2,
@@ -55,8 +56,9 @@ def run(
     attrs hold the bound itself ("elbo"), the price, and each restart's bound less the price, in nats.
 
     Args:
-        model: with a guide and an encoder (`protocols.Amortised`).
-        X: data (N, D), >= 0.
+        model: with a guide and an encoder (`protocols.Amortised`), or with moments (`protocols.Variational`), which takes
+            `restarts` and `steps`, its sweeps, alone.
+        X: data (N, D); >= 0 for an encoder.
         restarts: fits, the first from ordinary NMF and the others with its components jittered; the error is how far
             below the best of them another might come.
         steps, batch_size, polish: of the training (`ppnmf.inference.svi.run`). With some 500 steps of `polish` the bound is
@@ -68,6 +70,8 @@ def run(
         TypeError: the model has no ELBO, or X known noise variances.
     """
     whole_numbers(restarts=(restarts, 1))
+    if isinstance(model, Variational):
+        return variational.measure(model, X, restarts, steps, seed, progress)
     began = time.perf_counter()
     require_ability("elbo", model, Amortised)
     without_noise(X, "elbo")

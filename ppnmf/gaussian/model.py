@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -15,13 +15,22 @@ from torch import Tensor
 
 from ppnmf.checks import real_number, whole_number
 from ppnmf.data.matrix import as_matrix
-from ppnmf.equality import hash_of, same
-from ppnmf.gaussian import ascent, blocks, descent, start, statistics, sweep
-from ppnmf.gaussian.noise import NoisePrior
-from ppnmf.gaussian.sweep import Factors
+from ppnmf.gaussian import ascent, blocks, moments, start, statistics, sweep
+from ppnmf.gaussian.base import GaussianModel, shape_of
 from ppnmf.kernels.reference import column
 from ppnmf.priors import FactorPrior, Role, hyperparameter, of_factor
-from ppnmf.protocols import Address, Ascent, Entries, Lowered, Matrix, Pace, Params, Reduced, Sweeps, Swept
+from ppnmf.protocols import (
+    Address,
+    Ascent,
+    Drawn,
+    Matrix,
+    Pace,
+    Params,
+    Read,
+    Reduced,
+    Sweeps,
+    Swept,
+)
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
@@ -55,7 +64,7 @@ def data_scale(X: Any, rank: int, mask: Any = None, missing: str = "error") -> D
     return scale
 
 
-class RectifiedGaussian(ABC):
+class RectifiedGaussian(GaussianModel):
     r"""X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma, and a rectified-normal prior for every entry of W and H.
 
     A member of the family is a frozen dataclass with the fields `rank`, `noise_shape`, `noise_scale` and, for each name in
@@ -63,27 +72,11 @@ class RectifiedGaussian(ABC):
     and has everything else from here: the Pyro program, sweeps for Gibbs, ICM and SMC, and the blocks for Chib.
     """
 
-    rank: int
-    noise_shape: float
-    noise_scale: float
-
-    name: ClassVar[str]
-    accepts: ClassVar[Entries] = Entries.REAL
     hyper: ClassVar[Mapping[str, Role]]
 
     @abstractmethod
     def prior_of(self, *hyper: Tensor) -> FactorPrior:
         """A factor's prior from its hyperparameters, in the order of `hyper`."""
-
-    @classmethod
-    @abstractmethod
-    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """Priors on the scale of the observed X (N, D)."""
-
-    @classmethod
-    def scaled_to(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """Another name of `for_data`."""
-        return cls.for_data(X, rank, mask, missing)
 
     @own_settings()
     def __post_init__(self) -> None:
@@ -104,7 +97,7 @@ class RectifiedGaussian(ABC):
             ValueError: neither X nor shape is given, a prior is improper, or hyperparameters do not fit X.
         """
         self.require_proper()
-        (N, D), like = _shape_of(X, shape)
+        (N, D), like = shape_of(X, shape)
         self.require_fits((N, D))
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
         sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
@@ -117,42 +110,16 @@ class RectifiedGaussian(ABC):
         with rows, columns:
             return pyro.sample("X", dist.Normal(W @ H, sigma2.sqrt()).mask(True if mask is None else mask), obs=X)
 
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-
-    def __eq__(self, other: object) -> bool:
-        return same(self, other)
-
-    def __hash__(self) -> int:
-        return hash_of(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(self.config().values())  # not what is cached: it may lie on a device
-
     def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
         """The factors and the noise variance."""
         K = self.rank
         return {"W": {"row": N, "component": K}, "H": {"component": K, "column": D}, "sigma2": {}}
-
-    def factors(self, params: Params) -> tuple[Tensor, Tensor]:
-        """W (*C, N, K) and H (*C, K, D)."""
-        return params["W"], params["H"]
-
-    def likelihood(self, params: Params) -> dist.Normal:
-        """The distribution of X given W (*C, N, K), H (*C, K, D), sigma2 (*C,): batch shape (*C, N, D)."""
-        return dist.Normal(params["W"] @ params["H"], params["sigma2"].sqrt()[..., None, None])
 
     # The priors
 
     def prior(self, site: str) -> FactorPrior:
         """The prior of "W" or of "H"."""
         return self._priors[site]
-
-    @property
-    def noise(self) -> NoisePrior:
-        """The prior of σ²."""
-        return NoisePrior(self.noise_shape, self.noise_scale)
 
     @cached_property
     @own_settings()
@@ -199,11 +166,6 @@ class RectifiedGaussian(ABC):
         }
         return replace(self, **per_entry) if per_entry else self  # type: ignore[type-var]
 
-    def log_likelihood_at(self, params: Params, X: Matrix) -> Tensor:
-        """log p(X | W, H, σ²) of the observed entries, (C,)."""
-        left = sweep.misfit(X, params["W"], params["H"])
-        return sweep.log_likelihood_of(X, left, params["sigma2"])
-
     def rescaled(self, size: float) -> Self:
         """The same model with priors under which the entries of W and of H are so many times as large."""
         changed = {
@@ -228,7 +190,9 @@ class RectifiedGaussian(ABC):
         return start.prior_draws(self._story, self.rank, shape, n, stream)
 
     def sweep(self, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
-        """So many sweeps: the columns of W, the rows of H, σ², and moves along the ridge."""
+        """So many sweeps: the columns of W, the rows of H, σ², and moves along the ridge; or moments of an approximation."""
+        if asked.read is Read.MOMENTS:
+            return moments.swept(self._story, X, params, asked.number)
         return sweep.swept(self._story, X, params, asked, at)
 
     def climb(
@@ -241,23 +205,17 @@ class RectifiedGaussian(ABC):
 
         return ascent.climb(self._story, X, params, before, reach, lp, pace, most, log_joint)
 
-    def multiplied(self, params: Params, X: Matrix) -> Lowered:
-        """Multiplicative updates of W and H; σ² at its mode."""
-        return self._lowered(descent.lowered(X, params, descent.multiplied), X)
+    def approximated(self, params: Params, X: Matrix) -> Params:
+        """The approximation that stands at these values."""
+        return moments.approximated(params)
 
-    def by_rows(self, params: Params, X: Matrix) -> Lowered:
-        """Non-negative least squares for W and then for H; σ² at its mode."""
-        return self._lowered(descent.lowered(X, params, descent.by_rows), X)
+    def divergence(self, q: Params, X: Matrix) -> Tensor:
+        """KL(q || p) of W, H and σ², (C,)."""
+        return moments.divergence(self._story, q, X.n_observed)
 
-    def by_components(self, params: Params, X: Matrix, repeatedly: bool = False) -> Lowered:
-        """Least squares for one component after another; σ² at its mode."""
-        often = sweep.passes(X.shape, self.rank) if repeatedly else (1, 1)
-        return self._lowered(sweep.sweep_factors(sweep.flat, params, X, None, passes=often), X)
-
-    def _lowered(self, factors: Factors, X: Matrix) -> Lowered:
-        W, H, misfit = factors
-        sigma2 = self.noise.mode(misfit, X.n_observed).to(W.dtype)
-        return Lowered({"W": W, "H": H, "sigma2": sigma2}, descent.share(misfit, X))
+    def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
+        """n draws of W, H and σ² from one approximation."""
+        return moments.draws(self._story, q, n, X.n_observed, stream, X.dtype)
 
     def conditional(
         self, site: str, params: Params, X: Matrix, component: int | None = None, power: float = 1.0
@@ -293,11 +251,3 @@ class RectifiedGaussian(ABC):
     def log_density_of_factor(self, site: str, at: Params, begun: Params, X: Matrix, run: Reduced) -> Tensor:
         """Of a factor given all else, (C,)."""
         return blocks.log_density_of_factor(self._story, site, at, begun, X, run)
-
-
-def _shape_of(X: Tensor | None, shape: tuple[int, int] | None) -> tuple[tuple[int, int], Tensor]:
-    if X is not None:
-        return (X.shape[-2], X.shape[-1]), X
-    if shape is None:
-        raise ValueError("neither X nor shape=(N, D) is given; give X to observe it, or a shape to draw it")
-    return shape, torch.empty(0)

@@ -29,6 +29,7 @@ from ppnmf.protocols import (
     Model,
     Multiplicative,
     Sweeping,
+    Variational,
     require_ability,
 )
 from ppnmf.settings import own_settings
@@ -50,6 +51,7 @@ METHODS = {
     "hals": Method("ppnmf.inference.hals", LeastSquares),
     "mu": Method("ppnmf.inference.mu", Multiplicative),
     "nnls": Method("ppnmf.inference.nnls", LeastSquares),
+    "vb": Method("ppnmf.inference.vb", Variational),
     "svi": Method("ppnmf.inference.svi", Amortised, dense=True),
     "nuts": Method("ppnmf.inference.nuts", Sweeping, dense=True),
     "smc": Method("ppnmf.inference.smc", Sweeping),
@@ -79,7 +81,7 @@ def fit(
         X: data (N, D): array, tensor, sparse matrix, memory map, Zarr array, a path, a pandas, polars or xarray container, an
             AnnData ... (`ppnmf.as_matrix`). Names of its rows and columns become the posterior's.
         rank: with a model's name, the number of components.
-        method: "gibbs", "icm", "hals", "mu", "nnls", "svi", "nuts" or "smc".
+        method: "gibbs", "icm", "hals", "mu", "nnls", "vb", "svi", "nuts" or "smc".
         mask: boolean (N, D), True where observed.
         missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
         device: where to work; X's own by default.
@@ -87,7 +89,7 @@ def fit(
         seed: of every random number; the caller's global generators are left as found.
         progress: show a bar, in a terminal or a notebook, and say when kernels are being compiled.
         options: the method's own, such as draws, warmup, thin, chains, init, keep, moves, checkpoint, every, resume,
-            store (`gibbs`); restarts, tol, max_sweeps, init (`icm`, `hals`, `mu`, `nnls`); steps, batch_size, draws (`svi`);
+            store (`gibbs`); restarts, tol, max_sweeps, init (`icm`, `hals`, `mu`, `nnls`, `vb`); steps, batch_size, draws (`svi`);
             particles, replicates (`smc`): see the `run` of its module.
 
     Raises:

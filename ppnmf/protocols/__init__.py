@@ -1,8 +1,8 @@
 """What a model may offer to a method, and what a data matrix must offer to a sweep.
 
-A method asks for an ability (`Sweeping`, `Climbing`, `Multiplicative`, `LeastSquares`, `Blocked`, `Amortised`) and never
-for a class; a model that lacks it is refused, in one place (`require_ability`), with a `TypeError` that names the ability.
-Abilities tell the whole truth: a model that passes `isinstance` works.
+A method asks for an ability (`Sweeping`, `Climbing`, `Multiplicative`, `LeastSquares`, `Variational`, `Blocked`,
+`Amortised`) and never for a class; a model that lacks it is refused, in one place (`require_ability`), with a
+`TypeError` that names the ability. Abilities tell the whole truth: a model that passes `isinstance` works.
 """
 
 from ppnmf.protocols.abilities import ABILITIES, require_ability
@@ -14,6 +14,7 @@ from ppnmf.protocols.sweeping import (
     Ascent,
     Blocked,
     Climbing,
+    Drawn,
     Held,
     LeastSquares,
     Lowered,
@@ -24,6 +25,7 @@ from ppnmf.protocols.sweeping import (
     Sweeping,
     Sweeps,
     Swept,
+    Variational,
 )
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Asked",
     "Blocked",
     "Climbing",
+    "Drawn",
     "Entries",
     "Held",
     "LeastSquares",
@@ -51,5 +54,6 @@ __all__ = [
     "Sweeping",
     "Sweeps",
     "Swept",
+    "Variational",
     "require_ability",
 ]

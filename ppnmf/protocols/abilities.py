@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ppnmf.protocols.amortised import Amortised
-from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Sweeping
+from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Sweeping, Variational
 
 __all__ = ["ABILITIES", "require_ability"]
 
@@ -16,6 +16,7 @@ ABILITIES: dict[type, str] = {
     Amortised: "a guide with an encoder",
     Multiplicative: "multiplicative updates",
     LeastSquares: "a squared error",
+    Variational: "moments of its conditionals",
 }
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Ascent",
     "Blocked",
     "Climbing",
+    "Drawn",
     "Held",
     "LeastSquares",
     "Lowered",
@@ -27,6 +28,7 @@ __all__ = [
     "Sweeping",
     "Sweeps",
     "Swept",
+    "Variational",
 ]
 
 
@@ -211,6 +213,40 @@ class LeastSquares(Sweeping, Protocol):
 
     def by_rows(self, params: Params, X: Matrix) -> Lowered:
         """W and then H, each at its least squared error, under its sign, given the other."""
+        ...
+
+
+class Drawn(NamedTuple):
+    """Independent draws from a distribution, and its log density at each.
+
+    Args:
+        params: (n, *site) of every site.
+        log_density: (n,), float64.
+    """
+
+    params: Params
+    log_density: Tensor
+
+
+@runtime_checkable
+class Variational(Sweeping, Protocol):
+    """A model whose sweeps read moments too: `sweep` with Read.MOMENTS takes an approximation and gives a better one.
+
+    An approximation q is a dict of float64 tensors with a leading axis C, the means of W and H among them by these names.
+    The `log_likelihood` of such a sweep is E_q[log p(X | ·)], (C, 1), and the evidence lower bound that less `divergence`;
+    each step of the sweep maximises it over one block.
+    """
+
+    def approximated(self, params: Params, X: Matrix) -> Params:
+        """What the first sweep goes on from: the approximation that stands at these values."""
+        ...
+
+    def divergence(self, q: Params, X: Matrix) -> Tensor:
+        """KL(q || p) of all sites but X, (C,), float64."""
+        ...
+
+    def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
+        """n independent draws from one approximation, whose axis C is 1, in X's type."""
         ...
 
 
