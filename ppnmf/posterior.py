@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 
 from ppnmf import arviz, predictive, projection, saving, tables, weighting
 from ppnmf.checks import described, meant
+from ppnmf.components import LiveComponents, live_components
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.settings import own_settings
 from ppnmf.surveyed import Survey
@@ -194,6 +195,23 @@ class Posterior:
             draws={name: pick(values) for name, values in self.draws.items()},
             stats={name: pick(values) for name, values in self.stats.items()},
         )
+
+    @own_settings()
+    def live_components(self) -> LiveComponents:
+        """How many components each draw has a use for: those stronger than the strongest that its noise alone would make.
+
+        An ARD model empties the others; how firm their number is, `probability` says.
+
+        Raises:
+            TypeError: the model has no noise variance.
+            KeyError: W or H was not kept.
+        """
+        if "sigma2" not in self.dimensions:
+            raise TypeError(f"live_components measures against sigma2, and {self.model.name} has none")
+        sigma2 = self._kept("sigma2").double()
+        deviation = (sigma2 if sigma2.ndim == 2 else sigma2.flatten(2).mean(-1)).sqrt()
+        N, D = self.X.shape
+        return live_components(self._kept("W"), self._kept("H"), deviation, self.X.n_observed / (N * D))
 
     @own_settings()
     def generate(self, n: int, seed: int = 0, latent: str = "prior") -> Tensor:

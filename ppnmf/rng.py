@@ -51,6 +51,7 @@ class Site(IntEnum):
     ENTRIES = 10
     RESAMPLING = 11
     SWAP = 12
+    RATE = 13
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 from ppnmf.checks import one_of
 from ppnmf.equality import same
+from ppnmf.models.ard_gaussian import ARDGaussian
 from ppnmf.models.exponential_gaussian import ExponentialGaussian
 from ppnmf.models.half_normal_gaussian import HalfNormalGaussian
 from ppnmf.models.pae_nmf import PAENMF
@@ -13,6 +14,7 @@ from ppnmf.protocols import Model
 __all__ = [
     "PAENMF",
     "REGISTRY",
+    "ARDGaussian",
     "ExponentialGaussian",
     "HalfNormalGaussian",
     "TruncatedNormalGaussian",
@@ -20,7 +22,7 @@ __all__ = [
     "same",
 ]
 
-MODELS = (ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian, PAENMF)
+MODELS = (ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian, ARDGaussian, PAENMF)
 REGISTRY: dict[str, type[Model]] = {model.name: model for model in MODELS}
 
 
