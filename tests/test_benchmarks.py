@@ -19,7 +19,7 @@ from ppnmf.posterior import Posterior
 from tests.scenarios import drawn
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SLOW = {"evidence", "first_call", "modes"} | (
+SLOW = {"evidence", "family", "first_call", "modes"} | (
     {"effective"} if importlib.util.find_spec("numpyro") else set()
 )  # NUTS compiles for long
 
