@@ -36,7 +36,9 @@ from ppnmf.disk import try_to_write
 def fit(
     data: Data,
     rank: Rank,
-    method: Annotated[str, typer.Option(help="gibbs, icm, nuts or smc (Gaussian models), or svi (PAE-NMF).")] = "gibbs",
+    method: Annotated[
+        str, typer.Option(help="gibbs, icm, vb, nuts, smc, hals, mu or nnls (Gaussian models), or svi (PAE-NMF).")
+    ] = "gibbs",
     model: ModelName = None,
     out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("fit.nc"),
     seed: Seed = 0,
