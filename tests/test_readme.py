@@ -8,21 +8,23 @@ import tomllib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ppnmf.cli import app
+from tests import pairs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.filterwarnings("ignore:icm:UserWarning", "ignore:Estimated shape parameter:UserWarning")
+@pytest.mark.filterwarnings("ignore:(icm|mu|vb):UserWarning", "ignore:Estimated shape parameter:UserWarning")
 def test_the_code_runs(capsys, tmp_path, monkeypatch):
     pytest.importorskip("zarr")
     monkeypatch.chdir(tmp_path)
     names = {}
-    ten_lines, for_arviz, estimator, long_run = re.findall(r"```python\n(.*?)```", README, re.S)
+    ten_lines, for_arviz, estimator, long_run, family = re.findall(r"```python\n(.*?)```", README, re.S)
     quick = ten_lines.replace("draws=500, warmup=500", "draws=20, warmup=20").replace(
         "restarts=4", "restarts=1, max_sweeps=20"
     )
@@ -38,6 +40,15 @@ def test_the_code_runs(capsys, tmp_path, monkeypatch):
     for _ in range(2):  # "run it again until it is done"
         exec(compile(quick, "README.md", "exec"), names)
     assert names["post"].n_draws == 20 and (tmp_path / "draws.zarr").exists()
+    quick = family.replace("=200", "=5").replace("restarts=4", "max_sweeps=5, draws=20")
+    quick = quick.replace("rank=20", "rank=12, draws=10, warmup=10, chains=1")
+    names |= {"W0": np.ones((100, 10)), "H0": np.ones((10, 64))}
+    exec(compile(quick, "README.md", "exec"), names)
+    assert names["mode"].attrs["sweeps"] == [5] and names["live"].counts.shape == (1, 10)
+
+
+def test_the_table_of_models_and_methods_is_the_computed_one():
+    assert pairs.table() in README, "paste what `python -m tests.pairs` prints"
 
 
 def test_the_demo_runs_in_a_clone(tmp_path, monkeypatch):
