@@ -187,7 +187,7 @@ def main() -> None:
         )
         print(table, "\n")
         print("The best rank, and those not told from it:")
-        for method in filter(table.scores.get, table.methods):
+        for method in filter(table.judged, table.methods):
             print(f"  {method:<10} {table.best_by(method)}", *(f"or {rank}" for rank in table.rivals(method)))
         study.also(options.quick, options.out)
         if options.out:

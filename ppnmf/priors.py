@@ -23,7 +23,17 @@ from ppnmf.checks import borrowed
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.settings import own_settings
 
-__all__ = ["Exponential", "FactorPrior", "HalfNormal", "Hyper", "Natural", "Role", "TruncatedNormal", "hyperparameter"]
+__all__ = [
+    "Exponential",
+    "FactorPrior",
+    "HalfNormal",
+    "Hyper",
+    "Natural",
+    "NaturalPrior",
+    "Role",
+    "TruncatedNormal",
+    "hyperparameter",
+]
 
 Hyper = ArrayLike | Tensor  # a number, or one a component (K,), or one an entry
 LOG_2PI = math.log(2 * math.pi)
@@ -208,6 +218,49 @@ class TruncatedNormal(FactorPrior):
     def energy(self, F: Tensor) -> Tensor:
         mean, _ = self._on(F.device)
         return 0.5 * _weighted_sum((F.double() - mean).square(), self.natural(F.device).precision)
+
+
+@dataclass(frozen=True, eq=False)
+class NaturalPrior(FactorPrior):
+    """Any rectified normal by its natural parameters: the density of w >= 0 is ∝ exp(-precision w² / 2 + linear w)."""
+
+    precision: Tensor
+    linear: Tensor
+
+    @cached_property
+    def rectified(self) -> RectifiedNormal:
+        precision, linear = torch.broadcast_tensors(self.precision, self.linear)
+        return RectifiedNormal(precision, linear, validate_args=False)
+
+    def distribution(self, like: Tensor) -> Any:
+        natural = self.natural(like.device)
+        return Rectified(natural.precision.to(like), natural.linear.to(like), validate_args=False)
+
+    def log_constant(self, shape: tuple[int, int]) -> float:
+        return self._mean_log_peak * shape[0] * shape[1]
+
+    def energy(self, F: Tensor) -> Tensor:
+        """How far log p(F) lies below its greatest value, (C,), float64."""
+        precision, linear = self.natural(F.device)
+        w = F.double()
+        inside = linear > 0
+        from_bound = w * (0.5 * precision * w - linear)
+        from_mode = 0.5 * (precision * w - linear).square() / torch.where(inside, precision, 1.0)
+        return torch.where(inside, from_mode, from_bound).sum((-2, -1))
+
+    @property
+    def is_proper(self) -> bool:
+        return bool(((self.precision > 0) | (self.linear < 0)).all())
+
+    @cached_property
+    def log_normalizer(self) -> Tensor:
+        """Log of ∫ exp(-a w² / 2 + b w) dw, broadcastable to the factor."""
+        return self.rectified.log_normalizer
+
+    @cached_property
+    def _mean_log_peak(self) -> float:
+        """Of the density at its mode."""
+        return _mean(self.rectified.log_prob(self.rectified.mode))
 
 
 def _mean(values: Tensor) -> float:

@@ -29,6 +29,7 @@ DEFAULT = "exponential_gaussian"
 QUICK_CRITERIA: dict[str, dict[str, Any]] = {
     "chib": {"draws": 50, "warmup": 50, "replicates": 3},
     "smc": {"particles": 100, "replicates": 3},
+    "stepping_stone": {"particles": 20, "warmup": 100, "replicates": 3},
     "heldout": {"draws": 25, "warmup": 25, "used": 2},
     "elbo": {"steps": 300, "restarts": 1},
     "loo": {"draws": 100, "warmup": 100, "cells": 2000},
@@ -45,7 +46,8 @@ def choose_rank(
     method: Annotated[
         str,
         typer.Option(
-            help="One or several with commas, of which the first decides: chib, smc, heldout, aic, bic, mdl, elbo, loo, consensus."
+            help="One or several with commas, of which the first decides: chib, stepping_stone, smc, heldout, aic, bic, mdl, elbo, "
+            "loo, consensus."
         ),
     ] = "chib",
     model: ModelName = None,
@@ -54,16 +56,16 @@ def choose_rank(
     draws: Draws = None,
     warmup: Warmup = None,
     replicates: Annotated[
-        int | None, typer.Option(help="Independent runs of chib and smc, from which the error comes.")
+        int | None, typer.Option(help="Independent runs of chib, stepping_stone and smc, from which the error comes.")
     ] = None,
-    particles: Annotated[int | None, typer.Option(help="Of smc.")] = None,
+    particles: Annotated[int | None, typer.Option(help="Of stepping_stone and smc.")] = None,
     folds: Annotated[int | None, typer.Option(help="Parts of the cells, hidden in turn by heldout.")] = None,
     nested: Annotated[
         bool, typer.Option("--nested", help="Choose the rank inside each fold of heldout too: what the choice errs by.")
     ] = False,
     restarts: Annotated[int | None, typer.Option(help="Starts of aic, bic, mdl, elbo and consensus.")] = None,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="What twice and half the rates would do to chib and smc.")
+        bool, typer.Option("--sensitivity", help="What twice and half the rates would do to the log evidence.")
     ] = False,
     jobs: Annotated[
         int, typer.Option(help="Ranks worked on at once, in processes; -1 for as many as there are cores.")
@@ -81,8 +83,8 @@ def choose_rank(
 ) -> None:
     """Choose the number of components of DATA.
 
-    By the log evidence (chib, smc), which tells how probable the data are at each rank, by the error on held-out cells, or
-    by other criteria; side by side in one table, and with --out in a picture.
+    By the log evidence (chib, stepping_stone, smc), which tells how probable the data are at each rank, by the error on
+    held-out cells, or by other criteria; side by side in one table, and with --out in a picture.
     """
     if jobs == 0:
         raise ValueError("--jobs is 0; give a whole number >= 1, or -1 for as many as there are cores")

@@ -21,6 +21,7 @@ __all__ = ["METHODS", "Evidence", "log_evidence", "method_named"]
 METHODS = {  # name -> the module whose `run` it is
     "chib": "ppnmf.evidence.chib",
     "smc": "ppnmf.evidence.smc",
+    "stepping_stone": "ppnmf.evidence.stepping_stone",
 }
 
 
@@ -33,7 +34,7 @@ def log_evidence(
     seed: int = 0,
     mask: Any = None,
     missing: str = "error",
-    replicates: int = 8,
+    replicates: int | None = None,
     progress: bool = True,
     **options: Unpack[EvidenceOptions],
 ) -> Evidence:
@@ -44,13 +45,16 @@ def log_evidence(
     Args:
         model: a model with full conditionals and proper priors.
         X: data (N, D), as `ppnmf.as_matrix` takes it; with noise, what that returns.
-        method: "chib", or "smc": tempered sequential Monte Carlo, slower and without Chib's bias above the true rank.
+        method: "chib"; "stepping_stone", which holds where signals are strong and parameters many; or "smc": tempered
+            sequential Monte Carlo from the prior, for small problems.
         seed: of every random number.
         mask: boolean (N, D), True where observed; the evidence is that of the observed entries.
         missing: "error", or "nan" when NaN entries are missing ones.
-        replicates: independent repeats, at least 2, from which the error is computed.
+        replicates: independent repeats, at least 2, from which the error is computed; by default as many as suit the
+            method.
         progress: show a bar, as in `ppnmf.fit`.
-        options: the method's own: draws and warmup (`ppnmf.evidence.chib.run`), particles and sweeps (`ppnmf.evidence.smc.run`).
+        options: the method's own: draws and warmup (`ppnmf.evidence.chib.run`), particles and sweeps
+            (`ppnmf.evidence.smc.run`), width (`ppnmf.evidence.stepping_stone.run`).
 
     Warns: the chains do not agree; the sentence stands in the result's `warnings` too.
 
@@ -63,8 +67,11 @@ def log_evidence(
     require_model(model, X)
     data = as_matrix(X, mask, missing)
     check(model, data)
+    chosen: dict[str, Any] = dict(options) if replicates is None else {**options, "replicates": replicates}
     with announced(progress):
-        evidence = run(model, data, seed=seed, replicates=replicates, progress=progress, **options)
+        evidence = run(model, data, seed=seed, progress=progress, **chosen)
+    if evidence.failed:
+        warnings.warn(f"log_evidence by {method} at rank {model.rank} has failed: {evidence.failed}", stacklevel=2)
     for warning in evidence.warnings:
         warnings.warn(f"log_evidence by {method} at rank {model.rank}: {warning}", stacklevel=2)
     return evidence

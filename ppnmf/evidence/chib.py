@@ -49,16 +49,15 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from arviz_stats.base import array_stats
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from ppnmf import memory
 from ppnmf.checks import whole_numbers, yes_or_no
-from ppnmf.evidence.estimate import Evidence, priors_of
+from ppnmf.evidence.estimate import Evidence, priors_of, why_failed
+from ppnmf.evidence.orders import ordered_like, reordered, strongest_first
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
 from ppnmf.inference.room import require_room
@@ -120,6 +119,7 @@ class Explored(NamedTuple):
     point: Params  # θ*: W (C, N, K), H (C, K, D), sigma2 (C,)
     densities: Tensor  # of σ²*, or whatever is no factor, given the draws, (C, draws)
     lp: Tensor  # (C, draws)
+    greatest: float  # log likelihood of a draw
 
 
 def run(
@@ -184,6 +184,7 @@ def run(
         seconds=time.perf_counter() - began,
         warnings=(*warnings, *_bracket_doubts(gaps, [stage.effective for stage in stages])),
         gap=sum(gaps),
+        failed=why_failed("chib", estimates.tolist(), explored.greatest, sum(gaps)),
         attrs={
             "draws": draws,
             "thin": thin,
@@ -192,6 +193,7 @@ def run(
             "seed": seed,
             "rhat": rhat,
             "bridge": bridge,
+            "greatest_log_likelihood": explored.greatest,
             "forward": float(forward.mean()),
             "reverse": float(reverse.mean()),
             "stages": gaps,
@@ -204,7 +206,7 @@ def explore(problem: Problem, warmup: int, draws: int, init: Start = "scaled") -
     model, X = problem.model, problem.X
     start = gibbs.init(model, X, problem.stream, init)
     classes, mean, noise, lps, seen = problem.classes, dict(start.params), [], [], 0
-    state = start
+    state, greatest = start, -math.inf
     for reached, kept, lp in sampled(problem, start, warmup, draws, 0, noise=True):
         state = reached
         for n in range(lp.shape[1]):
@@ -214,11 +216,13 @@ def explore(problem: Problem, warmup: int, draws: int, init: Start = "scaled") -
             mean = {site: value + (aligned[site] - value) / seen for site, value in mean.items()}
         noise.append(model.log_density_of_others(kept, X))
         lps.append(lp)
+        log_priors = model.log_prior({site: values.flatten(0, 1) for site, values in kept.items()})
+        greatest = max(greatest, float((lp.flatten() - log_priors).max()))
     point = strongest_first(mean, classes)
     densities = torch.cat([log_density(point) for log_density in noise], -1)
     others = {site: values for site, values in point.items() if site not in FACTORS}
     state = State(ordered_like(point, state.params, classes) | others, state.sweep)
-    return Explored(state, point, densities, torch.cat(lps, 1))
+    return Explored(state, point, densities, torch.cat(lps, 1), greatest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -408,46 +412,6 @@ def pinned(problem: Problem, likely: Likely, point: Params, k: int, classes: lis
     F = _rows_leading(problem.short, params).clone()
     F[..., k] = _rows_leading(problem.short, point)[..., k]
     return params | {problem.short: F if problem.short == "W" else F.mT.contiguous()}
-
-
-def ordered_like(reference: Params, params: Params, classes: list[int], first: int = 0) -> dict[str, Tensor]:
-    """The components from `first` on in the order that brings them nearest to the reference's, within their classes.
-
-    Nearest by Σ_k ‖W_k H_k - W_k^ref H_k^ref‖², as in `ppnmf.align`; here each chain has a reference of its own.
-    """
-    if first == len(classes):
-        return dict(params)
-    W, H = params["W"][..., first:], params["H"][:, first:]
-    likeness = (reference["W"][..., first:].mT @ W) * (reference["H"][:, first:] @ H.mT)  # (C, reference's, own)
-    gains = likeness.double().cpu()
-    own = torch.tensor(classes[first:])
-    apart = own[:, None] != own  # a component may not take a place whose priors are others
-    gains = gains - torch.where(apart, 2 * len(classes) * gains.amax((-2, -1), keepdim=True) + 1, 0.0)
-    found = np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains.numpy()]) + first
-    kept = np.broadcast_to(np.arange(first), (len(found), first))
-    order = torch.from_numpy(np.concatenate([kept, found], 1))  # (C, K)
-    return reordered(params, order)
-
-
-def strongest_first(params: Params, classes: list[int]) -> dict[str, Tensor]:
-    """The components by falling ‖W_k‖‖H_k‖ within their classes: those the data need, which hardly vary, are pinned first.
-
-    Any order is right. This one leaves the superfluous components to the end, where their ordinates average over far
-    fewer rare events: at one rank above the truth it took nats off both the error and the bias.
-    """
-    strength = (params["W"].norm(dim=-2) * params["H"].norm(dim=-1)).cpu()  # (C, K)
-    order = torch.empty_like(strength, dtype=torch.int64)
-    for one in set(classes):
-        members = torch.tensor([m for m, its in enumerate(classes) if its == one])
-        order[:, members] = members[strength[:, members].argsort(-1, descending=True)]
-    return reordered(params, order)
-
-
-def reordered(params: Params, order: Tensor) -> dict[str, Tensor]:
-    """Component order[c, k] of chain c in place k."""
-    W, H, order = params["W"], params["H"], order.to(params["W"].device)
-    W, H = W.gather(2, order[:, None, :].expand_as(W)), H.gather(1, order[:, :, None].expand_as(H))
-    return {**params, "W": W, "H": H}
 
 
 def log_mean(logs: Tensor) -> Tensor:

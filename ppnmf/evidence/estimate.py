@@ -13,7 +13,15 @@ from torch import Tensor
 
 from ppnmf.protocols import Model
 
-__all__ = ["Evidence", "describe", "priors_of"]
+__all__ = ["Evidence", "describe", "priors_of", "why_failed"]
+
+CLEAR = math.log(20)  # of posterior odds, which a lead must exceed before it counts
+MOST_APART = 50.0  # nats between the replicates, or between the ends of a bracket, above which an estimate has failed
+NEXT = {
+    "chib": "method='stepping_stone'",
+    "smc": "method='stepping_stone'",
+    "stepping_stone": "more particles or sweeps",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,8 @@ class Evidence:
         seconds: the time it took.
         warnings: reasons to doubt it, in sentences.
         gap: nats between two estimates that err to either side; 0 where the method has no such pair.
+        failed: why it is no estimate of anything, in a sentence that names what to try next; empty where it is one. A failed
+            one is shown, and never chosen.
         attrs: facts about the run that JSON can hold: draws, warmup, seed, rhat ...
     """
 
@@ -42,6 +52,7 @@ class Evidence:
     seconds: float
     warnings: tuple[str, ...] = ()
     gap: float = 0.0
+    failed: str = ""
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     label: ClassVar[str] = "log evidence"
@@ -84,9 +95,13 @@ class Evidence:
         return self.log_evidence - other.log_evidence, math.hypot(self.mcse, other.mcse)
 
     def is_clearly_better_than(self, other: Evidence) -> bool:
-        """Whether the lead is above twice its standard error and a tenth of the wider gap together."""
+        """Whether the lead is above twice its standard error and a tenth of the wider gap together, and above log 20.
+
+        The last asks for posterior odds of twenty to one. Where one of both has failed there is no lead.
+        """
         lead, error = self.lead_over(other)
-        return lead > 2 * (error + max(self.gap, other.gap) / 10)
+        certain = not self.failed and not other.failed
+        return certain and lead > max(CLEAR, 2 * (error + max(self.gap, other.gap) / 10))
 
     def __str__(self) -> str:
         low, high = self.interval()
@@ -95,7 +110,31 @@ class Evidence:
             f"{high:.2f}; {self.method}, {len(self.replicates)} replicates, {self.seconds:.1f} s) under the priors "
             f"{describe(self.priors)}."
         )
-        return " ".join([sentence, *(f"Warning: {warning}." for warning in self.warnings)])
+        failure = [f"It has failed: {self.failed}."] if self.failed else []
+        return " ".join([sentence, *failure, *(f"Warning: {warning}." for warning in self.warnings)])
+
+
+def why_failed(method: str, replicates: Sequence[float], greatest: float, gap: float = 0.0) -> str:
+    """Why an estimate cannot be one of log p(X), and what to try; empty where nothing speaks against it.
+
+    log p(X) is the log of the mean of p(X | θ) over the prior, so it lies below the greatest log likelihood.
+
+    Args:
+        greatest: the greatest log likelihood met.
+        gap: between the ends of a bracket.
+    """
+    top, apart = max(replicates), max(replicates) - min(replicates)
+    if not math.isfinite(sum(replicates)):
+        why = "an estimate is not finite"
+    elif top > greatest:
+        why = f"an estimate of {top:.6g} lies above the greatest log likelihood met, {greatest:.6g}, which no evidence can"
+    elif apart > MOST_APART:
+        why = f"the replicates lie {apart:.4g} nats apart (limit {MOST_APART:g})"
+    elif gap > MOST_APART:
+        why = f"forward and reverse ordinates lie {gap:.4g} nats apart (limit {MOST_APART:g})"
+    else:
+        return ""
+    return f"{why}; try {NEXT.get(method, 'another method')}"
 
 
 def priors_of(model: Model) -> dict[str, Any]:

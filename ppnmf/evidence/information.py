@@ -17,6 +17,8 @@ times p, which a factorisation hardly ever is: on a 100 × 80 matrix of rank 10 
 beyond the true rank. `corrected=False` leaves it out. Published tables in which plain AIC chooses the true rank
 evaluate it at the mean of a variational posterior and its noise variance, which overfit less than a mode.
 
+Where there are as many parameters as entries a mode may explain everything, and the likelihood has no bound: both refuse.
+
 A lead counts where it exceeds 2 log 20, a ratio of twenty to one in the criterion's own terms, and the errors. The error
 is not of sampling: it is how far below the best of the restarts yet another one might come.
 
@@ -59,6 +61,7 @@ def aic(
         ValueError: a count out of its range; more parameters than the correction can take.
     """
     n, p = X.n_observed, parameters(model, X, invariance)
+    _require_entries("aic", model, n, p)
     if corrected and n <= p + 1:
         raise ValueError(
             f"aic's correction needs more observed entries than parameters, and rank {model.rank} has {p} for {n}: try "
@@ -85,6 +88,7 @@ def bic(
         ValueError: a count out of its range.
     """
     p = parameters(model, X, invariance)
+    _require_entries("bic", model, X.n_observed, p)
     return _criterion("bic", "BIC", p * math.log(X.n_observed), model, X, restarts, seed, progress, parameters=p)
 
 
@@ -92,6 +96,13 @@ def parameters(model: Sweeping, X: Matrix, invariance: bool) -> int:
     """(N + D) K + 1, less K² where the invariance is taken off."""
     (N, D), K = X.shape, model.rank
     return (N + D) * K + 1 - (K * K if invariance else 0)
+
+
+def _require_entries(method: str, model: Sweeping, n: int, p: int) -> None:
+    if p >= n:
+        raise ValueError(
+            f"{method} needs more observed entries than parameters, and rank {model.rank} has {p} for {n}: try smaller ranks"
+        )
 
 
 def deviance(squared_error: np.ndarray, X: Matrix) -> np.ndarray:

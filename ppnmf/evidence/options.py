@@ -13,13 +13,14 @@ __all__ = ["EvidenceOptions", "RankOptions"]
 class EvidenceOptions(TypedDict, total=False):
     """Those of the methods that give evidence; a test keeps them equal to those that the `run` of each has."""
 
-    draws: int
+    draws: int | None
     thin: int
     warmup: int
     bridge: bool
     init: Start
-    particles: int
+    particles: int | None
     sweeps: int
+    width: float
 
 
 class RankOptions(EvidenceOptions, total=False):
@@ -43,6 +44,7 @@ class RankOptions(EvidenceOptions, total=False):
     axis: str
     chib: Mapping[str, Any]
     smc: Mapping[str, Any]
+    stepping_stone: Mapping[str, Any]
     heldout: Mapping[str, Any]
     aic: Mapping[str, Any]
     bic: Mapping[str, Any]

@@ -77,9 +77,10 @@ def select_rank(
             data at each rank; or a function from rank to model.
         X: data (N, D), as in `ppnmf.fit`, with `mask` and `missing`.
         ranks: the ranks to try.
-        method: one or a list of "chib", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo", "loo" and
-            "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is.
-        sensitivity: for "chib" and "smc", look again at the best rank and its neighbours with twice and half the rates.
+        method: one or a list of "chib", "stepping_stone", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo",
+            "loo" and "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is.
+        sensitivity: for the methods that give evidence, look again at the best rank and its neighbours with twice and half the
+            rates.
         n_jobs: ranks worked on at once, in processes, by joblib; by default one, or what `joblib.parallel_config` says,
             which can also hand them to dask or, with `ray.util.joblib.register_ray()` before, to ray. It pays when a
             rank takes longer than a process takes to start.
@@ -108,7 +109,7 @@ def select_rank(
     models, failures = _models(model, wanted)
     if models:
         check(models[max(models)], data)
-    if sensitivity and {"chib", "smc"} & set(names):
+    if sensitivity and set(METHODS) & set(names):
         for one in models.values():
             _with_rates(one, 1.0)
     seed = whole_number("seed", seed, 0)
@@ -239,7 +240,9 @@ def _elsewhere(table: RankTable, models: Mapping[int, Model]) -> dict[Task, Mode
     """
     tasks = {}
     for method in table.with_evidence:
-        ranks, best = sorted(table.scores[method]), table.best_by(method)
+        if not table.judged(method):
+            continue
+        ranks, best = sorted(table.judged(method)), table.best_by(method)
         at = ranks.index(best)
         for rank in ranks[max(0, at - 1) : at + 2]:
             tasks.update({Task(method, rank, factor): _with_rates(models[rank], factor) for factor in FACTORS})

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ppnmf.checks import whole_numbers
-from ppnmf.evidence.estimate import Evidence, priors_of
+from ppnmf.evidence.estimate import Evidence, priors_of, why_failed
 from ppnmf.inference.smc import climbs
 from ppnmf.protocols import Matrix, Sweeping
 
@@ -52,6 +52,7 @@ def run(
     logs = np.array([one.log_evidence for one in found])
     integrals = np.array([one.integral for one in found])
     estimate, error = log_mean(logs), jackknife_error(logs)
+    greatest = max(float((one.lp - model.log_prior(one.params)).max()) for one in found)
     return Evidence(
         log_evidence=estimate,
         mcse=error,
@@ -61,11 +62,13 @@ def run(
         priors=priors_of(model),
         seconds=time.perf_counter() - began,
         warnings=_doubts(estimate, error, integrals),
+        failed=why_failed("smc", logs.tolist(), greatest),
         attrs={
             "particles": particles,
             "sweeps": sweeps,
             "seed": seed,
             "integrals": integrals.tolist(),
+            "greatest_log_likelihood": greatest,
             "temperatures": len(found[0].ladder),
             "least_effective": min(one.least_effective for one in found),
         },

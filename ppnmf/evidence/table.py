@@ -13,6 +13,7 @@ from ppnmf.evidence.heldout import Nested, nested_choice
 __all__ = ["RankTable", "Task", "times"]
 
 SIDE_BY_SIDE = 4  # methods in a block of the printed table
+LEAST = {"consensus": 2}  # rank that a method can judge, where it is not 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +51,27 @@ class RankTable:
 
     @property
     def best(self) -> int:
-        """The rank with the best value by the first method."""
+        """The rank with the best value by the first method. Raises ValueError where every estimate of it has failed."""
         return self.best_by(self.methods[0])
 
     @property
     def decisive(self) -> bool:
-        """Whether the best rank is clearly better than every other, by the first method."""
-        return not self.rivals(self.methods[0])
+        """Whether the best rank is clearly better than every other, by the first method; not where an estimate has failed."""
+        method = self.methods[0]
+        return not self.rivals(method) and not self.unjudged(method)
 
     @property
     def probability(self) -> dict[int, float] | None:
-        """p(rank | X) under a uniform prior over the ranks that have a value; None where no method gives evidence.
+        """p(rank | X) under a uniform prior over the ranks whose estimates hold; None where no method gives evidence.
 
-        It takes the estimates as exact: look at `decisive` too.
+        Leads over the best rank are taken with their errors, as in `lead_in_doubt`: none is certain within its error.
         """
         by = self.with_evidence[:1]
-        return _softmax({rank: score.log_evidence for rank, score in self.scores[by[0]].items()}) if by else None
+        judged = self.judged(by[0]) if by else {}
+        if not judged:
+            return None
+        best = judged[self.best_by(by[0])]
+        return _softmax({rank: -lead_in_doubt(best, score) for rank, score in judged.items()})
 
     @property
     def with_evidence(self) -> list[str]:
@@ -79,23 +85,42 @@ class RankTable:
         """The error of choosing the rank by held-out cells; None unless asked for by heldout={"nested": True}."""
         return nested_choice(self.scores.get("heldout", {}))
 
+    def judged(self, method: str) -> dict[int, Any]:
+        """The scores of the ranks that can be chosen: those whose estimates have not failed."""
+        return {rank: score for rank, score in self.scores[method].items() if not _failure(score)}
+
+    def unjudged(self, method: str) -> list[int]:
+        """The ranks whose estimates have failed."""
+        return sorted(set(self.scores[method]) - set(self.judged(method)))
+
     def best_by(self, method: str) -> int:
-        """The rank with the best value by a method; the least of equal ones."""
-        by_rank = self.scores[method]
+        """The rank with the best value by a method; the least of equal ones.
+
+        Raises ValueError where every estimate has failed.
+        """
+        by_rank = self.judged(method)
+        if not by_rank:
+            raise ValueError(f"no rank can be chosen by {method}: {self.verdict(method)}")
         return max(sorted(by_rank), key=lambda rank: by_rank[rank].sign * by_rank[rank].value)
 
     def rivals(self, method: str) -> list[int]:
         """The ranks that a method cannot tell from its best."""
-        by_rank, best = self.scores[method], self.best_by(method)
+        by_rank, best = self.judged(method), self.best_by(method)
         return [r for r in sorted(by_rank) if r != best and not by_rank[best].is_clearly_better_than(by_rank[r])]
 
     def edge(self, method: str | None = None) -> str | None:
         """A sentence where the best rank lies at an end of the range, beyond which a better one may lie."""
         method = method or self.methods[0]
-        ranks, best = sorted(self.scores[method]), self.best_by(method)
-        if best == ranks[-1]:
+        judged, best = sorted(self.judged(method)), self.best_by(method)
+        tried = {*self.scores[method], *self.failed.get(method, {})}
+        above, below = [rank for rank in tried if rank > best], [rank for rank in tried if rank < best]
+        if best == judged[-1] and above:
+            return f"rank {best} is the greatest with a value: {_ranks(above)} failed"
+        if best == judged[-1]:
             return f"rank {best} is the greatest tried: try greater ones"
-        if best == ranks[0] > 1:
+        if best == judged[0] and below:
+            return f"rank {best} is the least with a value: {_ranks(below)} failed"
+        if best == judged[0] > LEAST.get(method, 1):
             return f"rank {best} is the least tried: try smaller ones"
         return None
 
@@ -112,7 +137,7 @@ class RankTable:
                 row[f"{method}_error"] = score.error if score else None
                 row[f"{method}_seconds"] = score.seconds if score else None
                 row[f"{method}_warnings"] = list(score.warnings) if score else []
-                row[f"{method}_failed"] = self.failed[method].get(rank)
+                row[f"{method}_failed"] = self.failed[method].get(rank) or (_failure(score) or None)
                 if score:
                     row.setdefault("priors", dict(score.priors))
             if rank in probability:
@@ -122,12 +147,13 @@ class RankTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in numbers, words, lists and dicts, for JSON; a standard error that cannot be told is null."""
-        scored = [method for method in self.methods if self.scores[method]]
+        scored = [method for method in self.methods if self.judged(method)]
+        first = self.methods[0] in scored
         return {
             "methods": self.methods,
-            "best": self.best,
+            "best": self.best if first else None,
             "best_by": {method: self.best_by(method) for method in scored},
-            "decisive": self.decisive,
+            "decisive": first and self.decisive,
             "verdicts": {method: self.verdict(method) for method in scored},
             "labels": {method: next(iter(self.scores[method].values())).label for method in scored},
             "probability": self.probability and {str(rank): p for rank, p in self.probability.items()},
@@ -139,7 +165,7 @@ class RankTable:
                 }
                 for method, by_factor in self.sensitivity.items()
             },
-            "edge": self.edge(),
+            "edge": self.edge() if first else None,
             "interrupted": self.interrupted,
             "shape": list(self.shape),
             "seed": self.seed,
@@ -157,28 +183,31 @@ class RankTable:
 
     def _block(self, methods: list[str]) -> Iterator[str]:
         has = self.with_evidence[:1]
+        best = self.best if self.judged(self.methods[0]) else None
         probability = self.probability if has and has[0] in methods else None
         heads = [f"{method:>13} ± error  " for method in methods] + ["probability"] * bool(probability)
         yield "  rank" + "".join(heads) + "   seconds"
         for row in self.rows:
-            cells = [_cell(row[method], row[f"{method}_error"]) for method in methods]
+            cells = [_cell(row[method], row[f"{method}_error"], row[f"{method}_failed"]) for method in methods]
             if probability:
                 cells.append(f"{row['probability']:11.3g}" if "probability" in row else f"{'':>11}")
             seconds = sum(row[f"{method}_seconds"] or 0.0 for method in methods)
-            yield f"{'*' if row['rank'] == self.best else ' '}{row['rank']:5d}" + "".join(cells) + f"{seconds:10.1f}"
+            yield f"{'*' if row['rank'] == best else ' '}{row['rank']:5d}" + "".join(cells) + f"{seconds:10.1f}"
 
     def _sentences(self) -> Iterator[str]:
         for method, by_rank in self.scores.items():
             if by_rank:
                 yield self.verdict(method)
-                yield from (f"  At the edge: {sentence}." for sentence in [self.edge(method)] if sentence)
+                edge = self.edge(method) if self.judged(method) else None
+                yield from (f"  At the edge: {sentence}." for sentence in [edge] if sentence)
         if self.nested:
             yield str(self.nested)
         if self.probability:
-            yield f"Probabilities are by {self.with_evidence[0]}, under a uniform prior over these ranks."
+            yield f"Probabilities are by {self.with_evidence[0]}, errors allowed for, under a uniform prior over these ranks."
         yield from self._priors()
         yield from self._sensitivity()
         for method, by_rank in self.scores.items():
+            yield from _failures(method, by_rank)
             yield from _doubts(method, by_rank)
         for method, reasons in self.failed.items():
             yield from (f"Rank {rank} failed by {method}: {reason}" for rank, reason in sorted(reasons.items()))
@@ -216,13 +245,19 @@ class RankTable:
     def verdict(self, method: str | None = None) -> str:
         """How firm the choice is, by the first method or another, in a sentence."""
         method = method or self.methods[0]
-        by_rank, best, rivals = self.scores[method], self.best_by(method), self.rivals(method)
-        by = f"By {method} ({by_rank[best].label}, {'more' if by_rank[best].sign > 0 else 'less'} is better)"
+        by_rank, unjudged = self.judged(method), self.unjudged(method)
+        example = next(iter(self.scores[method].values()))
+        by = f"By {method} ({example.label}, {'more' if example.sign > 0 else 'less'} is better)"
+        if not by_rank:
+            return f"{by}: the estimates of all ranks have failed."
+        best, rivals = self.best_by(method), self.rivals(method)
+        if unjudged:
+            return f"{by}: rank {best} is best of those that could be judged; the estimates of {_ranks(unjudged)} have failed."
         if len(by_rank) == 1:
             return f"{by}: rank {best}, the only one with a value."
         if rivals:
             names = ", ".join(map(str, rivals))
-            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is within the error."
+            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is within the error or too small to count."
         second = min((r for r in by_rank if r != best), key=lambda r: by_rank[best].lead_over(by_rank[r])[0])
         lead, error = by_rank[best].lead_over(by_rank[second])
         return f"{by}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."
@@ -244,6 +279,26 @@ def times(factor: float) -> str:
     return {2.0: "twice", 0.5: "half"}.get(factor, f"{factor:g} times")
 
 
+def lead_in_doubt(best: Evidence, other: Evidence) -> float:
+    """The log odds of the best rank over another's, drawn towards even ones by the error of the lead.
+
+    E[1 / (1 + exp(-x))] for x ~ Normal(lead, s²) is close to 1 / (1 + exp(-lead / √(1 + π s² / 8))) (MacKay 1992,
+    doi:10.1162/neco.1992.4.5.720); a tenth of the wider gap counts as error.
+    """
+    lead, error = best.lead_over(other)
+    spread = 0.0 if best is other else error + max(best.gap, other.gap) / 10
+    return lead / math.sqrt(1 + math.pi * spread**2 / 8)
+
+
+def _failure(score: Any) -> str:
+    """Why a score is no estimate; criteria that cannot tell have none."""
+    return getattr(score, "failed", "")
+
+
+def _ranks(ranks: list[int]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, sorted(ranks)))
+
+
 def _softmax(logs: dict[int, float]) -> dict[int, float]:
     top = max(logs.values())
     weights = {rank: math.exp(value - top) for rank, value in logs.items()}
@@ -251,10 +306,18 @@ def _softmax(logs: dict[int, float]) -> dict[int, float]:
     return {rank: weight / total for rank, weight in weights.items()}
 
 
-def _cell(value: float | None, error: float | None) -> str:
+def _cell(value: float | None, error: float | None, failed: str | None) -> str:
     if value is None or error is None:
         return f"{'-':>13}{'':10}"
+    if failed:
+        return f"{value:>13.6g}   {'failed':<7}"
     return f"{value:>13.6g} ± {'?' if math.isnan(error) else f'{error:.2g}':<7}"
+
+
+def _failures(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
+    for rank, score in by_rank.items():
+        if why := _failure(score):
+            yield f"The estimate of rank {rank} by {method} has failed: {why}."
 
 
 def _doubts(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppnmf.checks import real_number, whole_number
 from ppnmf.data.matrix import as_matrix
-from ppnmf.gaussian import ascent, blocks, moments, start, statistics, sweep
+from ppnmf.gaussian import ascent, blocks, moments, path, start, statistics, sweep
 from ppnmf.gaussian.base import GaussianModel, shape_of
 from ppnmf.kernels.reference import column
 from ppnmf.priors import FactorPrior, Role, hyperparameter, of_factor
@@ -216,6 +216,16 @@ class RectifiedGaussian(GaussianModel):
     def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
         """n draws of W, H and σ² from one approximation."""
         return moments.draws(self._story, q, n, X.n_observed, stream, X.dtype)
+
+    def reference(self, draws: Params, width: float) -> path.Fitted:
+        """Independent rectified normals and an inverse gamma with the moments of draws (S, *site), variances times `width`."""
+        return path.fitted(draws, width)
+
+    def sweep_between(
+        self, reference: path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+    ) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        return sweep.swept(path.between(self._story, reference, asked.power), X, params, asked, at)
 
     def conditional(
         self, site: str, params: Params, X: Matrix, component: int | None = None, power: float = 1.0

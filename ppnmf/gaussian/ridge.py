@@ -35,12 +35,14 @@ from ppnmf.kernels import cpu, kernels_for, natural, split
 from ppnmf.kernels.reference import GIG_PROPOSALS, least_ratio, shear_rounds, truncated_exponential
 from ppnmf.priors import FactorPrior, Natural
 from ppnmf.rng import Site, Stream
+from ppnmf.threads import allowed_threads, ordered_map
 
 __all__ = ["balanced", "moved", "rates_of", "scale_move", "shear_move", "truncated"]
 
 Prior = Callable[[str], FactorPrior]
 Gather = Callable[[Tensor], Tensor]  # a part of each process -> all of them, (processes, *shape)
 EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0
+LOTS = 4  # of chains for each thread: enough to even out how long they take
 
 
 class Priors(NamedTuple):
@@ -103,9 +105,16 @@ def _compiled(W: Tensor, H: Tensor, priors: Priors, stream: Stream, step: int) -
     own_W, own_H = (F.clone(memory_format=torch.contiguous_format).numpy() for F in (W.mT, H))
     of_W = tuple(values.mT.contiguous().numpy() for values in priors.W)
     of_H = tuple(values.contiguous().numpy() for values in priors.H)
-    kind, room = priors.kind, cpu.room_for_moves(W.shape[-1])
-    for c, key in enumerate(stream.keys):
-        natural.move(own_W[c], own_H[c], of_W, of_H, kind, (*key, step), room)
+    kind, K = priors.kind, W.shape[-1]
+
+    def move(chains: range) -> None:
+        room = cpu.room_for_moves(K)
+        for c in chains:
+            natural.move(own_W[c], own_H[c], of_W, of_H, kind, (*stream.keys[c], step), room)
+
+    size = math.ceil(len(own_W) / (LOTS * allowed_threads()))
+    lots = [range(c, min(c + size, len(own_W))) for c in range(0, len(own_W), size)]
+    ordered_map(move, lots, 20.0 * size * K * K * (own_W.shape[-1] + own_H.shape[-1]))
     return torch.from_numpy(own_W).mT, torch.from_numpy(own_H)
 
 

@@ -24,8 +24,8 @@ EVEN = 3.0  # ranks spread unevenly, by more than this, stand on a logarithmic a
 def rank(table: RankTable, title: str | None = None) -> Figure:
     """The criteria of `ppnmf.select_rank` against the rank, with their standard errors.
 
-    The best is ringed; points that do not differ from it by more than their errors are open. Above each rank stands how far
-    it is from the best; of many ranks, above some.
+    The best is ringed; points that do not differ from it by more than their errors are open, failed estimates are
+    left out. Above each rank stands how far it is from the best; of many ranks, above some.
 
     Raises:
         TypeError: it is no such table.
@@ -33,7 +33,7 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
     """
     if not isinstance(table, RankTable):
         raise TypeError(f"rank takes the table that ppnmf.select_rank returns, not {described(table)}")
-    curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
+    curves = {method: judged for method in table.methods if (judged := table.judged(method))}
     if not curves:
         raise ValueError("the table holds no score of any rank: look at its `failed`")
     across = 2 if len(curves) == 4 else min(len(curves), ACROSS)

@@ -1,7 +1,7 @@
 """What a model may offer to a method, and what a data matrix must offer to a sweep.
 
 A method asks for an ability (`Sweeping`, `Climbing`, `Multiplicative`, `LeastSquares`, `Variational`, `Blocked`,
-`Amortised`) and never for a class; a model that lacks it is refused, in one place (`require_ability`), with a
+`Stepping`, `Amortised`) and never for a class; a model that lacks it is refused, in one place (`require_ability`), with a
 `TypeError` that names the ability. Abilities tell the whole truth: a model that passes `isinstance` works.
 """
 
@@ -22,6 +22,8 @@ from ppnmf.protocols.sweeping import (
     Pace,
     Read,
     Reduced,
+    Reference,
+    Stepping,
     Sweeping,
     Sweeps,
     Swept,
@@ -50,7 +52,9 @@ __all__ = [
     "Read",
     "Recipe",
     "Reduced",
+    "Reference",
     "Statistics",
+    "Stepping",
     "Sweeping",
     "Sweeps",
     "Swept",

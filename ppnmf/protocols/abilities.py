@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ppnmf.protocols.amortised import Amortised
-from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Sweeping, Variational
+from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Stepping, Sweeping, Variational
 
 __all__ = ["ABILITIES", "require_ability"]
 
@@ -13,6 +13,7 @@ __all__ = ["ABILITIES", "require_ability"]
 ABILITIES: dict[type, str] = {
     Sweeping: "full conditionals",
     Blocked: "the densities of its blocks",
+    Stepping: "sweeps from a reference to its posterior",
     Amortised: "a guide with an encoder",
     Multiplicative: "multiplicative updates",
     LeastSquares: "a squared error",

@@ -25,6 +25,8 @@ __all__ = [
     "Pace",
     "Read",
     "Reduced",
+    "Reference",
+    "Stepping",
     "Sweeping",
     "Sweeps",
     "Swept",
@@ -287,6 +289,39 @@ class Blocked(Sweeping, Protocol):
             begun: where its chains begin, (C, *site).
             run: how long they are, and where their random numbers are.
         """
+        ...
+
+
+class Reference(Protocol):
+    """A density r(θ) that can be drawn from, near a mode of a posterior."""
+
+    def draws(self, X: Matrix, stream: Stream) -> Params:
+        """Independent ones, (C, *site), a key of the stream each."""
+        ...
+
+    def log_prob(self, params: Params) -> Tensor:
+        """log r(θ), (C,), float64."""
+        ...
+
+    def log_places(self, params: Params) -> Tensor:
+        """Log density of component k under what r says of component l, (C, K, K), on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Stepping(Sweeping, Protocol):
+    """A model with exact sweeps all the way from a fitted reference to its posterior, for stepping stones."""
+
+    def classes(self) -> list[int]:
+        """For each component the first one with its priors: components of a class may change places."""
+        ...
+
+    def reference(self, draws: Params, width: float) -> Reference:
+        """A density with the moments of draws (S, *site) whose components have one order, variances times `width`."""
+        ...
+
+    def sweep_between(self, reference: Any, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
         ...
 
 

@@ -12,10 +12,12 @@ import time
 import warnings
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE, Popen
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
@@ -24,6 +26,7 @@ from joblib.parallel import BACKENDS, ThreadingBackend
 import ppnmf
 from ppnmf import disk
 from ppnmf.evidence import Evidence, finished, rank
+from ppnmf.evidence.estimate import why_failed
 from ppnmf.evidence.heldout import HeldOut
 from ppnmf.models import PAENMF, ExponentialGaussian
 from tests.scenarios import drawn
@@ -87,8 +90,93 @@ def test_best_is_the_greatest_value_and_decisive_only_beyond_the_error(scripted)
     table = scripted({1: -10.0, 2: -5.0, 3: -5.1, 4: -9.0})(wide=0.1)
     assert table.best == 2 and not table.decisive and table.rivals("scripted") == [3]
     assert "its lead over rank(s) 3 is within the error" in str(table)
-    assert table.probability[2] / table.probability[3] == pytest.approx(math.exp(0.1))
-    assert scripted({1: -10.0, 2: -5.0, 3: -5.1})(wide=0.001).decisive
+    shrunk = 0.1 / math.sqrt(1 + math.pi * 0.02 / 8)  # the lead's error is √2 · 0.1
+    assert table.probability[2] / table.probability[3] == pytest.approx(math.exp(shrunk))
+    assert scripted({1: -10.0, 2: -5.0, 3: -8.1})(wide=0.001).decisive
+
+
+def test_a_lead_counts_only_beyond_posterior_odds_of_twenty_to_one(scripted):
+    table = scripted({1: -10.0, 2: -5.0, 3: -7.9})(wide=0.001)
+    assert table.best == 2 and not table.decisive and table.rivals("scripted") == [3]
+
+
+def test_no_rank_is_certain_within_the_error(scripted):
+    table = scripted({1: -1000.0, 2: -500.0, 3: -540.0})(wide=20.0)
+    assert not table.decisive and 0.5 < table.probability[2] < 0.99
+
+
+def failed_one(rank_, value, why="it was nothing; try another"):
+    return replace(evidence(rank_, value), failed=why)
+
+
+def table_of(*scores, failed=None):
+    by_rank = {score.rank: score for score in scores}
+    return rank.RankTable(scores={"chib": by_rank}, failed={"chib": failed or {}}, shape=(9, 9), seed=0, seconds=0.0)
+
+
+def test_a_failed_estimate_is_shown_and_never_chosen():
+    table = table_of(evidence(1, -50.0), evidence(2, -20.0), failed_one(3, 700.0))
+    assert table.best == 2 and not table.decisive and set(table.probability) == {1, 2}
+    assert (
+        table.unjudged("chib") == [3]
+        and table.rows[2]["chib"] == 700.0
+        and "it was nothing" in table.rows[2]["chib_failed"]
+    )
+    text = str(table)
+    assert "rank 2 is best of those that could be judged; the estimates of rank 3 have failed" in text
+    assert "The estimate of rank 3 by chib has failed: it was nothing; try another." in text
+    assert "rank 2 is the greatest with a value: rank 3 failed" in text and "* " not in text.splitlines()[3]
+    assert not evidence(2, -20.0).is_clearly_better_than(failed_one(1, -90.0))
+    told = json.loads(json.dumps(table.to_dict(), allow_nan=False))
+    assert told["best"] == 2 and not told["decisive"] and told["rows"][2]["chib_failed"]
+    assert ppnmf.plots.rank(table).axes[0].get_title("left") == "chib: best at 2"
+
+
+def test_where_all_estimates_failed_nothing_is_chosen():
+    table = table_of(failed_one(1, 5.0), failed_one(2, 9.0))
+    assert table.probability is None and "the estimates of all ranks have failed" in str(table)
+    assert table.to_dict()["best"] is None
+    with pytest.raises(ValueError, match="no rank can be chosen by chib"):
+        _ = table.best
+
+
+def test_ranks_that_failed_count_as_tried():
+    above = table_of(evidence(1, -9.0), evidence(2, -5.0), failed={3: "no luck"})
+    assert above.edge() == "rank 2 is the greatest with a value: rank 3 failed"
+    below = table_of(evidence(2, -5.0), evidence(3, -9.0), failed={1: "no luck"})
+    assert below.edge() == "rank 2 is the least with a value: rank 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("values", "greatest", "gap", "why"),
+    [
+        ([-10.0, -9.0], -5.0, 3.0, ""),
+        ([-10.0, -4.0], -5.0, 3.0, "-4 lies above the greatest log likelihood met, -5"),
+        ([-100.0, -20.0], -5.0, 3.0, "the replicates lie 80 nats apart"),
+        ([-10.0, -9.0], -5.0, 70.0, "forward and reverse ordinates lie 70 nats apart"),
+        ([-10.0, math.nan], -5.0, 0.0, "not finite"),
+    ],
+)
+def test_why_an_estimate_fails(values, greatest, gap, why):
+    told = why_failed("chib", values, greatest, gap)
+    assert why in told and bool(why) == ("try method='stepping_stone'" in told)
+
+
+@pytest.mark.filterwarnings("ignore:log_evidence by")
+def test_strong_signals_choose_their_rank_and_fail_where_they_cannot():
+    """Where noise is small against the signal, Chib's estimates of ranks 3 and 4 were +7 528 and +1 276 840."""
+    generator = np.random.default_rng(0)
+    X = generator.exponential(10, (30, 3)) @ generator.exponential(10, (3, 20)) + generator.normal(0, 1, (30, 20))
+    model = ExponentialGaussian(1, 0.1, 0.1)
+    options = {"chib": {"draws": 100, "warmup": 300}, "progress": False}
+    table = ppnmf.select_rank(model, X, [2, 3, 4], method=["stepping_stone", "chib"], **options)
+    assert table.best == 3 and table.decisive and table.probability[3] > 0.999
+    values = {r: one.value for r, one in table.scores["stepping_stone"].items()}
+    for r, long in {2: -3705.1, 3: -1723.0, 4: -1791.5}.items():  # with four sweeps at shorter steps
+        assert abs(values[r] - long) < 3
+    assert {3, 4} & set(table.unjudged("chib"))
+    for r, one in table.judged("chib").items():
+        assert one.value == pytest.approx(values[r], abs=one.gap + 3)
 
 
 @pytest.mark.parametrize(("script", "sentence"), [
@@ -219,7 +307,7 @@ def test_the_nested_error_stands_in_the_table():
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        ({"method": "guess"}, ValueError, "method is 'guess'; it must be one of 'chib', 'smc', 'heldout', 'aic'"),
+        ({"method": "guess"}, ValueError, "method is 'guess'; it must be one of 'chib', 'smc', 'stepping_stone', 'heldout', 'aic'"),
         ({"method": []}, ValueError, "method is empty"),
         ({"ranks": []}, ValueError, "give whole numbers >= 1"),
         ({"ranks": [0, 1]}, ValueError, "a rank is 0; it must be a whole number"),

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.smc import jackknife_error
-from ppnmf.inference import smc
+from ppnmf.inference import particles, smc
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
 from tests.evidence.exact import over_the_prior, rank_one
@@ -105,7 +105,7 @@ def test_a_seed_fixes_the_runs_whatever_the_threads():
 def test_systematic_draws_have_the_right_numbers():
     weights = torch.tensor([0.5, 0.0, 0.25, 0.25], dtype=torch.float64)
     for step in range(20):
-        counts = smc._systematic(weights, Stream.of(1), step).bincount(minlength=4)
+        counts = particles.systematic(weights, Stream.of(1), step).bincount(minlength=4)
         assert counts.tolist() == [2, 0, 1, 1]
 
 

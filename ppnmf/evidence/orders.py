@@ -1,0 +1,52 @@
+"""Orders of the components of many draws at once, each within classes of equal priors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ppnmf.protocols import Params
+
+__all__ = ["ordered_like", "reordered", "strongest_first"]
+
+
+def ordered_like(reference: Params, params: Params, classes: list[int], first: int = 0) -> dict[str, Tensor]:
+    """The components from `first` on in the order that brings them nearest to the reference's, within their classes.
+
+    Nearest by Σ_k ‖W_k H_k - W_k^ref H_k^ref‖², as in `ppnmf.align`; here each chain has a reference of its own.
+    """
+    if first == len(classes):
+        return dict(params)
+    W, H = params["W"][..., first:], params["H"][:, first:]
+    likeness = (reference["W"][..., first:].mT @ W) * (reference["H"][:, first:] @ H.mT)  # (C, reference's, own)
+    gains = likeness.double().cpu()
+    own = torch.tensor(classes[first:])
+    apart = own[:, None] != own  # a component may not take a place whose priors are others
+    gains = gains - torch.where(apart, 2 * len(classes) * gains.amax((-2, -1), keepdim=True) + 1, 0.0)
+    found = np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains.numpy()]) + first
+    kept = np.broadcast_to(np.arange(first), (len(found), first))
+    order = torch.from_numpy(np.concatenate([kept, found], 1))  # (C, K)
+    return reordered(params, order)
+
+
+def strongest_first(params: Params, classes: list[int]) -> dict[str, Tensor]:
+    """The components by falling ‖W_k‖‖H_k‖ within their classes: those the data need, which hardly vary, are pinned first.
+
+    Any order is right. This one leaves the superfluous components to the end, where their ordinates average over far
+    fewer rare events: at one rank above the truth it took nats off both the error and the bias.
+    """
+    strength = (params["W"].norm(dim=-2) * params["H"].norm(dim=-1)).cpu()  # (C, K)
+    order = torch.empty_like(strength, dtype=torch.int64)
+    for one in set(classes):
+        members = torch.tensor([m for m, its in enumerate(classes) if its == one])
+        order[:, members] = members[strength[:, members].argsort(-1, descending=True)]
+    return reordered(params, order)
+
+
+def reordered(params: Params, order: Tensor) -> dict[str, Tensor]:
+    """Component order[c, k] of chain c in place k."""
+    W, H, order = params["W"], params["H"], order.to(params["W"].device)
+    W, H = W.gather(2, order[:, None, :].expand_as(W)), H.gather(1, order[:, :, None].expand_as(H))
+    return {**params, "W": W, "H": H}

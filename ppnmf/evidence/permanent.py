@@ -1,0 +1,206 @@
+r"""Sums over the orders of K components, and draws of an order, by permanents.
+
+Where r(θ) is a density of K components, each with a place of its own, r(πθ) is a product over the components for every
+order π, and Σ_π r(πθ)^t is the permanent of the K × K matrix of the densities of component k in place l, to the power t.
+
+*Scaling.* With the potentials of a best assignment taken off, no entry of the matrix is above one, and those of the
+assignment are one. *Splitting.* Entries below e^-SMALL are left out; the permanent of what remains is the product of
+those of its strongly connected blocks, most of which are single components. *Subsets.* The permanent of a block of m is
+found in m 2^m steps, row after row, over the sets of columns that the rows so far may fill: no term has a sign. Read
+backwards, the same table draws an order.
+
+Where a block has more than `MOST` components, greater entries are left out too, until none has.
+
+References: Kuhn (1955), doi:10.1002/nav.3800020109, for assignments and their potentials; Dulmage and Mendelsohn (1958) for the
+splitting; Bellman (1962), doi:10.1145/321105.321111, and Held and Karp for sums over subsets.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+__all__ = ["MOST", "drawn_orders", "log_permanents"]
+
+SMALL = 60.0  # nats below the best assignment that a component may cost in another's place before that is left out
+MOST = 20  # components that a block may have; 21 take twice the time, and memory
+STEPS = 24  # of the halving towards a threshold that keeps blocks small
+
+
+def log_permanents(logs: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Logs of the permanents of matrices (C, K, K) whose logarithms these are; and whether no entry above e^-SMALL was left out.
+
+    >>> values, _ = log_permanents(np.log([[[1.0, 2.0], [3.0, 4.0]]]))
+    >>> round(float(np.exp(values[0])), 12)
+    10.0
+    """
+    values = np.empty(len(logs))
+    largest = _each(logs, values, np.empty((len(logs), 0)), np.empty((len(logs), 0), np.int64))
+    return values, largest <= MOST
+
+
+def drawn_orders(logs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Places (C, K) of the components, with probability in proportion to the product of the entries [k, place of k].
+
+    Args:
+        logs: of the entries, (C, K, K). uniforms: (C, K).
+    """
+    places = np.empty(uniforms.shape, np.int64)
+    _each(logs, np.empty(len(logs)), uniforms, places)
+    return places
+
+
+@njit(nogil=True, error_model="numpy")
+def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
+    """The log permanents, and places where there are uniforms; gives the size of the largest block."""
+    largest = 0
+    K = logs.shape[1]
+    for c in range(len(logs)):
+        of_row, of_column, columns = _potentials(logs[c])
+        scaled = np.empty((K, K))
+        values[c] = 0.0
+        for k in range(K):
+            values[c] += of_row[k] + of_column[k]
+            for l in range(K):  # the best assignment goes on the diagonal
+                scaled[k, l] = min(logs[c, k, columns[l]] - of_row[k] - of_column[columns[l]], 0.0)
+        block_of, most = _blocks(scaled, SMALL)
+        largest = max(largest, most)
+        if most > MOST:
+            block_of = _small_blocks(scaled)
+        for first in range(K):
+            if block_of[first] != first:
+                continue
+            block = np.flatnonzero(block_of == first)
+            filled = _filled(scaled, block)
+            values[c] += math.log(filled[-1])
+            if uniforms.shape[1] > 0:
+                _draw(scaled, block, filled, columns, uniforms[c], places[c])
+    return largest
+
+
+@njit(nogil=True, error_model="numpy")
+def _potentials(logs):  # type: ignore[no-untyped-def]
+    """u and v with logs[k, l] <= u_k + v_l and equality on an assignment; and the column of each row in it.
+
+    The Hungarian method by shortest augmenting paths: a row at a time, the least costs being those of -logs.
+    """
+    K = len(logs)
+    u, v = np.zeros(K + 1), np.zeros(K + 1)
+    row_of = np.full(K + 1, K)  # of each column; the last column is the one that the new row comes from
+    before = np.zeros(K + 1, np.int64)
+    for k in range(K):
+        row_of[K] = k
+        at = K
+        reached = np.full(K + 1, np.inf)
+        done = np.zeros(K + 1, np.bool_)
+        while row_of[at] != K:
+            done[at] = True
+            row, gap, following = row_of[at], np.inf, K
+            for l in range(K):
+                if done[l]:
+                    continue
+                cost = -logs[row, l] - u[row] - v[l]
+                if cost < reached[l]:
+                    reached[l] = cost
+                    before[l] = at
+                if reached[l] < gap or following == K:
+                    gap = reached[l]
+                    following = l
+            for l in range(K + 1):
+                if done[l]:
+                    u[row_of[l]] += gap
+                    v[l] -= gap
+                else:
+                    reached[l] -= gap
+            at = following
+        while at != K:
+            row_of[at] = row_of[before[at]]
+            at = before[at]
+    columns = np.empty(K, np.int64)
+    for l in range(K):
+        columns[row_of[l]] = l
+    return -u[:K], -v[:K], columns
+
+
+@njit(nogil=True, error_model="numpy")
+def _blocks(scaled, least):  # type: ignore[no-untyped-def]
+    """For each component the first one of its block, and the size of the largest: what entries above -least connect both ways."""
+    K = len(scaled)
+    reach = scaled > -least
+    for m in range(K):
+        for k in range(K):
+            if reach[k, m]:
+                for l in range(K):
+                    reach[k, l] |= reach[m, l]
+    block_of = np.empty(K, np.int64)
+    largest = 0
+    for k in range(K):
+        size = 0
+        block_of[k] = k
+        for l in range(K - 1, -1, -1):
+            if l == k or (reach[k, l] and reach[l, k]):
+                block_of[k] = l
+                size += 1
+        largest = max(largest, size)
+    return block_of, largest
+
+
+@njit(nogil=True, error_model="numpy")
+def _small_blocks(scaled):  # type: ignore[no-untyped-def]
+    """The blocks at the greatest threshold at which none has more than `MOST` components."""
+    low, high = 0.0, SMALL
+    for _ in range(STEPS):
+        middle = 0.5 * (low + high)
+        if _blocks(scaled, middle)[1] <= MOST:
+            low = middle
+        else:
+            high = middle
+    return _blocks(scaled, low)[0]
+
+
+@njit(nogil=True, error_model="numpy")
+def _filled(scaled, block):  # type: ignore[no-untyped-def]
+    """[S]: the sum over the ways to put the first |S| rows of a block into its columns of S, (2^m,); the last is the permanent."""
+    m = len(block)
+    if m == 1:
+        return np.ones(2)
+    A = np.empty((m, m))
+    for k in range(m):
+        for l in range(m):
+            A[k, l] = math.exp(scaled[block[k], block[l]])
+    filled = np.zeros(1 << m)
+    filled[0] = 1.0
+    for S in range(1, 1 << m):
+        row = -1
+        rest = S
+        while rest:
+            row += 1
+            rest &= rest - 1
+        total = 0.0
+        for l in range(m):
+            if S >> l & 1:
+                total += A[row, l] * filled[S ^ (1 << l)]
+        filled[S] = total
+    return filled
+
+
+@njit(nogil=True, error_model="numpy")
+def _draw(scaled, block, filled, columns, uniforms, places):  # type: ignore[no-untyped-def]
+    """The places of a block's components, from the last row to the first."""
+    m = len(block)
+    S = (1 << m) - 1
+    for k in range(m - 1, -1, -1):
+        left = uniforms[block[k]] * filled[S]
+        chosen = -1
+        for l in range(m):
+            if S >> l & 1:
+                share = math.exp(scaled[block[k], block[l]]) * filled[S ^ (1 << l)]
+                if share > 0.0:
+                    chosen = l
+                    left -= share
+                    if left <= 0.0:
+                        break
+        places[block[k]] = columns[block[chosen]]
+        S ^= 1 << chosen

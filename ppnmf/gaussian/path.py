@@ -1,0 +1,134 @@
+r"""From a fitted reference to the posterior of a Gaussian model, along densities that have its own exact sweeps.
+
+.. math:: \pi_\beta(\theta) \propto [p(X \mid \theta) \, p(\theta)]^\beta \, r(\theta)^{1 - \beta},
+   \quad r = \mathrm{InverseGamma}(\sigma^2) \prod_{ik} \mathrm{RectifiedNormal}(W_{ik})
+   \prod_{kj} \mathrm{RectifiedNormal}(H_{kj})
+
+Rectified normals are closed under products and powers. With the prior's natural parameters (a, b) and the reference's
+(a_r, b_r), an entry of W has under π_β the "prior" (β a + (1 - β) a_r, β b + (1 - β) b_r) and the likelihood to the
+power β. The exponents of σ², -β (α + 1) - (1 - β) (α_r + 1), leave one of -1: its "prior" is InverseGamma(β α + (1 - β) α_r,
+β θ + (1 - β) θ_r). So π_β is the posterior, at temperature β, of another member of the family, and has its sweeps and its
+moves along the ridge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+
+from ppnmf.distributions import RectifiedNormal
+from ppnmf.gaussian import start
+from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.sweep import Story
+from ppnmf.priors import FactorPrior, Natural, NaturalPrior
+from ppnmf.protocols import Matrix, Params
+from ppnmf.rng import Stream
+
+__all__ = ["Fitted", "between", "fitted", "matched"]
+
+FACTORS = ("W", "H")
+GRID = 40.0  # b / √a up to which moments are matched; beyond, a rectified normal is a normal or an exponential
+POINTS = 8001
+LEAST_SPREAD = 1e-6  # of an entry over its mean: draws that do not move say nothing of how wide the posterior is
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """r(θ): independent rectified normals for the entries of W (N, K) and H (K, D), an inverse gamma for σ²."""
+
+    W: NaturalPrior
+    H: NaturalPrior
+    noise: NoisePrior
+
+    @cached_property
+    def story(self) -> Story:
+        """The same as priors of a model."""
+        return Story({"W": self.W, "H": self.H}.__getitem__, self.noise)
+
+    @cached_property
+    def rows_of_H(self) -> NaturalPrior:
+        """H's with the rows of Hᵀ (D, K)."""
+        return NaturalPrior(self.H.precision.mT, self.H.linear.mT)
+
+    def draws(self, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+        """Independent ones, a key of the stream each: W (C, N, K), H (C, K, D), sigma2 (C,)."""
+        return start.begin(self.story, self.W.shape[1], X, stream, "prior")
+
+    def log_prob(self, params: Params) -> Tensor:
+        """log r(θ), (C,), float64."""
+        factors = self.W.log_prob(params["W"]) + self.H.log_prob(params["H"])
+        return self.noise.log_prob(params["sigma2"]) + factors
+
+    def log_places(self, params: Params) -> Tensor:
+        """Log density of component k under what r says of component l, (C, K, K), on the CPU."""
+        of_W = _log_places(params["W"].double().cpu(), self.W)
+        return of_W + _log_places(params["H"].mT.double().cpu(), self.rows_of_H)
+
+
+def _log_places(F: Tensor, prior: NaturalPrior) -> Tensor:
+    """Of a factor F (C, R, K) with its rows leading, and so its prior's, (C, K, K)."""
+    energy = 0.5 * (F.square().mT @ prior.precision) - F.mT @ prior.linear
+    return -prior.log_normalizer.sum(0) - energy
+
+
+def between(story: Story, reference: Fitted, power: float) -> Story:
+    """What sweeps at temperature `power` leave π_β as it is, β = `power`: r at 0, the model's own at 1."""
+    priors = {site: _mixed(story.prior(site), reference.story.prior(site), power) for site in FACTORS}
+    noise = (power * own + (1 - power) * other for own, other in zip(story.noise, reference.noise, strict=True))
+    return Story(priors.__getitem__, NoisePrior(*noise))
+
+
+def _mixed(ours: FactorPrior, theirs: FactorPrior, power: float) -> NaturalPrior:
+    pairs = zip(ours.natural("cpu"), theirs.natural("cpu"), strict=True)
+    return NaturalPrior(*(power * own + (1 - power) * other for own, other in pairs))
+
+
+def fitted(draws: Params, width: float) -> Fitted:
+    """A reference with the moments of draws whose components have one order.
+
+    Args:
+        draws: W (S, N, K), H (S, K, D), sigma2 (S,).
+        width: what the variances are multiplied by.
+    """
+    sigma2 = draws["sigma2"].double()
+    mean = float(sigma2.mean())
+    spread = width * float(sigma2.var()) / mean**2
+    shape = 2 + 1 / max(spread, LEAST_SPREAD**2)
+    W, H = (_fitted(draws[site].double().cpu(), width) for site in FACTORS)
+    return Fitted(W, H, NoisePrior(shape, mean * (shape - 1)))
+
+
+def _fitted(draws: Tensor, width: float) -> NaturalPrior:
+    return NaturalPrior(*matched(draws.mean(0), width * draws.var(0)))
+
+
+def matched(mean: Tensor, variance: Tensor) -> Natural:
+    """The natural parameters of rectified normals with these means and variances, float64.
+
+    None spreads more than an exponential; where more is asked, the exponential with the same second moment is taken.
+    """
+    kappas, spreads, means = _table()
+    mean = mean.clamp(min=torch.finfo(torch.float64).tiny ** 0.5)
+    spread = (variance.clamp(min=0).sqrt() / mean).clamp(min=LEAST_SPREAD)
+    at = torch.searchsorted(-spreads, -spread.reshape(-1)).clamp(1, len(kappas) - 1).reshape(mean.shape)
+    share = (spreads[at - 1] - spread) / (spreads[at - 1] - spreads[at])
+    kappa = kappas[at - 1] + share * (kappas[at] - kappas[at - 1])
+    size = mean / (means[at - 1] + share * (means[at] - means[at - 1]))  # w / size has precision 1
+    wide = spread >= spreads[0]
+    narrow = spread <= spreads[-1]
+    of_normal = (mean * spread).square().reciprocal()
+    second = torch.maximum(mean, (0.5 * (mean.square() + variance)).sqrt())
+    precision = torch.where(narrow, of_normal, size.square().reciprocal())
+    linear = torch.where(narrow, mean * of_normal, kappa / size)
+    return Natural(torch.where(wide, 0.0, precision), torch.where(wide, -1 / second, linear))
+
+
+@cache
+def _table() -> tuple[Tensor, Tensor, Tensor]:
+    """b / √a, the standard deviation over the mean, which falls with it, and the mean where a = 1."""
+    kappas = torch.linspace(-GRID, GRID, POINTS, dtype=torch.float64)
+    unit = RectifiedNormal(torch.ones_like(kappas), kappas, validate_args=False)
+    return kappas, unit.variance.sqrt() / unit.mean, unit.mean

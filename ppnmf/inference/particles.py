@@ -1,0 +1,165 @@
+r"""Particles that climb a path of densities, from one that can be drawn from to one whose mass is wanted.
+
+.. math:: \pi_\beta(\theta) \propto \pi_0(\theta)^{1 - \beta} \pi_1(\theta)^\beta, \quad \beta = 0 \dots 1, \quad \int \pi_0 = 1
+
+A step from β to β' weighs the particles by π_β' / π_β, draws them anew where the weights have become uneven, and
+moves each by sweeps that leave π_β' as it is. The product of the mean weights is an unbiased estimate of ∫ π₁ once the ladder
+of β is fixed. A run that is given no ladder finds one, each step as long as the conditional effective sample size allows.
+
+The same runs give thermodynamic integration, ∫ E_β[log π₁ / π₀] dβ, which checks the estimate within itself.
+
+References: Neal (2001), doi:10.1023/A:1008923215028; Del Moral, Doucet, Jasra (2006),
+doi:10.1111/j.1467-9868.2006.00553.x; conditional effective sample size: Zhou, Johansen, Aston (2016),
+doi:10.1080/10618600.2015.1060885; the corrected rule for the integral: Friel, Hurn, Wyse (2014),
+doi:10.1007/s11222-013-9397-1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ppnmf.protocols import Address, Params
+from ppnmf.rng import Site, Stream
+
+__all__ = ["Climb", "Pace", "Path", "Raised", "climb"]
+
+LEAST_STEP = 1e-12
+
+
+class Raised(NamedTuple):
+    """Particles after their sweeps at some β."""
+
+    params: Params  # (C, *site)
+    lp: Tensor  # log joint of the posterior, (C,)
+    log_ratio: Tensor  # log π₁ / π₀, (C,)
+
+
+class Path(Protocol):
+    """Densities from one that can be drawn from, at β = 0, to another at 1."""
+
+    def begin(self, stream: Stream) -> Raised:
+        """Independent draws at β = 0, a key of the stream each."""
+        ...
+
+    def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
+        """log π_β' / π_β of the particles, (C,), from β = `power` to β' = `to`."""
+        ...
+
+    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
+        """The particles after so many sweeps at β = `power`."""
+        ...
+
+
+class Pace(NamedTuple):
+    """How particles climb."""
+
+    sweeps: int  # at each β
+    kept: float  # conditional effective sample size, over the particles, that a step of the ladder keeps
+    uneven: float = 0.6  # effective sample size, over the particles, below which they are drawn anew
+
+
+@dataclass(frozen=True, eq=False)
+class Climb:
+    """One run from β = 0 to 1.
+
+    Args:
+        params: of the particles at β = 1, equally weighted, (C, *site).
+        lp: their log joint, (C,).
+        log_evidence: the log of the product of mean weights.
+        ladder: β after each step, the last one 1.
+        integral: the same by thermodynamic integration.
+        least_effective: the least effective sample size met, over the particles.
+    """
+
+    params: Params
+    lp: Tensor
+    log_evidence: float
+    ladder: tuple[float, ...]
+    integral: float
+    least_effective: float
+
+
+def climb(
+    path: Path,
+    streams: tuple[Stream, Stream],
+    pace: Pace,
+    ladder: tuple[float, ...] | None = None,
+    tick: Callable[[float], Any] = lambda share: None,
+) -> Climb:
+    """Bring particles along a path, up a given ladder or one that is found on the way.
+
+    Args:
+        streams: of the particles, and one for drawing them anew.
+        tick: is told β after each step.
+    """
+    stream, resampling = streams
+    particles = len(stream)
+    now = path.begin(stream)
+    weights = torch.full_like(now.log_ratio, 1 / particles)
+    betas, moments = [0.0], [_moments(weights, now.log_ratio)]
+    log_evidence, least = 0.0, 1.0
+    while betas[-1] < 1:
+        step = _next(weights, now.log_ratio, betas[-1], pace.kept) if ladder is None else ladder[len(betas) - 1]
+        increments = path.log_weights(now, betas[-1], step)
+        top = float(increments.max())
+        raised = weights * (increments - top).exp()
+        log_evidence += top + math.log(float(raised.sum()))
+        weights = raised / raised.sum()
+        effective = float(1 / weights.square().sum()) / particles
+        least = min(least, effective)
+        params = now.params
+        if effective < pace.uneven or step == 1:
+            chosen = systematic(weights, resampling, len(betas))
+            params = {site: values[chosen] for site, values in params.items()}
+            weights = torch.full_like(weights, 1 / particles)
+        at = Address(stream, 1 + (len(betas) - 1) * pace.sweeps)
+        now = path.raised(params, step, pace.sweeps, at)
+        betas.append(step)
+        moments.append(_moments(weights, now.log_ratio))
+        tick(step)
+    return Climb(now.params, now.lp, log_evidence, tuple(betas[1:]), _integral(betas, moments), least)
+
+
+def _next(weights: Tensor, log_ratio: Tensor, beta: float, least: float) -> float:
+    """The next β: its step keeps the conditional effective sample size; found by bisection of the step's logarithm."""
+
+    def kept(step: float) -> float:
+        raised = (step * (log_ratio - log_ratio.max())).exp()
+        return float((weights * raised).sum().square() / (weights * raised.square()).sum())
+
+    if kept(1 - beta) >= least:
+        return 1.0
+    low, high = math.log(LEAST_STEP), math.log(1 - beta)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if kept(math.exp(middle)) >= least else (low, middle)
+    return beta + math.exp(low)
+
+
+def systematic(weights: Tensor, stream: Stream, step: int) -> Tensor:
+    """Particles drawn by their weights, (C,): one uniform places a comb of equal distances on the cumulative weights."""
+    u = stream.uniforms(step, Site.RESAMPLING, range(1), 1, weights.device)[0, 0, 0]
+    comb = (torch.arange(len(weights), dtype=torch.float64, device=weights.device) + u) / len(weights)
+    return torch.searchsorted(weights.cumsum(0), comb).clamp(max=len(weights) - 1)
+
+
+def _moments(weights: Tensor, log_ratio: Tensor) -> tuple[float, float]:
+    """Mean and variance of the log ratio."""
+    mean = float((weights * log_ratio).sum())
+    return mean, float((weights * (log_ratio - mean).square()).sum())
+
+
+def _integral(betas: list[float], path: list[tuple[float, float]]) -> float:
+    """∫ mean dβ by the trapezoidal rule with its correction: the mean's slope in β is the variance."""
+    total = 0.0
+    for (low, a), (high, b) in pairwise(zip(betas, path, strict=True)):
+        step = high - low
+        total += 0.5 * step * (a[0] + b[0]) - step * step / 12 * (b[1] - a[1])
+    return total
