@@ -307,7 +307,11 @@ def test_the_nested_error_stands_in_the_table():
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        ({"method": "guess"}, ValueError, "method is 'guess'; it must be one of 'chib', 'smc', 'stepping_stone', 'heldout', 'aic'"),
+        (
+            {"method": "guess"},
+            ValueError,
+            "method is 'guess'; it must be one of 'chib', 'smc', 'stepping_stone', 'heldout', 'aic'",
+        ),
         ({"method": []}, ValueError, "method is empty"),
         ({"ranks": []}, ValueError, "give whole numbers >= 1"),
         ({"ranks": [0, 1]}, ValueError, "a rank is 0; it must be a whole number"),
