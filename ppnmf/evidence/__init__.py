@@ -34,6 +34,7 @@ def log_evidence(
     seed: int = 0,
     mask: Any = None,
     missing: str = "error",
+    noise: Any = None,
     replicates: int | None = None,
     progress: bool = True,
     **options: Unpack[EvidenceOptions],
@@ -44,12 +45,13 @@ def log_evidence(
 
     Args:
         model: a model with full conditionals and proper priors.
-        X: data (N, D), as `ppnmf.as_matrix` takes it; with noise, what that returns.
+        X: data (N, D), as `ppnmf.as_matrix` takes it.
         method: "chib"; "stepping_stone", which holds where signals are strong and parameters many; or "smc": tempered
             sequential Monte Carlo from the prior, for small problems.
         seed: of every random number.
         mask: boolean (N, D), True where observed; the evidence is that of the observed entries.
         missing: "error", or "nan" when NaN entries are missing ones.
+        noise: known relative noise variances (D,), (N, 1) or (N, D), as in `ppnmf.fit`.
         replicates: independent repeats, at least 2, from which the error is computed; by default as many as suit the
             method.
         progress: show a bar, as in `ppnmf.fit`.
@@ -65,7 +67,7 @@ def log_evidence(
     run = method_named(method)
     known_options(method, run, options)
     require_model(model, X)
-    data = as_matrix(X, mask, missing)
+    data = as_matrix(X, mask, missing, noise=noise)
     check(model, data)
     chosen: dict[str, Any] = dict(options) if replicates is None else {**options, "replicates": replicates}
     with announced(progress):

@@ -60,6 +60,7 @@ def select_rank(
     seed: int = 0,
     mask: Any = None,
     missing: str = "error",
+    noise: Any = None,
     sensitivity: bool = False,
     n_jobs: int | None = None,
     checkpoint: str | Path | None = None,
@@ -75,7 +76,7 @@ def select_rank(
     Args:
         model: a model, whose rank is replaced (it keeps scalar rates); a model's name, which stands for that model for this
             data at each rank; or a function from rank to model.
-        X: data (N, D), as in `ppnmf.fit`, with `mask` and `missing`.
+        X: data (N, D), as in `ppnmf.fit`, with `mask`, `missing` and `noise`.
         ranks: the ranks to try.
         method: one or a list of "chib", "stepping_stone", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo",
             "loo" and "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is.
@@ -103,7 +104,7 @@ def select_rank(
     yes_or_no(sensitivity=sensitivity)
     _require_jobs(n_jobs)
     chosen = _options_by_method(names, options)
-    data, began = as_matrix(X, mask, missing), time.perf_counter()
+    data, began = as_matrix(X, mask, missing, noise=noise), time.perf_counter()
     if isinstance(model, str):
         model = partial(for_data, model, data)
     models, failures = _models(model, wanted)

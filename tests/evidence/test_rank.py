@@ -605,3 +605,15 @@ def test_ranks_whose_process_was_ended_from_outside_have_failed_and_the_others_s
     table = make()
     assert table.best == 1 and not table.interrupted
     assert "a process was ended from outside, perhaps for want of memory" in table.failed["scripted"][3]
+
+
+@pytest.mark.filterwarnings("ignore:log_evidence by")
+def test_known_noise_is_taken_as_such():
+    X = drawn(12, 6, 2)[0]
+    variance = 0.5 + torch.arange(6, dtype=torch.float64) / 4
+    options = {"draws": 20, "warmup": 20, "replicates": 2, "progress": False, "method": "chib"}
+    table = ppnmf.select_rank(ExponentialGaussian(1), X, [2], noise=variance, **options)
+    alone = ppnmf.log_evidence(ExponentialGaussian(2), X, noise=variance, **options)
+    made = ppnmf.log_evidence(ExponentialGaussian(2), ppnmf.as_matrix(X, noise=variance), **options)
+    assert table.scores["chib"][2].replicates == alone.replicates == made.replicates
+    assert ppnmf.log_evidence(ExponentialGaussian(2), X, **options).replicates != alone.replicates
