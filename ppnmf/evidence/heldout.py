@@ -8,6 +8,9 @@ The least error of a range of ranks is too kind to itself: the same cells choose
 what the whole procedure errs by. Inside each fold the rank is chosen by the other folds, each hidden in turn together
 with it (so the fit of a pair of hidden folds serves both of them: F folds take F (F - 1) / 2 more fits), and the fold
 is then scored at that rank, fitted without it: its cells have no part in the choice.
+
+A fit that has not converged scores its cells badly at any rank. R-hat of each fold's log joint over its draws, a chain's two
+halves among them, tells; a warning names the folds.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from itertools import combinations
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from arviz_stats.base import array_stats
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
@@ -34,6 +38,9 @@ from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
 __all__ = ["HeldOut", "Nested", "assign_folds", "nested_choice", "run"]
+
+AGREE = 1.2  # R-hat of a fold's log joint above which its fit had not converged; a hundred draws tell no less
+FEWEST = 20  # draws that tell R-hat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,15 +138,15 @@ def run(
         raise ValueError(f"fold {empty[0]} of {folds} has no observed cell; take fewer folds")
     groups = [(fold,) for fold in range(used)] + (list(combinations(range(used), 2)) if nested else [])
     errors: dict[tuple[int, ...], list[float]] = {}  # hidden together -> the error of each
+    rhat: dict[tuple[int, ...], float] = {}
     sweeps = len(groups) * (warmup + draws)
     with single_threaded(), bar(sweeps, f"held-out cells, rank {model.rank}", progress) as ticker:
         for group in groups:
             cells = [fold_of == fold for fold in group]
             stream = Stream.of(seed, chains, [_number(group, folds)])
-            fitted = mean_reconstruction(
-                model, X.hide(~torch.stack(cells).any(0)), stream, draws, warmup, ticker.update
-            )
-            squared = X.observed_over_noise((X.values - fitted).double().square())
+            fitted = reconstructed(model, X.hide(~torch.stack(cells).any(0)), stream, draws, warmup, ticker.update)
+            squared = X.observed_over_noise((X.values - fitted.mean).double().square())
+            rhat[group] = _rhat(fitted.lp)
             errors[group] = [float(squared[own].mean()) for own in cells]
     return HeldOut(
         folds=tuple(errors[fold,][0] for fold in range(used)),
@@ -147,7 +154,16 @@ def run(
         rank=model.rank,
         priors=priors_of(model),
         seconds=time.perf_counter() - began,
-        attrs={"folds": folds, "used": used, "draws": draws, "warmup": warmup, "chains": chains, "seed": seed},
+        warnings=_doubts(rhat),
+        attrs={
+            "folds": folds,
+            "used": used,
+            "draws": draws,
+            "warmup": warmup,
+            "chains": chains,
+            "seed": seed,
+            "rhat": [None if math.isnan(rhat[fold,]) else rhat[fold,] for fold in range(used)],
+        },
     )
 
 
@@ -210,18 +226,47 @@ def assign_folds(X: Dense, folds: int, seed: int) -> Tensor:
     return fold_of if X.mask is None else torch.where(X.mask, fold_of, -1)
 
 
-def mean_reconstruction(
+class Reconstructed(NamedTuple):
+    """What a fit leaves."""
+
+    mean: Tensor  # of W @ H over the draws, (N, D)
+    lp: Tensor  # of the draws, (C, draws)
+
+
+def reconstructed(
     model: Sweeping, X: Dense, stream: Stream, draws: int, warmup: int, tick: Any = lambda: None
-) -> Tensor:
-    """Posterior mean of W @ H, (N, D), without keeping the draws."""
+) -> Reconstructed:
+    """Posterior mean of W @ H without keeping the draws."""
     state, total = gibbs.init(model, X, stream), torch.zeros_like(X.values)
+    lps = []
     for n in range(warmup + draws):
-        state, _ = gibbs.step(model, state, X, stream)
+        state, info = gibbs.step(model, state, X, stream)
         if n >= warmup:
+            lps.append(info.lp)
             for W, H in zip(state.params["W"], state.params["H"], strict=True):
                 total.addmm_(W, H)
         tick()
-    return total / (draws * len(stream))
+    return Reconstructed(total / (draws * len(stream)), torch.stack(lps, 1))
+
+
+def _rhat(lp: Tensor) -> float:
+    """R-hat of the log joint (C, draws), the halves of a chain taken as two; NaN where there are too few draws to tell."""
+    if lp.shape[1] < FEWEST:
+        return math.nan
+    half = lp.shape[1] // 2
+    halves = torch.cat([lp[:, :half], lp[:, -half:]]).double().cpu().numpy()
+    return float(array_stats.rhat(halves, chain_axis=0, draw_axis=1))
+
+
+def _doubts(rhat: Mapping[tuple[int, ...], float]) -> tuple[str, ...]:
+    """A sentence about the fits whose log joint still moved."""
+    moving = [f"{' and '.join(str(fold) for fold in group)} ({own:.2f})" for group, own in rhat.items() if own > AGREE]
+    if not moving:
+        return ()
+    return (
+        f"the fit had not converged with fold(s) {', '.join(moving)} hidden (R-hat of the log joint, above {AGREE:g}): "
+        "take more warmup",
+    )
 
 
 def _number(group: tuple[int, ...], folds: int) -> int:

@@ -52,7 +52,7 @@ def test_hidden_values_do_not_reach_the_fit():
     means = []
     for values in (X, torch.where(hidden, 1e6, X)):
         data = as_matrix(values).hide(~hidden)
-        means.append(heldout.mean_reconstruction(ExponentialGaussian(2), data, Stream.of(0), draws=5, warmup=5))
+        means.append(heldout.reconstructed(ExponentialGaussian(2), data, Stream.of(0), draws=5, warmup=5).mean)
     assert torch.equal(*means)
 
 
@@ -78,7 +78,7 @@ def by_hand(X, hidden, folds_hidden, replicate, draws=6, warmup=4):
     data = as_matrix(X)
     kept = data.hide(~torch.stack([hidden == fold for fold in folds_hidden]).any(0))
     stream = Stream.of(3, 1, [replicate])
-    mean = heldout.mean_reconstruction(ExponentialGaussian(2), kept, stream, draws=draws, warmup=warmup)
+    mean = heldout.reconstructed(ExponentialGaussian(2), kept, stream, draws=draws, warmup=warmup).mean
     return [float((X - mean)[hidden == fold].square().mean()) for fold in folds_hidden]
 
 
@@ -161,3 +161,17 @@ def test_held_out_error_on_gdsc_is_the_published_one_and_a_mode_overfits(real_da
     hidden = heldout.assign_folds(data, 10, 0) == 0
     mode = ppnmf.fit(model(40), data.hide(~hidden), method="icm", progress=False)
     assert float((data.values - mode.reconstruction())[hidden].square().mean()) > 5000
+
+
+def test_folds_that_had_not_converged_are_named():
+    """Noise small against the signal: after ten sweeps the fits are still on their way, after many they are there."""
+    generator = torch.Generator().manual_seed(0)
+    W, H = (
+        10 * torch.empty(shape, dtype=torch.float64).exponential_(generator=generator) for shape in ((30, 3), (3, 20))
+    )
+    X = W @ H + torch.randn(30, 20, generator=generator, dtype=torch.float64)
+    model = ExponentialGaussian(3, 0.1, 0.1)
+    early = heldout.run(model, as_matrix(X), draws=40, warmup=10, progress=False)
+    assert "the fit had not converged with fold(s)" in early.warnings[0] and max(early.attrs["rhat"]) > 1.2
+    late = heldout.run(model, as_matrix(X), draws=100, warmup=500, progress=False)
+    assert late.warnings == () and max(late.attrs["rhat"]) < 1.2 and late.value < early.value
