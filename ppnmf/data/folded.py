@@ -73,6 +73,10 @@ class Folded(ABC):
         """This process's rows, a matrix by themselves."""
         return self
 
+    def of_chain(self, c: int) -> Any:
+        """The matrix of a chain: this one, unless each chain has its own (`diagnostics.calibration.SideBySide`)."""
+        return self
+
     def add_up(self, sums: Result) -> Result:
         """The sum over all processes of a tensor, or of a NamedTuple of tensors, that each has of its own rows."""
         return sums

@@ -139,6 +139,9 @@ class SideBySide(Folded):
     def plain(self) -> Tensor | None:
         return self.stacked.values if self.each[0].plain is not None else None
 
+    def of_chain(self, c: int) -> Dense:
+        return self.each[c]
+
     def block(self, rows: range) -> Dense:
         return self.stacked.block(rows)
 

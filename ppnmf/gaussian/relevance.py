@@ -126,7 +126,7 @@ def _one(
         story = Story(lambda site: prior if site == "W" else of_H, noise)
         own = {site: values[c : c + 1] for site, values in params.items() if site != "rate"}
         here = None if at is None else Address(Stream(at.stream.keys[c : c + 1]), at.step)
-        return sweep.swept(story, _own(X, c), own, asked._replace(number=1, kept=range(1)), here)
+        return sweep.swept(story, X.of_chain(c), own, asked._replace(number=1, kept=range(1)), here)
 
     chains = range(len(params["W"]))
     with single_threaded():
@@ -139,11 +139,6 @@ def _one(
             rate = hyperprior.draw(after["W"], after["H"], *at)
         after["rate"] = rate.to(params["rate"])
     return after, torch.cat([one.log_likelihood[:, 0] for one in each])
-
-
-def _own(X: Any, c: int) -> Matrix:
-    """A chain's X, where each has its own (`diagnostics.calibration.SideBySide`)."""
-    return X.each[c] if isinstance(X.each, tuple) else X
 
 
 def begin(

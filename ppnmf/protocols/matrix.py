@@ -119,6 +119,10 @@ class Matrix(Protocol):
         """For each of some items Σ function(rows, block, item) over this process's blocks."""
         ...
 
+    def of_chain(self, c: int) -> Any:
+        """The matrix of a chain: this one, unless each chain has its own, as where samplers are proved."""
+        ...
+
     # Over processes: of an X in one process these are all its rows, itself, what was given, and None
 
     @property
