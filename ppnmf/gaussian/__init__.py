@@ -2,5 +2,5 @@
 
 `model` what its members share; `sweep` through the factors; `noise`, σ²; `ridge`, moves that leave W @ H as it is;
 `ascent`, modes; `start`, where chains begin; `blocks`, densities of its blocks for Chib's evidence;
-`path`, from a fitted reference to the posterior, for stepping stones.
+`path`, from a fitted reference to the posterior, for stepping stones; `scale`, what default priors are made from.
 """

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import real_number, whole_number
-from ppnmf.data.matrix import as_matrix
 from ppnmf.gaussian import ascent, blocks, moments, path, start, statistics, sweep
 from ppnmf.gaussian.base import GaussianModel, shape_of
 from ppnmf.kernels.reference import column
@@ -34,34 +33,9 @@ from ppnmf.protocols import (
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
-__all__ = ["DataScale", "RectifiedGaussian", "data_scale"]
+__all__ = ["RectifiedGaussian"]
 
 AXES = {"W": 1, "H": 0}  # along which the components of a factor lie
-
-
-class DataScale(NamedTuple):
-    """Of the observed entries of X."""
-
-    mean: float
-    variance: float
-
-
-@own_settings()
-def data_scale(X: Any, rank: int, mask: Any = None, missing: str = "error") -> DataScale:
-    """What priors on X's scale are made from.
-
-    Raises:
-        ValueError: a rank below 1; the observed X has a mean or a variance that is not positive.
-    """
-    whole_number("rank", rank, 1)
-    data = as_matrix(X, mask, missing)
-    scale = DataScale(data.mean(), data.variance())
-    if scale.mean <= 0 or scale.variance <= 0:
-        raise ValueError(
-            f"X has mean {scale.mean:.6g} and variance {scale.variance:.6g}; both must be positive to scale the priors to X: "
-            "give the priors' parameters yourself"
-        )
-    return scale
 
 
 class RectifiedGaussian(GaussianModel):

@@ -14,8 +14,8 @@ from torch import Tensor
 from ppnmf.checks import real_number, whole_number
 from ppnmf.gaussian import relevance
 from ppnmf.gaussian.base import GaussianModel, shape_of
-from ppnmf.gaussian.model import data_scale
 from ppnmf.gaussian.relevance import Hyperprior
+from ppnmf.gaussian.scale import data_scale
 from ppnmf.gaussian.sweep import Factors
 from ppnmf.protocols import Address, Drawn, Matrix, Params, Read, Sweeps, Swept
 from ppnmf.rng import Stream
@@ -91,14 +91,15 @@ class ARDGaussian(GaussianModel):
 
     @classmethod
     def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """α₀ = 1 and β₀ such that W @ H has about X's mean a priori; noise_shape 1, noise_scale the variance of the observed X.
+        """α₀ = 1 and β₀ such that W @ H has about X's mean a priori; noise_shape 1, noise_scale as in
+        `ExponentialGaussian.for_data`.
 
         Raises:
             ValueError: the observed X has a mean or a variance that is not positive.
         """
         scale = data_scale(X, rank, mask, missing)
         size = math.sqrt(scale.mean / rank)
-        return cls(rank, 1.0, size, 0.0, EMPTY * size, 1.0, scale.variance)
+        return cls(rank, 1.0, size, 0.0, EMPTY * size, 1.0, scale.noise)
 
     def hyperprior(self, shape: tuple[int, int]) -> Hyperprior:
         """The prior of the rates for X of this shape (N, D)."""

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from ppnmf.gaussian.model import RectifiedGaussian, data_scale
+from ppnmf.gaussian.model import RectifiedGaussian
+from ppnmf.gaussian.scale import data_scale
 from ppnmf.priors import RATE, Exponential, Hyper
 
 __all__ = ["ExponentialGaussian"]
@@ -52,11 +53,11 @@ class ExponentialGaussian(RectifiedGaussian):
     def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
         """Priors on the data's scale: rate_W = rate_H = √(rank / mean of X), so that W @ H has X's mean a priori.
 
-        noise_shape is 1 and noise_scale the variance of the observed X (N, D).
+        noise_shape is 1 and noise_scale a robust estimate of the noise variance, whatever the rank (`gaussian.scale`).
 
         Raises:
             ValueError: the observed X has a mean or a variance that is not positive.
         """
         scale = data_scale(X, rank, mask, missing)
         rate = math.sqrt(rank / scale.mean)
-        return cls(rank, rate, rate, 1.0, scale.variance)
+        return cls(rank, rate, rate, 1.0, scale.noise)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from ppnmf.gaussian.model import RectifiedGaussian, data_scale
+from ppnmf.gaussian.model import RectifiedGaussian
+from ppnmf.gaussian.scale import data_scale
 from ppnmf.priors import SCALE, HalfNormal, Hyper
 
 __all__ = ["HalfNormalGaussian"]
@@ -45,7 +46,7 @@ class HalfNormalGaussian(RectifiedGaussian):
 
     @classmethod
     def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """Equal scales such that W @ H has X's mean a priori; noise_shape 1, noise_scale the variance of the observed X."""
+        """Equal scales such that W @ H has X's mean a priori; noise_shape 1, noise_scale its noise's, estimated."""
         scale = data_scale(X, rank, mask, missing)
         size = math.sqrt(math.pi / 2 * scale.mean / rank)  # the mean of a half-normal is √(2/π) its scale
-        return cls(rank, size, size, 1.0, scale.variance)
+        return cls(rank, size, size, 1.0, scale.noise)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from ppnmf.gaussian.model import RectifiedGaussian, data_scale
+from ppnmf.gaussian.model import RectifiedGaussian
+from ppnmf.gaussian.scale import data_scale
 from ppnmf.priors import MEAN, SCALE, Hyper, TruncatedNormal
 
 __all__ = ["TruncatedNormalGaussian"]
@@ -49,7 +50,7 @@ class TruncatedNormalGaussian(RectifiedGaussian):
 
     @classmethod
     def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """Means equal to scales, such that W @ H has X's mean a priori; noise_shape 1, noise_scale X's variance."""
+        """Means equal to scales, such that W @ H has X's mean a priori; noise_shape 1, noise_scale its noise's, estimated."""
         scale = data_scale(X, rank, mask, missing)
         size = math.sqrt(scale.mean / rank) / OF_UNIT
-        return cls(rank, size, size, size, size, 1.0, scale.variance)
+        return cls(rank, size, size, size, size, 1.0, scale.noise)

@@ -117,7 +117,8 @@ def test_priors_scaled_to_the_data_match_its_mean():
     model = ExponentialGaussian.scaled_to(X, rank=3)
     assert model.rate_W == model.rate_H == pytest.approx(math.sqrt(3 / float(X.mean())))
     assert model.rank / (model.rate_W * model.rate_H) == pytest.approx(float(X.mean()))
-    assert model.noise_shape == 1 and model.noise_scale == pytest.approx(float(X.var(correction=0)))
+    assert model.noise_shape == 1 and model == ExponentialGaussian.for_data(X, rank=3)
+    assert model.noise_scale == ExponentialGaussian.for_data(X, rank=7).noise_scale == pytest.approx(1.0, rel=0.3)
     mask = X > 1
     masked = ExponentialGaussian.scaled_to(X, rank=3, mask=mask)
     assert masked.rate_W == pytest.approx(math.sqrt(3 / float(X[mask].mean())))
