@@ -107,9 +107,16 @@ def test_the_deviance_is_minus_twice_the_best_log_likelihood_with_known_noise():
 
 
 def test_aic_refuses_more_parameters_than_its_correction_can_take():
-    data = as_matrix(torch.ones(4, 4))
-    with pytest.raises(ValueError, match=r"rank 2 has 17 for 16: try smaller ranks, or corrected=False"):
+    data = as_matrix(torch.ones(5, 4))
+    with pytest.raises(ValueError, match=r"rank 2 has 19 for 20: try smaller ranks, or corrected=False"):
         information.aic(ExponentialGaussian(2), data)
+
+
+@pytest.mark.parametrize("method", [information.aic, information.bic])
+def test_criteria_of_a_mode_refuse_as_many_parameters_as_entries(method):
+    options = {"corrected": False} if method is information.aic else {}
+    with pytest.raises(ValueError, match="needs more observed entries than parameters, and rank 2 has 17 for 16"):
+        method(ExponentialGaussian(2), as_matrix(torch.ones(4, 4)), progress=False, **options)
 
 
 @pytest.mark.slow
