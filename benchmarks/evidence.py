@@ -1,4 +1,4 @@
-"""How near to long tempered Monte Carlo is Chib's evidence, plain and with the bridge, and what does each cost?
+"""How near to long tempered Monte Carlo are Chib's evidence, plain and with the bridge, and stepping stones, and what does each cost?
 
 X (50, 40) is drawn with W, H ~ Exponential(1) at rank 4 and a noise variance of 1 and of 25; every method then gives log p(X)
 at ranks 1 to 6 under the same priors. `long` is SMC with four times the particles: the yardstick. With --seeds, Chib alone
@@ -21,12 +21,13 @@ METHODS = {
     "chib plain": {"method": "chib", "bridge": False},
     "chib": {"method": "chib"},
     "chib, 4 x draws": {"method": "chib", "draws": 4000},
+    "stepping stones": {"method": "stepping_stone"},
     "smc": {"method": "smc", "replicates": 4},
 }
 
 
 def measure(X, rank: int, options: dict, quick: bool) -> ppnmf.Evidence:  # type: ignore[no-untyped-def]
-    sizes = {"draws": 50, "warmup": 50} if options["method"] == "chib" else {"particles": 60}
+    sizes = {"draws": 50, "warmup": 50} if options["method"] == "chib" else {"particles": 20}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ppnmf.log_evidence(

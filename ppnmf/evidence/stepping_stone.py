@@ -61,7 +61,7 @@ __all__ = ["run"]
 
 KEPT_EFFICIENCY = 0.95  # conditional effective sample size, over the particles, that a step of the ladder keeps
 WIDTH = 1.5  # of the reference's variances, over those of the draws
-ENTRIES = 64_000  # of all particles' factors together, by which their number is chosen
+ENTRIES = 160_000  # of all particles' factors together, by which their number is chosen
 FEWEST, USUAL = 16, 100  # particles
 DRAWS = 20  # for each particle
 CHAINS = 4

@@ -364,7 +364,7 @@ def test_log_evidence_is_the_same_for_any_number_of_threads_and_leaves_global_ge
     assert estimate(model, X, draws=10, warmup=8, seed=1).replicates != runs[0]
 
 
-@pytest.mark.filterwarnings("ignore:.*(forward and reverse|an ordinate hangs)")
+@pytest.mark.filterwarnings("ignore:.*(forward and reverse|an ordinate hangs|has failed)")
 def test_log_evidence_warns_when_the_chains_do_not_agree():
     model, X = apart()
     with pytest.warns(UserWarning, match="rank 2: the chains do not agree"):
