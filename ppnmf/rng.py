@@ -5,6 +5,9 @@ draw does not depend on threads, blocks, workers or on what ran before. The key 
 NumPy's `SeedSequence`; the counter is (pair of columns, row, step, site). One call gives 128 bits: two uniforms with
 52 bits each, for an even column and the odd one after it. They lie in [2^-53, 1 - 2^-53], never 0 or 1.
 
+What a cell of a matrix, or an entry of a factor, is drawn from by rejection takes as many numbers as it needs: its n-th pair
+has its column as the pair of columns, and as the site site + `NEXT` n.
+
 The torch and the Numba functions give the same numbers, bit for bit.
 """
 
@@ -26,12 +29,13 @@ from torch import Tensor
 
 from ppnmf.checks import whole_number
 
-__all__ = ["Site", "Stream", "forked", "generator", "uniform_pair"]
+__all__ = ["NEXT", "Site", "Stream", "forked", "generator", "uniform_pair"]
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 LOW = 0xFFFFFFFF
+NEXT = 256  # above all sites
 ROWS_AT_ONCE = 2**14  # whose words are in memory together, several times over
 
 
@@ -52,6 +56,10 @@ class Site(IntEnum):
     RESAMPLING = 11
     SWAP = 12
     RATE = 13
+    COUNTS = 14
+    EXPOSURE = 15
+    DISPERSION = 16
+    THINNING = 17
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,14 @@ class Stream:
             part = rows[start : start + ROWS_AT_ONCE]
             out[:, start : start + len(part)] = self._uniforms(step, site, part, columns, device)
         return out
+
+    def pairs(self, chain: int, step: int, site: int, rows: Tensor, columns: Tensor, turns: Tensor) -> Tensor:
+        """For one of the chains the uniforms of cells by their rows, columns and turns (M,) each: (M, 2), float64."""
+        key = self.keys_on(rows.device)[chain]
+        zeros = torch.zeros_like(rows)
+        counter = (columns, rows & LOW, zeros + (step & LOW), int(site) + NEXT * turns)
+        words = _philox(counter, (key[0], key[1]))
+        return torch.stack([_to_unit(words[0], words[1]), _to_unit(words[2], words[3])], -1)
 
     def _uniforms(self, step: int, site: Site, rows: range, columns: int, device: torch.device | str) -> Tensor:
         pairs = (columns + 1) // 2
