@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from ppnmf import arviz, predictive, projection, saving, tables, weighting
 from ppnmf.checks import described, meant
 from ppnmf.components import LiveComponents, live_components
-from ppnmf.protocols import Matrix, Model, Params
+from ppnmf.protocols import Matrix, Model, Params, exposed
 from ppnmf.settings import own_settings
 from ppnmf.surveyed import Survey
 
@@ -92,11 +92,11 @@ class Posterior:
 
     @own_settings()
     def reconstruction(self, rows: range | None = None) -> Tensor:
-        """Mean of W @ H over chains and draws, shape (N, D); or some rows of it."""
+        """Mean of W @ H over chains and draws, shape (N, D), times the model's exposures; or some rows of it."""
         W, H = (self._kept(site).flatten(0, 1) for site in ("W", "H"))
-        if rows is not None:
-            W = W[:, _rows(rows, W.shape[1])]
-        return (_sum_of_products(W, H) / len(W)).to(W.dtype)
+        own = slice(None) if rows is None else _rows(rows, W.shape[1])
+        mean = _sum_of_products(W[:, own], H) / len(W)
+        return exposed(self.model, mean, own).to(W.dtype)
 
     @own_settings()
     def squared_error(self) -> float:
@@ -283,6 +283,11 @@ class Posterior:
     def log_likelihood(self) -> Tensor:
         """log p(x_ij | draw) for every entry, shape (chain, draw, N, D); zero where missing."""
         return predictive.log_likelihood(self)
+
+    @own_settings()
+    def log_likelihood_at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """log p(x_ij | draw) of M entries by their rows and columns, (chain, draw, M), float64."""
+        return predictive.log_likelihood_at(self, rows, columns)
 
     def likelihood(self, params: Params) -> Distribution:
         """The model's distribution of X given the factors, (*C, N, D), with the known noise of X's entries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,14 +12,14 @@ from torch.distributions import Distribution, Normal
 from ppnmf import memory
 from ppnmf.checks import one_of, whole_number
 from ppnmf.data.dense import in_memory
-from ppnmf.protocols import Params
+from ppnmf.protocols import Exposing, Params
 from ppnmf.rng import Site, Stream, forked
 from ppnmf.tables import Cells, places
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["generate", "likelihood", "log_likelihood", "replicates"]
+__all__ = ["generate", "likelihood", "log_likelihood", "log_likelihood_at", "replicates"]
 
 AT_ONCE = 2**22  # entries of W @ H that are drawn at a time
 
@@ -36,7 +37,11 @@ def replicates(post: Posterior, rows: Cells, columns: Cells, seed: int) -> Tenso
         for axis, dim in enumerate(dims):
             if dim in at:
                 sites[site] = sites[site].index_select(2 + axis, torch.tensor(at[dim], device=sites[site].device))
-    of_model = post.model.likelihood(sites)
+    model: Any = post.model
+    if isinstance(model, Exposing):
+        e = model.exposure(sites["W"]).expand(post.X.shape)
+        model = model.with_exposures(e[at["row"]][:, at["column"]])
+    of_model = model.likelihood(sites)
     with forked(seed, post.X.device):
         return _noisy(of_model, None if post.X.noise is None else _variance(post)[at["row"]][:, at["column"]]).sample()
 
@@ -47,6 +52,28 @@ def log_likelihood(post: Posterior) -> Tensor:
     X = in_memory(post.X, "log_likelihood")
     values = likelihood(post, {site: post._kept(site) for site in post.dimensions}).log_prob(X.values)
     return values if X.mask is None else values * X.mask
+
+
+def log_likelihood_at(post: Posterior, rows: Tensor, columns: Tensor) -> Tensor:
+    """What `Posterior.log_likelihood_at` does: every entry is a matrix of one row and one column."""
+    X = in_memory(post.X, "log_likelihood_at")
+    sites = {site: post._kept(site) for site in post.dimensions}
+    W = sites["W"][:, :, rows, None]  # (C, S, M, 1, K)
+    H = sites["H"][..., columns].movedim(-1, -2)[..., None]  # (C, S, M, K, 1)
+    others = {site: values[:, :, None] for site, values in sites.items() if site not in ("W", "H")}
+    model, H = _unexposed(post, H, lambda e: e[rows, columns, None, None])
+    variance = None if X.noise is None else X.noise.variance.expand(X.shape)[rows, columns, None, None]
+    own = _noisy(model.likelihood({**others, "W": W, "H": H}), variance)
+    return own.log_prob(X.values[rows, columns, None, None])[..., 0, 0].double()
+
+
+def _unexposed(post: Posterior, H: Tensor, chosen: Callable[[Tensor], Tensor]) -> tuple[Any, Tensor]:
+    """The model without exposures, and H times those of the entries that are `chosen` of e (N, D)."""
+    model: Any = post.model
+    if not isinstance(model, Exposing):
+        return model, H
+    e = model.exposure(H).expand(post.X.shape)
+    return model.with_exposures(1.0), H * chosen(e)
 
 
 def likelihood(post: Posterior, params: Params) -> Distribution:
@@ -80,8 +107,9 @@ def _resampled(post: Posterior, n: int, seed: int) -> Tensor:
     with forked(seed, W.device):
         for at in torch.arange(n, device=W.device).split(max(1, AT_ONCE // H[0].numel())):
             s, i = draw[at], row[at]
-            chosen = {site: values[s] for site, values in sites.items() if site != "W"}
-            own = post.model.likelihood({**chosen, "W": W[s, i][:, None]})
+            chosen = {site: values[s] for site, values in sites.items() if site not in ("W", "H")}
+            model, own_H = _unexposed(post, H[s], lambda e, i=i: e[i, None])
+            own = model.likelihood({**chosen, "W": W[s, i][:, None], "H": own_H})
             drawn[at] = _noisy(own, None if post.X.noise is None else _variance(post)[i, None]).sample()[:, 0]
     return drawn
 

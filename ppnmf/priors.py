@@ -1,4 +1,4 @@
-"""Priors of a factor's entries, each a rectified normal: its natural parameters, its log density, its Pyro distribution.
+"""Priors of a factor's entries: log density, Pyro distribution and, where they are rectified normals, natural parameters.
 
 A prior is that of a whole factor, W (N, K) or H (K, D), whose entries are independent; its hyperparameters are float64
 tensors with two axes that broadcast to the factor.
@@ -26,10 +26,12 @@ from ppnmf.settings import own_settings
 __all__ = [
     "Exponential",
     "FactorPrior",
+    "Gamma",
     "HalfNormal",
     "Hyper",
     "Natural",
     "NaturalPrior",
+    "RectifiedPrior",
     "Role",
     "TruncatedNormal",
     "hyperparameter",
@@ -61,6 +63,7 @@ class Role(NamedTuple):
 
 RATE = Role(lambda values: values >= 0, ">= 0", -1)
 SCALE = Role(lambda values: values > 0, "> 0", 1)
+SHAPE = Role(lambda values: values > 0, "> 0", 0)
 MEAN = Role(lambda values: torch.ones_like(values, dtype=torch.bool), "real numbers", 1)
 
 
@@ -70,11 +73,6 @@ class Rectified(RectifiedNormal, TorchDistributionMixin):
 
 class FactorPrior(ABC):
     """The prior of all entries of a factor. Its dataclass fields are the hyperparameters."""
-
-    @property
-    @abstractmethod
-    def rectified(self) -> RectifiedNormal:
-        """The same density in its natural parameters."""
 
     @abstractmethod
     def distribution(self, like: Tensor) -> Any:
@@ -98,27 +96,14 @@ class FactorPrior(ABC):
         return True
 
     @property
-    def is_exponential(self) -> bool:
-        """Whether no entry has a precision."""
-        return False
-
-    @property
     def shape(self) -> torch.Size:
         """Of its hyperparameters together, broadcastable to the factor."""
-        return self.rectified.batch_shape
+        return torch.broadcast_shapes(*(values.shape for values in self._hyperparameters))
 
     def rows(self, rows: range) -> Self:
         """The prior of some of the factor's rows."""
         own = lambda values: values if values.shape[0] == 1 else values[rows.start : rows.stop]  # noqa: E731
         return type(self)(*(own(values) for values in self._hyperparameters))
-
-    @own_settings()
-    def natural(self, device: torch.device | str) -> Natural:
-        """The natural parameters on a device; remembered, since bringing them there waits for the device."""
-        device = torch.device(device)
-        if device not in self._natural_on:
-            self._natural_on[device] = Natural(self.rectified.precision.to(device), self.rectified.linear.to(device))
-        return self._natural_on[device]
 
     @own_settings()
     def _on(self, device: torch.device) -> tuple[Tensor, ...]:
@@ -132,16 +117,38 @@ class FactorPrior(ABC):
         return tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
     @cached_property
-    def _natural_on(self) -> dict[torch.device, Natural]:
-        return {}
-
-    @cached_property
     def _hyperparameters_on(self) -> dict[torch.device, tuple[Tensor, ...]]:
         return {}
 
 
+class RectifiedPrior(FactorPrior):
+    """A prior that is a rectified normal, as the Gaussian family takes them."""
+
+    @property
+    @abstractmethod
+    def rectified(self) -> RectifiedNormal:
+        """The same density in its natural parameters."""
+
+    @property
+    def is_exponential(self) -> bool:
+        """Whether no entry has a precision."""
+        return False
+
+    @own_settings()
+    def natural(self, device: torch.device | str) -> Natural:
+        """The natural parameters on a device; remembered, since bringing them there waits for the device."""
+        device = torch.device(device)
+        if device not in self._natural_on:
+            self._natural_on[device] = Natural(self.rectified.precision.to(device), self.rectified.linear.to(device))
+        return self._natural_on[device]
+
+    @cached_property
+    def _natural_on(self) -> dict[torch.device, Natural]:
+        return {}
+
+
 @dataclass(frozen=True, eq=False)
-class Exponential(FactorPrior):
+class Exponential(RectifiedPrior):
     """w ~ Exponential(rate), of mean 1 / rate. A rate of 0 is the flat, improper prior, whose constant is dropped."""
 
     rate: Tensor
@@ -174,7 +181,7 @@ class Exponential(FactorPrior):
 
 
 @dataclass(frozen=True, eq=False)
-class HalfNormal(FactorPrior):
+class HalfNormal(RectifiedPrior):
     """w = |z|, z ~ Normal(0, scale²)."""
 
     scale: Tensor
@@ -196,7 +203,7 @@ class HalfNormal(FactorPrior):
 
 
 @dataclass(frozen=True, eq=False)
-class TruncatedNormal(FactorPrior):
+class TruncatedNormal(RectifiedPrior):
     """w ~ Normal(mean, scale²) given w >= 0; `mean` and `scale` are those before the truncation."""
 
     mean: Tensor
@@ -221,7 +228,7 @@ class TruncatedNormal(FactorPrior):
 
 
 @dataclass(frozen=True, eq=False)
-class NaturalPrior(FactorPrior):
+class NaturalPrior(RectifiedPrior):
     """Any rectified normal by its natural parameters: the density of w >= 0 is ∝ exp(-precision w² / 2 + linear w)."""
 
     precision: Tensor
@@ -261,6 +268,35 @@ class NaturalPrior(FactorPrior):
     def _mean_log_peak(self) -> float:
         """Of the density at its mode."""
         return _mean(self.rectified.log_prob(self.rectified.mode))
+
+
+@dataclass(frozen=True, eq=False)
+class Gamma(FactorPrior):
+    """w ~ Gamma(shape, rate), of mean shape / rate. Where the rate is 0 it is improper, and its constant is dropped."""
+
+    size: Tensor  # the shape, whose name every prior has for its own
+    rate: Tensor
+
+    def distribution(self, like: Tensor) -> Any:
+        return dist.Gamma(self.size.to(like), self.rate.to(like))
+
+    def log_constant(self, shape: tuple[int, int]) -> float:
+        log = torch.xlogy(self.size, torch.where(self.rate > 0, self.rate, 1.0)) - torch.lgamma(self.size)
+        return _mean(log) * shape[0] * shape[1]
+
+    def energy(self, F: Tensor) -> Tensor:
+        size, rate = self._on(F.device)
+        powers = torch.xlogy((size - 1).expand(F.shape[-2:]), F.double()).sum((-2, -1))
+        return _weighted_sum(F, rate) - powers
+
+    @property
+    def is_proper(self) -> bool:
+        return not bool((self.rate == 0).any())
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Shape and rate there, float64, broadcastable to the factor."""
+        size, rate = self._on(device)
+        return size, rate
 
 
 def _mean(values: Tensor) -> float:

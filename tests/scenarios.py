@@ -16,7 +16,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics.calibration import geweke
 from ppnmf.inference import gibbs, icm, svi, vb
 from ppnmf.models import REGISTRY, ExponentialGaussian
-from ppnmf.protocols import Asked
+from ppnmf.protocols import Asked, Entries
 from ppnmf.rng import Site, Stream
 
 LUCK = 1e-4  # how often a right build may fail a judge
@@ -67,12 +67,37 @@ TELLING = {  # hyperparameters under which a mistake shows, of other models; the
 }
 
 
-def example(name: str, N: int, D: int, rank: int) -> Any:
-    """A registered model for N × D: one whose mistakes show, where it is of the Gaussian family."""
+def uneven_counts(kind: Any, N: int, D: int, rank: int, least: float = 0.6, **others: Any) -> Any:
+    """A model of the Poisson family with other shapes, rates and exposures for each entry, and shapes from `least` up."""
+    steps = lambda *size: torch.arange(math.prod(size), dtype=torch.float64).reshape(size) / math.prod(size)
+    apart = 1 + torch.arange(rank, dtype=torch.float64) % 2
+    options = {
+        "shape_W": least + 0.8 * steps(N, rank) * apart,
+        "shape_H": least + 1.0 - steps(rank, D),
+        "rate_W": (0.5 + 0.5 * steps(N, rank)) * apart,
+        "rate_H": 1.2 - 0.5 * steps(rank, D),
+        "exposures": 0.4 + 1.5 * steps(N, D).flip(0),
+    }
+    return kind(rank, **{**options, **others})
+
+
+def example(name: str, N: int, D: int, rank: int, modes: bool = False) -> Any:
+    """A registered model for N × D: one whose mistakes show, where its hyperparameters may differ from entry to entry.
+
+    Args:
+        modes: it must have some.
+    """
     kind: Any = REGISTRY[name]
+    if kind.accepts is Entries.COUNTS:
+        return uneven_counts(kind, N, D, rank, least=1.0 if modes else 0.6)
     if hasattr(kind, "hyper"):
         return uneven(kind, N, D, rank)
     return kind(rank=rank, **TELLING.get(name, {}))
+
+
+def taken_by(model: Any, X: Tensor) -> Tensor:
+    """X as data that the model takes."""
+    return X.abs().round() if model.accepts is Entries.COUNTS else X
 
 
 def mask_of(shape: tuple[int, int]) -> Tensor:

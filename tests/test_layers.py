@@ -24,9 +24,9 @@ LAYERS = [
         "settings",
         "threads",
     },
-    {"priors"},
+    {"factored", "priors"},
     {"data", "kernels"},
-    {"gaussian"},
+    {"gaussian", "poisson"},
     {"models"},
     {
         "posterior",

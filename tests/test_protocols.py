@@ -18,7 +18,7 @@ from ppnmf.protocols import (
     Variational,
 )
 from tests import scenarios
-from tests.scenarios import drawn, example
+from tests.scenarios import drawn, example, taken_by
 
 X = drawn(12, 8, 2, rate=0.3)[0].abs()
 MASK = (torch.arange(96) % 7 != 3).reshape(12, 8)
@@ -56,7 +56,7 @@ def test_a_model_is_one_and_has_a_method(name):
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_a_model_fits(name, method, mask, tmp_path):
     model = REGISTRY[name](rank=2)
-    post = ppnmf.fit(model, X, method=method, mask=mask, seed=1, progress=False, **QUICK[method])
+    post = ppnmf.fit(model, taken_by(model, X), method=method, mask=mask, seed=1, progress=False, **QUICK[method])
     chains, draws = post.stats["lp"].shape
     sizes = {site: tuple(dims.values()) for site, dims in model.sites(12, 8).items()}
     assert {site: values.shape for site, values in post.draws.items()} == {
@@ -75,7 +75,7 @@ def test_a_model_fits(name, method, mask, tmp_path):
 def test_a_model_is_refused_by_the_ability_that_it_lacks(name, method):
     model, lacking = REGISTRY[name](rank=2), ABILITIES[METHODS[method].ability]
     with pytest.raises(TypeError, match=f"{method} needs {lacking}; {name} offers "):
-        ppnmf.fit(model, X, method=method, progress=False)
+        ppnmf.fit(model, taken_by(model, X), method=method, progress=False)
 
 
 @of(Sweeping)
@@ -88,7 +88,8 @@ def test_sweeps_leave_the_joint_invariant(name, shape, hidden):
 @of(Sweeping)
 @masked
 def test_modes_never_lower_the_log_joint(name, mask):
-    scenarios.judge_modes(example(name, 12, 8, 2), X, mask)
+    model = example(name, 12, 8, 2, modes=True)
+    scenarios.judge_modes(model, taken_by(model, X), mask)
 
 
 @of(Multiplicative)
@@ -115,7 +116,8 @@ def test_sweeps_of_moments_raise_a_bound_that_is_exact(name, mask):
 @of(Sweeping)
 @masked
 def test_the_program_has_the_log_joint_of_the_sweeps(name, mask):
-    scenarios.judge_program(example(name, 12, 8, 2), X, mask)
+    model = example(name, 12, 8, 2)
+    scenarios.judge_program(model, taken_by(model, X), mask)
 
 
 @of(Blocked)
@@ -130,9 +132,9 @@ def test_the_bound_rises_and_its_two_estimates_agree(name):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_negative_entries_are_refused_or_counted(name):
-    dirty = X.clone()
-    dirty[2, 3] = -0.5
     model = REGISTRY[name](rank=2)
+    dirty = taken_by(model, X).clone()
+    dirty[2, 3] = -0.5
     method = methods_of(model)[0]
     sentence = r"X has 1 negative entries \(least -0.5\)"
     expected = (

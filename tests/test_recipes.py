@@ -23,11 +23,12 @@ def test_a_recipe_reproduces_its_reference(outcome):
 
 def test_a_number_off_its_reference_is_told(outcome):
     entry, result = outcome
-    value, error = result.numbers["sigma2"]
-    off = replace(result, numbers={**result.numbers, "sigma2": (1.2 * value, error)})
+    name = "root_mean_squared_error"
+    value, error = result.numbers[name]
+    off = replace(result, numbers={**result.numbers, name: (1.2 * value, error)})
     (sentence,) = recipes.disagreements(off, entry.reference)
-    assert sentence.startswith("sigma2 is ")
-    assert "was not measured" in recipes.disagreements(result, {"other": entry.reference["sigma2"]})[0]
+    assert sentence.startswith(f"{name} is ")
+    assert "was not measured" in recipes.disagreements(result, {"other": entry.reference[name]})[0]
 
 
 RECIPE = """

@@ -40,7 +40,7 @@ def test_the_card_links_to_the_code(entry):
 @names
 def test_the_picture_has_every_site(entry):
     shown = set(re.findall(r"<text[^>]*>([^<]+)</text>", (entry.path / "graph.svg").read_text()))
-    assert {"W", "H", "sigma2", "X", "row", "column"} <= shown
+    assert {*REGISTRY[entry.name](rank=2).sites(3, 2), "X", "row", "column"} <= shown
 
 
 def test_cards_are_listed_without_the_libraries_that_compute():

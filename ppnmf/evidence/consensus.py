@@ -75,7 +75,7 @@ def run(
     value = cophenetic_correlation(total / restarts)
     without = np.array([cophenetic_correlation((total - _together(own)) / (restarts - 1)) for own in labels])
     error = math.sqrt((restarts - 1) / restarts * float(np.square(without - without.mean()).sum()))
-    used = len(np.unique(labels[int(fits.squared_error.argmin())]))
+    used = len(np.unique(labels[int(fits.deviance.argmin())]))
     return Measure(
         value=value,
         error=error,

@@ -36,10 +36,9 @@ from torch import Tensor
 
 from ppnmf.evidence import modes
 from ppnmf.evidence.estimate import priors_of
-from ppnmf.evidence.information import deviance
 from ppnmf.evidence.score import Measure
 from ppnmf.gaussian.sweep import misfit
-from ppnmf.protocols import Matrix, Sweeping
+from ppnmf.protocols import Entries, Matrix, Sweeping
 
 __all__ = ["Bits", "description", "gamma_bits", "run"]
 
@@ -86,6 +85,10 @@ def run(
     for name, given in (("precision", precision), ("factor_precision", factor_precision)):
         if given is not None and not 0 < given < math.inf:
             raise ValueError(f"{name} is {given!r}; it must be a positive number")
+    if model.accepts is Entries.COUNTS:
+        raise TypeError(
+            f"mdl tells X by Gaussian residuals, and {model.name} is a model of counts: take bic, loo or heldout"
+        )
     began = time.perf_counter()
     of_X = OF_GREATEST * greatest(X) if precision is None else precision
     fits = modes.found("mdl", model, X, restarts, seed, progress)
@@ -127,7 +130,7 @@ def _rounded(X: Matrix, W: Tensor, H: Tensor, precision: float, of_W: float, of_
     steps = [(F.double() / size).round() for F, size in ((W, of_W), (H, of_H))]
     rounded = (steps[0] * of_W)[None].to(X.dtype), (steps[1] * of_H)[None].to(X.dtype)
     squared_error = misfit(X, *rounded).double().cpu().numpy()
-    nats = 0.5 * float(deviance(squared_error, X)[0]) - X.n_observed * math.log(precision)
+    nats = 0.5 * float(modes.deviance(squared_error, X)[0]) - X.n_observed * math.log(precision)
     bits_W, bits_H = (gamma_bits(multiples.cpu().numpy()) for multiples in steps)
     return Bits(bits_W, bits_H, nats / math.log(2), of_W, of_H)
 

@@ -33,7 +33,7 @@ from ppnmf.data.matrix import Dense, in_memory
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.inference import gibbs
 from ppnmf.progress import bar
-from ppnmf.protocols import Sweeping, require_ability
+from ppnmf.protocols import Sweeping, exposed, require_ability
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
@@ -229,14 +229,14 @@ def assign_folds(X: Dense, folds: int, seed: int) -> Tensor:
 class Reconstructed(NamedTuple):
     """What a fit leaves."""
 
-    mean: Tensor  # of W @ H over the draws, (N, D)
+    mean: Tensor  # of W @ H, times the exposures, over the draws, (N, D)
     lp: Tensor  # of the draws, (C, draws)
 
 
 def reconstructed(
     model: Sweeping, X: Dense, stream: Stream, draws: int, warmup: int, tick: Any = lambda: None
 ) -> Reconstructed:
-    """Posterior mean of W @ H without keeping the draws."""
+    """Posterior mean of W @ H, times the model's exposures, without keeping the draws."""
     state, total = gibbs.init(model, X, stream), torch.zeros_like(X.values)
     lps = []
     for n in range(warmup + draws):
@@ -246,7 +246,7 @@ def reconstructed(
             for W, H in zip(state.params["W"], state.params["H"], strict=True):
                 total.addmm_(W, H)
         tick()
-    return Reconstructed(total / (draws * len(stream)), torch.stack(lps, 1))
+    return Reconstructed(exposed(model, total / (draws * len(stream))), torch.stack(lps, 1))
 
 
 def _rhat(lp: Tensor) -> float:

@@ -3,7 +3,8 @@ r"""Akaike's and Schwarz's criteria: what a mode explains, less a price for its 
 .. math:: AIC = 2 p - 2 \log p(X | \hat W, \hat H, \hat\sigma^2) + \frac{2 p (p + 1)}{n - p - 1},
    \qquad BIC = p \log n - 2 \log p(X | \hat W, \hat H, \hat\sigma^2)
 
-with n the observed entries and p = (N + D) K + 1 parameters, the one being σ². `invariance=True` takes K² off: W and H
+with n the observed entries and p = (N + D) K + 1 parameters, the one being σ² (a model without it: its likelihood at the
+mode, and no such parameter, but a dispersion where it has one). `invariance=True` takes K² off: W and H
 are only determined up to an invertible K × K matrix. (Non-negativity breaks most of that freedom, so the plain count is
 the default.)
 
@@ -32,14 +33,12 @@ import math
 import time
 from typing import Any
 
-import numpy as np
-
 from ppnmf.evidence import modes
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure
 from ppnmf.protocols import Matrix, Sweeping
 
-__all__ = ["aic", "bic", "deviance"]
+__all__ = ["aic", "bic"]
 
 CLEAR = 2 * math.log(20)
 
@@ -93,9 +92,10 @@ def bic(
 
 
 def parameters(model: Sweeping, X: Matrix, invariance: bool) -> int:
-    """(N + D) K + 1, less K² where the invariance is taken off."""
+    """(N + D) K and one for σ² or a dispersion, less K² where the invariance is taken off."""
     (N, D), K = X.shape, model.rank
-    return (N + D) * K + 1 - (K * K if invariance else 0)
+    numbers = sum(not dims for dims in model.sites(N, D).values())
+    return (N + D) * K + numbers - (K * K if invariance else 0)
 
 
 def _require_entries(method: str, model: Sweeping, n: int, p: int) -> None:
@@ -103,12 +103,6 @@ def _require_entries(method: str, model: Sweeping, n: int, p: int) -> None:
         raise ValueError(
             f"{method} needs more observed entries than parameters, and rank {model.rank} has {p} for {n}: try smaller ranks"
         )
-
-
-def deviance(squared_error: np.ndarray, X: Matrix) -> np.ndarray:
-    """-2 log p(X | W, H, σ²) at σ² = squared error / n, from the squared error over relative noise variances."""
-    n = X.n_observed
-    return n * (np.log(2 * math.pi * squared_error / n) + 1) + X.log_noise
 
 
 def _criterion(
@@ -123,8 +117,8 @@ def _criterion(
     **facts: Any,
 ) -> Measure:
     began = time.perf_counter()
-    squared_error = modes.found(method, model, X, restarts, seed, progress).squared_error
-    values = deviance(squared_error, X) + price
+    fits = modes.found(method, model, X, restarts, seed, progress)
+    values = fits.deviance + price
     return Measure(
         value=float(values.min()),
         error=modes.shortfall(values),
@@ -135,5 +129,5 @@ def _criterion(
         clear=CLEAR,
         priors=priors_of(model),
         seconds=time.perf_counter() - began,
-        attrs={**facts, "restarts": values.tolist(), "squared_error": float(squared_error.min()), "seed": seed},
+        attrs={**facts, "restarts": values.tolist(), "squared_error": float(fits.squared_error.min()), "seed": seed},
     )

@@ -130,13 +130,7 @@ def _pointwise(post: Posterior, X: Dense, rows: Tensor, columns: Tensor) -> tupl
 
 def _log_densities(post: Posterior, X: Dense, rows: Tensor, columns: Tensor) -> np.ndarray:
     """log p(x | draw) of some entries, (chain, draw, entry)."""
-    W, H = post.draws["W"][:, :, rows], post.draws["H"][..., columns]  # (C, S, M, K), (C, S, K, M)
-    mean = sum(W[..., k] * H[..., k, :] for k in range(W.shape[-1]))
-    variance = post.draws["sigma2"].double()[..., None]
-    if X.noise is not None:
-        variance = variance * X.noise.variance.expand(X.shape)[rows, columns]
-    squared = (X.values[rows, columns] - mean).double().square()
-    return (-0.5 * ((2 * math.pi * variance).log() + squared / variance)).cpu().numpy()
+    return post.log_likelihood_at(rows, columns).cpu().numpy()
 
 
 def _efficiency(logs: np.ndarray) -> float:

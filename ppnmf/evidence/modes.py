@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +14,16 @@ from ppnmf.gaussian.sweep import misfit
 from ppnmf.inference import icm
 from ppnmf.protocols import Matrix, Sweeping, require_ability
 
-__all__ = ["Modes", "found", "shortfall"]
+__all__ = ["Modes", "deviance", "found", "shortfall"]
 
 
 class Modes(NamedTuple):
-    """Modes by ICM from several starts, each with its squared error; rows with a dead component count as any other."""
+    """Modes by ICM from several starts, each with how well it fits; rows with a dead component count as any other."""
 
     W: Tensor  # (R, N, K)
     H: Tensor  # (R, K, D)
     squared_error: np.ndarray  # (R,), over the observed entries, each over its relative noise variance
+    deviance: np.ndarray  # (R,), -2 log p(X | ·) at the mode
 
 
 def found(who: str, model: Sweeping, X: Matrix, restarts: int, seed: int, progress: bool) -> Modes:
@@ -29,8 +31,25 @@ def found(who: str, model: Sweeping, X: Matrix, restarts: int, seed: int, progre
     require_ability(who, model, Sweeping)
     whole_numbers(restarts=(restarts, 1))
     post = icm.run(model, X, restarts=restarts, seed=seed, progress=progress)  # type: ignore[arg-type]
-    W, H = post.draws["W"][:, 0], post.draws["H"][:, 0]
-    return Modes(W, H, misfit(X, W, H).double().cpu().numpy())
+    params = {site: values[:, 0] for site, values in post.draws.items()}
+    W, H = params["W"], params["H"]
+    if "sigma2" in params:
+        squared_error = misfit(X, W, H).double().cpu().numpy()
+        return Modes(W, H, squared_error, deviance(squared_error, X))
+    each = [
+        replace(post, draws=_one(post.draws, n), stats=_one(post.stats, n)).squared_error() for n in range(restarts)
+    ]
+    return Modes(W, H, np.array(each), -2 * model.log_likelihood_at(params, X).double().cpu().numpy())
+
+
+def _one(values: dict[str, Tensor], chain: int) -> dict[str, Tensor]:
+    return {name: own[chain : chain + 1] for name, own in values.items()}
+
+
+def deviance(squared_error: np.ndarray, X: Matrix) -> np.ndarray:
+    """-2 log p(X | W, H, σ²) at σ² = squared error / n, from the squared error over relative noise variances."""
+    n = X.n_observed
+    return n * (np.log(2 * math.pi * squared_error / n) + 1) + X.log_noise
 
 
 def shortfall(values: np.ndarray) -> float:

@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import fields
-from typing import Any, ClassVar, Self
-
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
-from ppnmf.equality import hash_of, same
+from ppnmf.factored import Frozen
 from ppnmf.gaussian import descent, sweep
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.sweep import Factors
-from ppnmf.protocols import Entries, Lowered, Matrix, Params
+from ppnmf.protocols import Lowered, Matrix, Params
 
-__all__ = ["Frozen", "GaussianModel", "shape_of"]
-
-
-class Frozen(ABC):
-    """A model that is a frozen dataclass: equal by value, also after `pickle`."""
-
-    rank: int
-
-    name: ClassVar[str]
-    accepts: ClassVar[Entries] = Entries.REAL
-
-    @classmethod
-    @abstractmethod
-    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """Priors on the scale of the observed X (N, D)."""
-
-    @classmethod
-    def scaled_to(cls, X: Any, rank: int, mask: Any = None, missing: str = "error") -> Self:
-        """Another name of `for_data`."""
-        return cls.for_data(X, rank, mask, missing)
-
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-
-    def __eq__(self, other: object) -> bool:
-        return same(self, other)
-
-    def __hash__(self) -> int:
-        return hash_of(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(self.config().values())  # not what is cached: it may lie on a device
+__all__ = ["GaussianModel"]
 
 
 class GaussianModel(Frozen):
@@ -61,10 +24,6 @@ class GaussianModel(Frozen):
     def noise(self) -> NoisePrior:
         """The prior of σ²."""
         return NoisePrior(self.noise_shape, self.noise_scale)
-
-    def factors(self, params: Params) -> tuple[Tensor, Tensor]:
-        """W (*C, N, K) and H (*C, K, D)."""
-        return params["W"], params["H"]
 
     def likelihood(self, params: Params) -> dist.Normal:
         """The distribution of X given W (*C, N, K), H (*C, K, D), sigma2 (*C,): batch shape (*C, N, D)."""
@@ -95,16 +54,3 @@ class GaussianModel(Frozen):
     def others_at_mode(self, factors: Factors, X: Matrix) -> Params:
         """The sites that are no factors at their modes given the factors."""
         return {"sigma2": self.noise.mode(factors.misfit, X.n_observed)}
-
-
-def shape_of(X: Tensor | None, shape: tuple[int, int] | None) -> tuple[tuple[int, int], Tensor]:
-    """(N, D) of X or as it is said, and a tensor of the type to draw in.
-
-    Raises:
-        ValueError: neither is given.
-    """
-    if X is not None:
-        return (X.shape[-2], X.shape[-1]), X
-    if shape is None:
-        raise ValueError("neither X nor shape=(N, D) is given; give X to observe it, or a shape to draw it")
-    return shape, torch.empty(0)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppnmf.checks import real_number, whole_number
+from ppnmf.checks import real_number
+from ppnmf.factored import Factored, shape_of
 from ppnmf.gaussian import ascent, blocks, moments, path, start, statistics, sweep
-from ppnmf.gaussian.base import GaussianModel, shape_of
+from ppnmf.gaussian.base import GaussianModel
 from ppnmf.kernels.reference import column
-from ppnmf.priors import FactorPrior, Role, hyperparameter, of_factor
+from ppnmf.priors import RectifiedPrior
 from ppnmf.protocols import (
     Address,
     Ascent,
@@ -35,10 +34,8 @@ from ppnmf.settings import own_settings
 
 __all__ = ["RectifiedGaussian"]
 
-AXES = {"W": 1, "H": 0}  # along which the components of a factor lie
 
-
-class RectifiedGaussian(GaussianModel):
+class RectifiedGaussian(Factored, GaussianModel):
     r"""X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma, and a rectified-normal prior for every entry of W and H.
 
     A member of the family is a frozen dataclass with the fields `rank`, `noise_shape`, `noise_scale` and, for each name in
@@ -46,19 +43,13 @@ class RectifiedGaussian(GaussianModel):
     and has everything else from here: the Pyro program, sweeps for Gibbs, ICM and SMC, and the blocks for Chib.
     """
 
-    hyper: ClassVar[Mapping[str, Role]]
-
     @abstractmethod
-    def prior_of(self, *hyper: Tensor) -> FactorPrior:
+    def prior_of(self, *hyper: Tensor) -> RectifiedPrior:
         """A factor's prior from its hyperparameters, in the order of `hyper`."""
 
     @own_settings()
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
-        for name, role in self.hyper.items():
-            for site, axis in AXES.items():
-                own = f"{name}_{site}"
-                object.__setattr__(self, own, hyperparameter(own, getattr(self, own), self.rank, axis, role))
+        super().__post_init__()
         for own in ("noise_shape", "noise_scale"):
             object.__setattr__(self, own, real_number(own, getattr(self, own)))
 
@@ -91,63 +82,13 @@ class RectifiedGaussian(GaussianModel):
 
     # The priors
 
-    def prior(self, site: str) -> FactorPrior:
+    def prior(self, site: str) -> RectifiedPrior:
         """The prior of "W" or of "H"."""
-        return self._priors[site]
-
-    @cached_property
-    @own_settings()
-    def _priors(self) -> dict[str, FactorPrior]:
-        return {site: self.prior_of(*self._hyper_of(site)) for site in AXES}
-
-    def _hyper_of(self, site: str) -> list[Tensor]:
-        """A factor's hyperparameters, float64, broadcastable to it, with two axes."""
-        return [of_factor(getattr(self, f"{name}_{site}"), AXES[site]) for name in self.hyper]
+        return super().prior(site)
 
     def log_prior(self, params: Params) -> Tensor:
         """log p(W, H, σ²), shape (*C,); the constant of an improper prior is dropped."""
-        total = self.noise.log_prob(params["sigma2"])
-        for site in AXES:
-            F, prior = params[site], self.prior(site)
-            total = total + prior.log_constant((F.shape[-2], F.shape[-1])) - prior.energy(F)
-        return total
-
-    def require_proper(self) -> None:
-        """Raise ValueError when a factor's prior is improper."""
-        for site in AXES:
-            if not self.prior(site).is_proper:
-                first = next(iter(self.hyper))
-                raise ValueError(
-                    f"{first}_{site} is 0 somewhere: that prior is improper, and only icm can use it; give a positive {first}"
-                )
-
-    def require_fits(self, shape: tuple[int, int]) -> None:
-        """Raise ValueError when hyperparameters per entry are not for X of this shape (N, D)."""
-        for site, axis, what in (("W", 0, "rows"), ("H", 1, "columns")):
-            for name, values in zip(self.hyper, self._hyper_of(site), strict=True):
-                given, size = values.shape[axis], shape[axis]
-                if given not in (1, size):
-                    raise ValueError(
-                        f"{name}_{site} is for {given} {what} and X has {size}; give a {name} for each, or one for all"
-                    )
-
-    def for_rows(self, rows: range) -> Self:
-        """The model of those rows of X alone: hyperparameters per entry of W are cut to them."""
-        per_entry = {
-            f"{name}_W": values[rows.start : rows.stop]
-            for name, values in zip(self.hyper, self._hyper_of("W"), strict=True)
-            if values.shape[0] > 1
-        }
-        return replace(self, **per_entry) if per_entry else self  # type: ignore[type-var]
-
-    def rescaled(self, size: float) -> Self:
-        """The same model with priors under which the entries of W and of H are so many times as large."""
-        changed = {
-            f"{name}_{site}": getattr(self, f"{name}_{site}") * size**role.dimension
-            for name, role in self.hyper.items()
-            for site in AXES
-        }
-        return replace(self, **changed)  # type: ignore[type-var]
+        return self.log_prior_of_factors(params, self.noise.log_prob(params["sigma2"]))
 
     # What methods ask for
 

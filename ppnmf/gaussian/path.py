@@ -23,7 +23,7 @@ from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian import start
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.sweep import Story
-from ppnmf.priors import FactorPrior, Natural, NaturalPrior
+from ppnmf.priors import Natural, NaturalPrior, RectifiedPrior
 from ppnmf.protocols import Matrix, Params
 from ppnmf.rng import Stream
 
@@ -81,7 +81,7 @@ def between(story: Story, reference: Fitted, power: float) -> Story:
     return Story(priors.__getitem__, NoisePrior(*noise))
 
 
-def _mixed(ours: FactorPrior, theirs: FactorPrior, power: float) -> NaturalPrior:
+def _mixed(ours: RectifiedPrior, theirs: RectifiedPrior, power: float) -> NaturalPrior:
     pairs = zip(ours.natural("cpu"), theirs.natural("cpu"), strict=True)
     return NaturalPrior(*(power * own + (1 - power) * other for own, other in pairs))
 

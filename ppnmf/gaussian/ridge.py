@@ -33,13 +33,13 @@ from torch import Tensor
 from ppnmf.distributions import RectifiedNormal, gig_from_proposals
 from ppnmf.kernels import cpu, kernels_for, natural, split
 from ppnmf.kernels.reference import GIG_PROPOSALS, least_ratio, shear_rounds, truncated_exponential
-from ppnmf.priors import FactorPrior, Natural
+from ppnmf.priors import Natural, RectifiedPrior
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import allowed_threads, ordered_map
 
 __all__ = ["balanced", "moved", "rates_of", "scale_move", "shear_move", "truncated"]
 
-Prior = Callable[[str], FactorPrior]
+Prior = Callable[[str], RectifiedPrior]
 Gather = Callable[[Tensor], Tensor]  # a part of each process -> all of them, (processes, *shape)
 EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0
 LOTS = 4  # of chains for each thread: enough to even out how long they take

@@ -17,7 +17,7 @@ from ppnmf.protocols import Matrix, Params
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["STARTS", "begin", "prior_draws"]
+__all__ = ["STARTS", "begin", "jittered_nndsvd", "prior_draws", "standard_exponentials"]
 
 JITTER = 0.5  # standard deviation of the logarithm that sets chains started by nndsvd apart
 
@@ -43,7 +43,7 @@ def begin(story: Story, rank: int, X: Matrix, stream: Stream, how: str | Params)
         return params
 
 
-def _exponential(rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+def standard_exponentials(rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     """Standard exponential draws for W and H, in float64."""
     N, D = X.shape
     W, H = (stream.uniforms(0, Site.START, rows, rank, X.device) for rows in (X.rows, range(N, N + D)))
@@ -52,7 +52,7 @@ def _exponential(rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
 
 def _prior(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     draws = {}
-    for site, unit in _exponential(rank, X, stream).items():
+    for site, unit in standard_exponentials(rank, X, stream).items():
         there = RectifiedNormal(*story.prior(site).natural(X.device), validate_args=False)
         draws[site] = there.survival_inverse((-unit).exp()).to(X.dtype)
     draws["sigma2"] = story.noise.prior_draw(stream, X.device).to(X.dtype)
@@ -62,10 +62,15 @@ def _prior(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Tens
 def _scaled(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     mean = X.mean()
     size = (abs(mean) / rank) ** 0.5 or 1.0
-    return {site: (size * unit).to(X.dtype) for site, unit in _exponential(rank, X, stream).items()}
+    return {site: (size * unit).to(X.dtype) for site, unit in standard_exponentials(rank, X, stream).items()}
 
 
 def _nndsvd(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+    return jittered_nndsvd(rank, X, stream)
+
+
+def jittered_nndsvd(rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
+    """Nndsvd, times a log-normal draw of each chain."""
     W, H = nndsvd(X.filled().double(), rank, Stream(stream.keys[:1]))
     N = X.shape[0]
     u = stream.uniforms(0, Site.START, range(N + X.shape[1]), rank, X.device)

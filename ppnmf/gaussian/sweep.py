@@ -19,7 +19,7 @@ from ppnmf.data.dense import Dense
 from ppnmf.gaussian import ridge, statistics
 from ppnmf.gaussian.noise import NoisePrior, log_likelihood
 from ppnmf.kernels import cpu, dense, kernels_for, split
-from ppnmf.priors import FactorPrior
+from ppnmf.priors import RectifiedPrior
 from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_results, single_threaded
@@ -27,7 +27,7 @@ from ppnmf.threads import ordered_results, single_threaded
 __all__ = ["Factors", "compiled", "flat", "log_likelihood_of", "misfit", "passes", "sweep_factors", "swept"]
 
 Natural = tuple[Tensor, Tensor]
-Prior = Callable[[str], FactorPrior]
+Prior = Callable[[str], RectifiedPrior]
 SITES = ("W", "H", "sigma2")
 SMALL = 2**14  # entries of X up to which a call costs more than its work
 ROWS_AT_ONCE = 1024  # rows of Hᵀ in a task; they are independent, so this changes nothing but who does them

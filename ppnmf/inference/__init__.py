@@ -20,6 +20,7 @@ from ppnmf.inference.options import FitOptions
 from ppnmf.inference.room import require_room
 from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.models import REGISTRY, for_data
+from ppnmf.poisson.entries import require_counts
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import (
     Amortised,
@@ -174,6 +175,8 @@ def check(model: Model, X: Matrix, spread: bool = False) -> None:
                 f"{what}; {model.name} needs {model.accepts.value}: check the input, or use a Gaussian model"
             )
         warnings.warn(f"{what}: a Gaussian story can produce them, but W @ H cannot follow", stacklevel=3)
+    if model.accepts is Entries.COUNTS:
+        require_counts(model.name, X)
     if isinstance(model, Sweeping):
         model.require_fits(X.shape)
     N, D = X.shape

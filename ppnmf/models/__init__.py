@@ -6,6 +6,7 @@ from ppnmf.checks import one_of
 from ppnmf.equality import same
 from ppnmf.models.ard_gaussian import ARDGaussian
 from ppnmf.models.exponential_gaussian import ExponentialGaussian
+from ppnmf.models.gamma_poisson import GammaPoisson
 from ppnmf.models.half_normal_gaussian import HalfNormalGaussian
 from ppnmf.models.pae_nmf import PAENMF
 from ppnmf.models.truncated_normal_gaussian import TruncatedNormalGaussian
@@ -16,13 +17,14 @@ __all__ = [
     "REGISTRY",
     "ARDGaussian",
     "ExponentialGaussian",
+    "GammaPoisson",
     "HalfNormalGaussian",
     "TruncatedNormalGaussian",
     "for_data",
     "same",
 ]
 
-MODELS = (ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian, ARDGaussian, PAENMF)
+MODELS = (ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian, ARDGaussian, GammaPoisson, PAENMF)
 REGISTRY: dict[str, type[Model]] = {model.name: model for model in MODELS}
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import real_number, whole_number
+from ppnmf.factored import shape_of
 from ppnmf.gaussian import relevance
-from ppnmf.gaussian.base import GaussianModel, shape_of
+from ppnmf.gaussian.base import GaussianModel
 from ppnmf.gaussian.relevance import Hyperprior
 from ppnmf.gaussian.scale import data_scale
 from ppnmf.gaussian.sweep import Factors

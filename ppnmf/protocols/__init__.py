@@ -8,7 +8,7 @@ A method asks for an ability (`Sweeping`, `Climbing`, `Multiplicative`, `LeastSq
 from ppnmf.protocols.abilities import ABILITIES, require_ability
 from ppnmf.protocols.amortised import Amortised, Asked, Proposal, Recipe
 from ppnmf.protocols.matrix import Matrix, Params, Statistics
-from ppnmf.protocols.model import Entries, Model
+from ppnmf.protocols.model import Entries, Exposing, Model, exposed
 from ppnmf.protocols.sweeping import (
     Address,
     Ascent,
@@ -40,6 +40,7 @@ __all__ = [
     "Climbing",
     "Drawn",
     "Entries",
+    "Exposing",
     "Held",
     "LeastSquares",
     "Lowered",
@@ -59,5 +60,6 @@ __all__ = [
     "Sweeps",
     "Swept",
     "Variational",
+    "exposed",
     "require_ability",
 ]

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from ppnmf.protocols.matrix import Params
 
-__all__ = ["Entries", "Model"]
+__all__ = ["Entries", "Exposing", "Model", "exposed"]
 
 
 class Entries(Enum):
@@ -51,9 +51,30 @@ class Model(Protocol):
         ...
 
     def factors(self, params: Params) -> tuple[Tensor, Tensor]:
-        """W (*C, N, K) and H (*C, K, D) with E[X] = W @ H."""
+        """W (*C, N, K) and H (*C, K, D) with E[X] = W @ H, times the exposures of a model that has some (`Exposing`)."""
         ...
 
     def likelihood(self, params: Params) -> Distribution:
         """The distribution of X given the factors, batch shape (*C, N, D)."""
         ...
+
+
+@runtime_checkable
+class Exposing(Model, Protocol):
+    """A model whose entries of X have known exposures e: E[X_ij] = e_ij (W @ H)_ij."""
+
+    def exposure(self, like: Tensor) -> Tensor:
+        """The exposures (1 | N, 1 | D), with a tensor's dtype and device."""
+        ...
+
+    def with_exposures(self, exposures: Any) -> Self:
+        """The same model with other exposures."""
+        ...
+
+
+def exposed(model: Model, products: Tensor, rows: slice = slice(None)) -> Tensor:
+    """E[X] (*C, B, D) of some rows from those of W @ H."""
+    if not isinstance(model, Exposing):
+        return products
+    e = model.exposure(products)
+    return products * (e if len(e) == 1 else e[rows])

@@ -46,9 +46,6 @@ def log_rows_given_one(x: np.ndarray, seen: np.ndarray, h: np.ndarray, s: np.nda
 def rank_one(model: Any, X: Tensor, mask: Tensor | None = None, step: float = 0.6, fall: float = 16.0) -> float:
     """log p(X) at rank 1: W is integrated row by row, h and σ² by the trapezoidal rule in their logarithms.
 
-    The rule converges geometrically for an integrand that falls off smoothly on both sides, as this one does on the log
-    scale. The grid lies along the axes of the curvature at the mode.
-
     Args:
         step: of the grid, in standard deviations.
         fall: of the log integrand along an axis, at which the axis ends.
@@ -65,14 +62,23 @@ def rank_one(model: Any, X: Tensor, mask: Tensor | None = None, step: float = 0.
         rows = log_rows_given_one(x, seen, h, s, of_W)
         return prior + noise + rows + u.sum(-1)  # the last: the Jacobian of the logarithms
 
-    mode, axes = _mode_and_axes(log_integrand, D + 1)
+    return trapezoid(log_integrand, D + 1, step, fall)
+
+
+def trapezoid(log_integrand: Any, size: int, step: float = 0.6, fall: float = 16.0) -> float:
+    """log ∫ exp(log_integrand(u)) du over u in R^size, two or more, by the trapezoidal rule.
+
+    It converges geometrically for an integrand that falls off smoothly on all sides. The grid lies along the axes of the
+    curvature at the mode.
+    """
+    mode, axes = _mode_and_axes(log_integrand, size)
     top = float(log_integrand(mode))
-    nodes = [_axis(log_integrand, mode, axes[:, d], top - fall, step) for d in range(D + 1)]
+    nodes = [_axis(log_integrand, mode, axes[:, d], top - fall, step) for d in range(size)]
     total = -np.inf
     for lead in product(*nodes[:-2]):
         z = np.stack(np.meshgrid(*[[value] for value in lead], nodes[-2], nodes[-1], indexing="ij"), -1)
         total = np.logaddexp(total, special.logsumexp(log_integrand(mode + z @ axes.T)))
-    return float(total + (D + 1) * math.log(step) + np.linalg.slogdet(axes)[1])
+    return float(total + size * math.log(step) + np.linalg.slogdet(axes)[1])
 
 
 def _mode_and_axes(log_integrand, size):

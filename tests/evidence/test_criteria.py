@@ -103,7 +103,7 @@ def test_the_deviance_is_minus_twice_the_best_log_likelihood_with_known_noise():
     squared_error = float(((X - W @ H).square() / v).sum())
     scale = (squared_error / 35 * v).sqrt().numpy()
     known = -2 * norm.logpdf(X.numpy(), (W @ H).numpy(), scale).sum()
-    assert information.deviance(np.array([squared_error]), data)[0] == pytest.approx(known)
+    assert modes.deviance(np.array([squared_error]), data)[0] == pytest.approx(known)
 
 
 def test_aic_refuses_more_parameters_than_its_correction_can_take():

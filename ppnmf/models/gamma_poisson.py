@@ -1,0 +1,102 @@
+"""Gamma priors, Poisson likelihood (Cemgil 2009; his T, V are our W, H)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ppnmf.distributions.counts import Poisson
+from ppnmf.factored import shape_of
+from ppnmf.poisson import start, sweep
+from ppnmf.poisson.model import PoissonFamily
+from ppnmf.priors import Hyper
+from ppnmf.protocols import Address, Matrix, Params, Sweeps, Swept
+from ppnmf.rng import Stream
+
+__all__ = ["GammaPoisson"]
+
+
+@dataclass(frozen=True, eq=False)
+class GammaPoisson(PoissonFamily):
+    r"""W_ik ~ Gamma(shape_W, rate_W), H_kj ~ Gamma(shape_H, rate_H), X_ij ~ Poisson(e_ij (WH)_ij).
+
+    A frozen value: its fields are the hyperparameters, and calling it runs the Pyro program.
+
+    Args:
+        rank: K, the number of components.
+        shape_W: shape of the prior of W, > 0: a number, one per component (K,), or one per entry (N, K). Below 1 most entries
+            are next to zero; modes need 1 or more.
+        shape_H: the same for H: a number, (K,), or (K, D).
+        rate_W, rate_H: their rates, one over the scale; 0 is improper, which only ICM takes.
+        exposures: e > 0, known: a number, one a column (D,), one a row (N, 1), or one an entry (N, D): opportunities of
+            mutations, sizes of libraries, times of observation.
+
+    Raises:
+        ValueError: a rank below 1, hyperparameters or exposures out of their range or of the wrong shape.
+
+    References: Cemgil (2009), "Bayesian inference for nonnegative matrix factorisation models", doi:10.1155/2009/785152.
+    """
+
+    rank: int
+    shape_W: Hyper = 1.0
+    shape_H: Hyper = 1.0
+    rate_W: Hyper = 1.0
+    rate_H: Hyper = 1.0
+    exposures: Hyper = 1.0
+
+    name: ClassVar[str] = "gamma_poisson"
+
+    def __call__(
+        self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """The generative story. X (N, D) is observed where `mask` is True; with X None, X of `shape` is drawn.
+
+        Raises:
+            ValueError: neither X nor shape is given, a prior is improper, or hyperparameters do not fit X.
+        """
+        self.require_proper()
+        (N, D), like = shape_of(X, shape)
+        self.require_fits((N, D))
+        rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
+        with rows, pyro.plate("component of W", self.rank, dim=-1):
+            W = pyro.sample("W", self.prior("W").distribution(like))
+        with pyro.plate("component of H", self.rank, dim=-2), columns:
+            H = pyro.sample("H", self.prior("H").distribution(like))
+        if mask is not None and X is not None:
+            X = torch.where(mask, X, torch.zeros_like(X))  # what lies under the mask must not leak, NaN least of all
+        with rows, columns:
+            counts = dist.Poisson(self.exposure(like) * (W @ H))
+            return pyro.sample("X", counts.mask(True if mask is None else mask), obs=X)
+
+    def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
+        """The factors."""
+        return {"W": {"row": N, "component": self.rank}, "H": {"component": self.rank, "column": D}}
+
+    def likelihood(self, params: Params) -> Poisson:
+        """The distribution of X given W (*C, N, K) and H (*C, K, D): batch shape (*C, N, D)."""
+        return Poisson(self.means(params), validate_args=False)
+
+    def log_prior(self, params: Params) -> Tensor:
+        """log p(W, H), shape (*C,); the constant of an improper prior is dropped."""
+        return self.log_prior_of_factors(params)
+
+    def log_likelihood_at(self, params: Params, X: Matrix) -> Tensor:
+        """log p(X | W, H) of the observed entries, (C,)."""
+        return sweep.log_likelihood(self._story, X, params)
+
+    def begin(self, X: Matrix, stream: Stream, how: str | Params) -> dict[str, Tensor]:
+        """A start by its name ("scaled", "prior", "nndsvd"), or values."""
+        return start.begin(self._story, self.rank, X, stream, how)
+
+    def prior_draws(self, shape: tuple[int, int], n: int, stream: Stream) -> dict[str, Tensor]:
+        """n draws of W (n, N, K) and H (n, K, D) from the prior."""
+        return start.prior_draws(self._story, self.rank, shape, n, stream)
+
+    def sweep(self, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
+        """So many sweeps: the components of the counts, W, H, and the move along the ridge."""
+        return sweep.swept(self._story, X, params, asked, at)

@@ -1,0 +1,113 @@
+"""What the models of the Poisson family share: gamma priors, exposures, and all that is read off them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from ppnmf.checks import whole_number
+from ppnmf.data.matrix import as_matrix
+from ppnmf.factored import Factored
+from ppnmf.poisson import exposures as known
+from ppnmf.poisson.sweep import Story
+from ppnmf.priors import RATE, SHAPE, Gamma, Hyper
+from ppnmf.protocols import Entries
+from ppnmf.settings import own_settings
+
+__all__ = ["PoissonFamily"]
+
+
+class PoissonFamily(Factored):
+    r"""X_ij are counts of mean e_ij (W H)_ij, with a gamma prior for every entry of W and H.
+
+    A member is a frozen dataclass with the fields `rank`, `shape_W`, `shape_H`, `rate_W`, `rate_H` and `exposures`.
+    """
+
+    shape_W: Hyper
+    shape_H: Hyper
+    rate_W: Hyper
+    rate_H: Hyper
+    exposures: Hyper
+
+    accepts: ClassVar[Entries] = Entries.COUNTS
+    hyper: ClassVar[Mapping[str, Any]] = {"shape": SHAPE, "rate": RATE}
+
+    @own_settings()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "exposures", known.checked(self.exposures))
+
+    def prior_of(self, *hyper: Tensor) -> Gamma:
+        """Gamma, with the factor's shapes and rates."""
+        return Gamma(*hyper)
+
+    def prior(self, site: str) -> Gamma:
+        """The prior of "W" or of "H"."""
+        return super().prior(site)
+
+    @classmethod
+    @own_settings()
+    def for_data(cls, X: Any, rank: int, mask: Any = None, missing: str = "error", exposures: Hyper = 1.0) -> Self:
+        """Exponential priors (shapes 1) with equal rates, such that e W @ H has X's mean a priori.
+
+        Args:
+            exposures: as in the constructor.
+
+        Raises:
+            ValueError: the observed X has a mean that is not positive.
+        """
+        whole_number("rank", rank, 1)
+        data = as_matrix(X, mask, missing)
+        mean = data.mean()
+        if mean <= 0:
+            raise ValueError(
+                f"X has mean {mean:.6g}; it must be positive to scale the priors to X: give the rates yourself"
+            )
+        per_exposure = mean / known.mean_exposure(data, known.table(known.checked(exposures)))
+        rate = math.sqrt(rank / per_exposure)
+        return cls(rank, 1.0, 1.0, rate, rate, exposures)  # type: ignore[call-arg]
+
+    @classmethod
+    def scaled_to(cls, X: Any, rank: int, mask: Any = None, missing: str = "error", exposures: Hyper = 1.0) -> Self:
+        """Another name of `for_data`."""
+        return cls.for_data(X, rank, mask, missing, exposures)
+
+    def means(self, params: Mapping[str, Tensor]) -> Tensor:
+        """e W @ H, (*C, N, D)."""
+        products = params["W"] @ params["H"]
+        return products * self.exposure(products)
+
+    def exposure(self, like: Tensor) -> Tensor:
+        """The exposures (1 | N, 1 | D), with a tensor's dtype and device."""
+        return self._exposures.to(like)
+
+    def with_exposures(self, exposures: Hyper) -> Self:
+        """The same model with other exposures."""
+        return replace(self, exposures=exposures)  # type: ignore[type-var]
+
+    def require_fits(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when hyperparameters per entry, or exposures, are not for X of this shape (N, D)."""
+        super().require_fits(shape)
+        own = tuple(self._exposures.shape)
+        if own[0] not in (1, shape[0]) or own[1] not in (1, shape[1]):
+            raise ValueError(f"exposures has shape {own} and X {shape}; give a number, (D,), (N, 1) or (N, D)")
+
+    def for_rows(self, rows: range) -> Self:
+        """The model of those rows of X alone."""
+        own = super().for_rows(rows)
+        e = self._exposures
+        return own if len(e) == 1 else replace(own, exposures=e[rows.start : rows.stop])  # type: ignore[type-var]
+
+    @cached_property
+    @own_settings()
+    def _exposures(self) -> Tensor:
+        return known.table(self.exposures)  # type: ignore[arg-type]
+
+    @property
+    def _story(self) -> Story:
+        return Story(self.prior, self._exposures)
