@@ -48,7 +48,7 @@ class Frozen(ABC):
         return same(self, other)
 
     def __hash__(self) -> int:
-        return hash_of(self)  # type: ignore[arg-type]
+        return hash_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(self.config().values())  # not what is cached: it may lie on a device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,19 +60,19 @@ def log_likelihood_at(post: Posterior, rows: Tensor, columns: Tensor) -> Tensor:
     W = sites["W"][:, :, rows, None]  # (C, S, M, 1, K)
     H = sites["H"][..., columns].movedim(-1, -2)[..., None]  # (C, S, M, K, 1)
     others = {site: values[:, :, None] for site, values in sites.items() if site not in ("W", "H")}
-    model, H = _unexposed(post, H, lambda e: e[rows, columns, None, None])
+    model, H = _unexposed(post, H, (rows, columns, None, None))
     variance = None if X.noise is None else X.noise.variance.expand(X.shape)[rows, columns, None, None]
     own = _noisy(model.likelihood({**others, "W": W, "H": H}), variance)
     return own.log_prob(X.values[rows, columns, None, None])[..., 0, 0].double()
 
 
-def _unexposed(post: Posterior, H: Tensor, chosen: Callable[[Tensor], Tensor]) -> tuple[Any, Tensor]:
-    """The model without exposures, and H times those of the entries that are `chosen` of e (N, D)."""
+def _unexposed(post: Posterior, H: Tensor, at: tuple[Any, ...]) -> tuple[Any, Tensor]:
+    """The model without exposures, and H times those of the entries of X that `at` indexes."""
     model: Any = post.model
     if not isinstance(model, Exposing):
         return model, H
     e = model.exposure(H).expand(post.X.shape)
-    return model.with_exposures(1.0), H * chosen(e)
+    return model.with_exposures(1.0), H * e[at]
 
 
 def likelihood(post: Posterior, params: Params) -> Distribution:
@@ -108,7 +107,7 @@ def _resampled(post: Posterior, n: int, seed: int) -> Tensor:
         for at in torch.arange(n, device=W.device).split(max(1, AT_ONCE // H[0].numel())):
             s, i = draw[at], row[at]
             chosen = {site: values[s] for site, values in sites.items() if site not in ("W", "H")}
-            model, own_H = _unexposed(post, H[s], lambda e, i=i: e[i, None])
+            model, own_H = _unexposed(post, H[s], (i[:, None],))
             own = model.likelihood({**chosen, "W": W[s, i][:, None], "H": own_H})
             drawn[at] = _noisy(own, None if post.X.noise is None else _variance(post)[i, None]).sample()[:, 0]
     return drawn

@@ -19,8 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ from torch import Tensor
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, Stream
 
-__all__ = ["Climb", "Pace", "Path", "Raised", "climb"]
+__all__ = ["Bent", "Climb", "Pace", "Path", "Raised", "climb"]
 
 LEAST_STEP = 1e-12
 
@@ -54,6 +53,15 @@ class Path(Protocol):
 
     def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
         """The particles after so many sweeps at β = `power`."""
+        ...
+
+
+@runtime_checkable
+class Bent(Path, Protocol):
+    """A path whose steps do not go straight towards π₁: thermodynamic integration is along each of them."""
+
+    def rate(self, params: Params) -> Tensor:
+        """What a unit of β adds to the log weights in the step at hand, (C,)."""
         ...
 
 
@@ -103,11 +111,12 @@ def climb(
     particles = len(stream)
     now = path.begin(stream)
     weights = torch.full_like(now.log_ratio, 1 / particles)
-    betas, moments = [0.0], [_moments(weights, now.log_ratio)]
+    betas, legs = [0.0], list[Leg]()
     log_evidence, least = 0.0, 1.0
     while betas[-1] < 1:
         step = _next(weights, now.log_ratio, betas[-1], pace.kept) if ladder is None else ladder[len(betas) - 1]
         increments = path.log_weights(now, betas[-1], step)
+        before = _moments(weights, _rate(path, now))
         top = float(increments.max())
         raised = weights * (increments - top).exp()
         log_evidence += top + math.log(float(raised.sum()))
@@ -121,10 +130,10 @@ def climb(
             weights = torch.full_like(weights, 1 / particles)
         at = Address(stream, 1 + (len(betas) - 1) * pace.sweeps)
         now = path.raised(params, step, pace.sweeps, at)
+        legs.append(Leg(step - betas[-1], before, _moments(weights, _rate(path, now))))
         betas.append(step)
-        moments.append(_moments(weights, now.log_ratio))
         tick(step)
-    return Climb(now.params, now.lp, log_evidence, tuple(betas[1:]), _integral(betas, moments), least)
+    return Climb(now.params, now.lp, log_evidence, tuple(betas[1:]), _integral(legs), least)
 
 
 def _next(weights: Tensor, log_ratio: Tensor, beta: float, least: float) -> float:
@@ -156,10 +165,21 @@ def _moments(weights: Tensor, log_ratio: Tensor) -> tuple[float, float]:
     return mean, float((weights * (log_ratio - mean).square()).sum())
 
 
-def _integral(betas: list[float], path: list[tuple[float, float]]) -> float:
+def _rate(path: Path, now: Raised) -> Tensor:
+    return path.rate(now.params) if isinstance(path, Bent) else now.log_ratio
+
+
+class Leg(NamedTuple):
+    """A step, and the mean and variance of what a unit of β adds to the log weights at its beginning and at its end."""
+
+    width: float
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+
+def _integral(legs: list[Leg]) -> float:
     """∫ mean dβ by the trapezoidal rule with its correction: the mean's slope in β is the variance."""
     total = 0.0
-    for (low, a), (high, b) in pairwise(zip(betas, path, strict=True)):
-        step = high - low
+    for step, a, b in legs:
         total += 0.5 * step * (a[0] + b[0]) - step * step / 12 * (b[1] - a[1])
     return total

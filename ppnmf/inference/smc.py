@@ -4,7 +4,7 @@ r"""Tempered sequential Monte Carlo: particles go from the prior to the posterio
 
 The path of `inference.particles`, moved along by sweeps of the Gibbs sampler at β, moves along the ridge included. The first
 run finds the ladder of temperatures; the runs that count climb the same one. It needs no point θ* and no order of the
-components, so it checks Chib's estimate.
+components, so it checks Chib's estimate. Counts are tempered by time instead of by a power (`ppnmf.poisson.arrivals`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ppnmf.inference.particles import Climb, Pace, Raised
 from ppnmf.inference.room import require_room
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Address, Matrix, Params, Sweeping, Sweeps, require_ability
+from ppnmf.protocols import Address, Matrix, Params, Sweeping, Sweeps, Timed, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
@@ -57,6 +57,38 @@ class Tempered(NamedTuple):
         return Raised(state.params, lp[:, 0], lp[:, 0] - self.model.log_prior(state.params))
 
 
+class ByTime:
+    """From the prior to the posterior, by the time at which data arrive."""
+
+    def __init__(self, model: Timed, X: Matrix, stream: Stream) -> None:
+        self.model, self.X = model, X
+        self.arrivals = model.arrivals(X, stream)
+        self.steps = 0
+
+    def begin(self, stream: Stream) -> Raised:
+        """Draws of the prior."""
+        params = init(self.model, self.X, stream, "prior").params
+        return Raised(params, self.model.log_prior(params), self.arrivals.expected(params))
+
+    def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
+        """Of the data that arrive in the step, which this lets happen."""
+        self.steps += 1
+        self.arrivals.advance(to, self.steps)
+        return (to - power) * self.rate(now.params)
+
+    def rate(self, params: Params) -> Tensor:
+        """What a unit of time adds to the log weights in the step at hand."""
+        return self.arrivals.seen(params) + self.arrivals.constant
+
+    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
+        """Sweeps of the Gibbs sampler given what has arrived."""
+        asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps))
+        model, data = self.model.at_time(power), self.arrivals.data()
+        state, _, lp = several(model, State(params, at.step), data, at.stream, asked)
+        ahead = torch.zeros_like(lp[:, 0]) if power == 1 else self.arrivals.expected(state.params)
+        return Raised(state.params, lp[:, 0], ahead)
+
+
 @own_settings()
 def climb(
     model: Sweeping,
@@ -76,7 +108,8 @@ def climb(
         tick: is told β after each step.
     """
     streams = Stream.of(seed, particles, [replicate]), Stream.of(seed, [particles], [replicate])
-    return particles_of.climb(Tempered(model, X), streams, Pace(sweeps, KEPT_EFFICIENCY), ladder, tick)
+    path = ByTime(model, X, streams[1]) if isinstance(model, Timed) else Tempered(model, X)
+    return particles_of.climb(path, streams, Pace(sweeps, KEPT_EFFICIENCY), ladder, tick)
 
 
 def climbs(

@@ -1,7 +1,8 @@
 """The kernels of the Poisson family for the CPU, compiled by Numba; `counts_reference` defines them in plain torch.
 
-A block of X is the compressed rows of its positive counts: `data`, `indices`, `indptr`, float64, int32, int64. Factors have
-their rows leading, W (B, K) and Hᵀ (D, K), in float64. Each call works on one thread and releases the GIL.
+A block of X is the compressed rows of its positive counts: `data`, `indices`, `starts`, float64, int32, int64; starts (1, B + 1)
+where all chains have the same X, or (C, B + 1) where each has its own. Factors have their rows leading, W (C, B, K) and Hᵀ
+(C, D, K), in float64. Each call works on one thread and releases the GIL.
 """
 
 from __future__ import annotations
@@ -76,22 +77,28 @@ def _share(x, weights, rest, of_row, of_column, key0, key1, column, row, step): 
         x -= drawn
 
 
-@njit(**COMPILED)
-def allocate(data, indices, indptr, W, Ht, address, of_W, of_H):  # type: ignore[no-untyped-def]
-    """Multinomial draws of every count's components, of which only the sums are kept.
-
-    Args:
-        address: the two words of the key, the step, and the number of the first row.
-        of_W (B, K), of_H (D, K): the sums over columns and over rows are added to these.
-    """
-    key0, key1, step, first_row = address
+@njit(**INNER)
+def _allocate(data, indices, starts, W, Ht, key0, key1, step, first_row, of_W, of_H):  # type: ignore[no-untyped-def]
     K = W.shape[1]
     weights, rest = np.empty(K), np.empty(K)
-    for i in range(len(indptr) - 1):
-        for at in range(indptr[i], indptr[i + 1]):
+    for i in range(len(starts) - 1):
+        for at in range(starts[i], starts[i + 1]):
             j = indices[at]
             _suffixes(W[i], Ht[j], weights, rest)
             _share(data[at], weights, rest, of_W[i], of_H[j], key0, key1, j, first_row + i, step)
+
+
+@njit(**COMPILED)
+def allocate(data, indices, starts, W, Ht, keys, step, first_row, of_W, of_H):  # type: ignore[no-untyped-def]
+    """Multinomial draws of every count's components, of which only the sums are kept.
+
+    Args:
+        keys: (C, 2), of the chains. first_row: the number of the first row in the whole.
+        of_W (C, B, K), of_H (C, D, K): the sums over columns and over rows are added to these.
+    """
+    for c in range(len(W)):
+        own = starts[c if len(starts) > 1 else 0]
+        _allocate(data, indices, own, W[c], Ht[c], keys[c, 0], keys[c, 1], step, first_row, of_W[c], of_H[c])
 
 
 @njit(**INNER)
@@ -102,18 +109,14 @@ def _inner(w, h):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**COMPILED)
-def expect(data, indices, indptr, W, Ht, of_W, of_H):  # type: ignore[no-untyped-def]
-    """The same sums of the components' expected shares: Σ_j x w_k h_k / (w·h) to of_W (B, K), Σ_i to of_H (D, K).
-
-    An of_H without rows is left out.
-    """
+@njit(**INNER)
+def _expect(data, indices, starts, W, Ht, of_W, of_H):  # type: ignore[no-untyped-def]
     K = W.shape[1]
     own = np.empty(K)
-    for i in range(len(indptr) - 1):
+    for i in range(len(starts) - 1):
         for k in range(K):
             own[k] = 0.0
-        for at in range(indptr[i], indptr[i + 1]):
+        for at in range(starts[i], starts[i + 1]):
             j = indices[at]
             mean = _inner(W[i], Ht[j])
             if mean <= 0.0:
@@ -129,14 +132,20 @@ def expect(data, indices, indptr, W, Ht, of_W, of_H):  # type: ignore[no-untyped
 
 
 @njit(**COMPILED)
-def log_means(data, indices, indptr, W, Ht, per_row, per_column, per_entry):  # type: ignore[no-untyped-def]
-    """Σ x log(e w·h) over the stored counts, e the product of the exposures of row, column and place, each (0,) for ones."""
-    total, room = 0.0, 0
-    for i in range(len(indptr) - 1):
-        room = max(room, indptr[i + 1] - indptr[i])
-    means = np.empty(room)
-    for i in range(len(indptr) - 1):
-        low, n = indptr[i], indptr[i + 1] - indptr[i]
+def expect(data, indices, starts, W, Ht, of_W, of_H):  # type: ignore[no-untyped-def]
+    """The same sums of the components' expected shares: Σ_j x w_k h_k / (w·h) to of_W (C, B, K), Σ_i to of_H (C, D, K).
+
+    An of_H (C, 0, K) is left out.
+    """
+    for c in range(len(W)):
+        _expect(data, indices, starts[c if len(starts) > 1 else 0], W[c], Ht[c], of_W[c], of_H[c])
+
+
+@njit(**INNER)
+def _log_means(data, indices, starts, W, Ht, per_row, per_column, per_entry, means):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(len(starts) - 1):
+        low, n = starts[i], starts[i + 1] - starts[i]
         for m in range(n):
             j = indices[low + m]
             mean = _inner(W[i], Ht[j])
@@ -154,3 +163,12 @@ def log_means(data, indices, indptr, W, Ht, per_row, per_column, per_entry):  # 
         for m in range(n):
             total += means[m]
     return total
+
+
+@njit(**COMPILED)
+def log_means(data, indices, starts, W, Ht, per_row, per_column, per_entry, out):  # type: ignore[no-untyped-def]
+    """out (C,) = Σ x log(e w·h) over the counts, e the product of the exposures of row, column and place, each (0,) for ones."""
+    means = np.empty(len(Ht[0]) + 1)
+    for c in range(len(W)):
+        own = starts[c if len(starts) > 1 else 0]
+        out[c] = _log_means(data, indices, own, W[c], Ht[c], per_row, per_column, per_entry, means)

@@ -81,18 +81,9 @@ def _lot(shapes, columns, rows, key0, key1, step, site, room, n):  # type: ignor
             drawn[m] *= math.exp(math.log(u) / a)
 
 
-@njit(**COMPILED)
-def gammas(shape, rate, address, least, out):  # type: ignore[no-untyped-def]
-    """out (R, K) = draws of Gamma(shape, rate), at least `least`.
-
-    Args:
-        shape: (R, K). rate: (R, K), or (1, K) for all rows.
-        address: the two words of the key, the step, the site, and the number of the first row.
-    """
-    key0, key1, step, site, first_row = address
+@njit(**INNER)
+def _gammas(shape, rate, key0, key1, step, site, first_row, least, out, room, shapes, columns, rows):  # type: ignore[no-untyped-def]
     R, K = shape.shape
-    room, shapes = np.empty((4, LANES)), np.empty(LANES)
-    columns, rows = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     i, k = 0, 0
     for start in range(0, R * K, LANES):
         n = min(LANES, R * K - start)
@@ -112,3 +103,19 @@ def gammas(shape, rate, address, least, out):  # type: ignore[no-untyped-def]
             k += 1
             if k == K:
                 i, k = i + 1, 0
+
+
+@njit(**COMPILED)
+def gammas(shape, rate, keys, address, least, out):  # type: ignore[no-untyped-def]
+    """out (C, R, K) = draws of Gamma(shape, rate), at least `least`.
+
+    Args:
+        shape: (C, R, K). rate: (C, R, K), or (C, 1, K) for all rows.
+        keys: (C, 2), of the chains. address: the step, the site, and the number of the first row.
+    """
+    step, site, first_row = address
+    room, shapes = np.empty((4, LANES)), np.empty(LANES)
+    columns, rows = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for c in range(len(shape)):
+        key0, key1 = keys[c, 0], keys[c, 1]
+        _gammas(shape[c], rate[c], key0, key1, step, site, first_row, least, out[c], room, shapes, columns, rows)

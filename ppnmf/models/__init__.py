@@ -8,6 +8,7 @@ from ppnmf.models.ard_gaussian import ARDGaussian
 from ppnmf.models.exponential_gaussian import ExponentialGaussian
 from ppnmf.models.gamma_poisson import GammaPoisson
 from ppnmf.models.half_normal_gaussian import HalfNormalGaussian
+from ppnmf.models.negative_binomial_gamma import NegativeBinomialGamma
 from ppnmf.models.pae_nmf import PAENMF
 from ppnmf.models.truncated_normal_gaussian import TruncatedNormalGaussian
 from ppnmf.protocols import Model
@@ -19,12 +20,21 @@ __all__ = [
     "ExponentialGaussian",
     "GammaPoisson",
     "HalfNormalGaussian",
+    "NegativeBinomialGamma",
     "TruncatedNormalGaussian",
     "for_data",
     "same",
 ]
 
-MODELS = (ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian, ARDGaussian, GammaPoisson, PAENMF)
+MODELS = (
+    ExponentialGaussian,
+    HalfNormalGaussian,
+    TruncatedNormalGaussian,
+    ARDGaussian,
+    GammaPoisson,
+    NegativeBinomialGamma,
+    PAENMF,
+)
 REGISTRY: dict[str, type[Model]] = {model.name: model for model in MODELS}
 
 

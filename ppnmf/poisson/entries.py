@@ -25,7 +25,7 @@ def require_counts(name: str, X: Matrix) -> None:
         raise ValueError(
             f"{name} takes counts, which have no noise variance: leave noise= out; sizes go into the model's exposures"
         )
-    each = X.each(lambda rows, block: _others(block))
+    each = X.by_block(lambda rows, block: _others(block))
     number = int(X.add_up(torch.tensor(float(sum(len(own) for own in each)), device=X.device)))
     if not number:
         return

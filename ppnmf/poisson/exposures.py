@@ -47,11 +47,11 @@ class Exposed(Protocol):
     """The exposures of what is observed of a block."""
 
     def over_columns(self, Ht: Tensor) -> Tensor:
-        """Σ_j e_ij H_kj (B, K), or (1, K) where it is the same for all rows, from Hᵀ (D, K)."""
+        """Σ_j e_ij H_kj (C, B, K), or (C, 1, K) where it is the same for all rows, from Hᵀ (C, D, K)."""
         ...
 
     def over_rows(self, W: Tensor) -> Tensor:
-        """Σ_i e_ij W_ik (D, K), from the block's rows W (B, K)."""
+        """Σ_i e_ij W_ik (C, D, K), or (C, 1, K), from the block's rows W (C, B, K)."""
         ...
 
     def of_counts(self, counts: Counts) -> Known:
@@ -66,18 +66,18 @@ class Product(NamedTuple):
     columns: Tensor
 
     def over_columns(self, Ht: Tensor) -> Tensor:
-        return self.rows * (self.columns.mT.expand(len(Ht), 1) * Ht).sum(0)
+        return self.rows * (self.columns.mT * Ht).sum(-2, keepdim=True)
 
     def over_rows(self, W: Tensor) -> Tensor:
-        return self.columns.mT * (self.rows * W).sum(0)
+        return self.columns.mT * (self.rows * W).sum(-2, keepdim=True)
 
     def of_counts(self, counts: Counts) -> Known:
-        rows = self.rows[:, 0].expand(len(counts.starts) - 1)
+        rows = self.rows[:, 0].expand(counts.starts.shape[1] - 1)
         return rows, None if self.columns.shape[1] == 1 else self.columns[0], None
 
 
 class Entries(NamedTuple):
-    """Of each entry, (B, D)."""
+    """Of each entry, (B, D), or (C, B, D) where each chain has its own."""
 
     values: Tensor
 
@@ -88,7 +88,12 @@ class Entries(NamedTuple):
         return self.values.mT @ W
 
     def of_counts(self, counts: Counts) -> Known:
-        return None, None, self.values[counts.rows, counts.columns.long()]
+        if len(counts.starts) == 1:
+            return None, None, self.values[counts.rows, counts.columns.long()]
+        each = [self.values[own.rows, own.columns.long()] for own in map(counts.of, range(len(counts.starts)))]
+        places = counts.data.new_ones(len(counts.data))
+        places[int(counts.starts[0, 0]) : int(counts.starts[-1, -1])] = torch.cat(each)
+        return None, None, places
 
 
 class Stored(NamedTuple):
@@ -99,15 +104,24 @@ class Stored(NamedTuple):
     width: int
 
     def over_columns(self, Ht: Tensor) -> Tensor:
-        B, K = len(self.counts.starts) - 1, Ht.shape[1]
+        return torch.stack([self._over_columns(own) for own in Ht])
+
+    def over_rows(self, W: Tensor) -> Tensor:
+        return torch.stack([self._over_rows(own) for own in W])
+
+    def of_counts(self, counts: Counts) -> Known:
+        return None, None, self.values
+
+    def _over_columns(self, Ht: Tensor) -> Tensor:
+        B, K = self.counts.starts.shape[1] - 1, Ht.shape[1]
         if is_compiled(Ht):
             out = torch.empty(K, B, dtype=Ht.dtype)
             csr.times(*self._arrays(), Ht.numpy(), out.numpy())
-            return out.mT.contiguous()
+            return out.mT
         rows, columns = self.counts.rows, self.counts.columns.long()
         return Ht.new_zeros(B, K).index_add(0, rows, self.values[:, None] * Ht[columns])
 
-    def over_rows(self, W: Tensor) -> Tensor:
+    def _over_rows(self, W: Tensor) -> Tensor:
         out = W.new_zeros(self.width, W.shape[1])
         if is_compiled(W):
             csr.transposed_times(*self._arrays(), W.mT.contiguous().numpy(), out.numpy())
@@ -115,12 +129,9 @@ class Stored(NamedTuple):
         rows, columns = self.counts.rows, self.counts.columns.long()
         return out.index_add(0, columns, self.values[:, None] * W[rows])
 
-    def of_counts(self, counts: Counts) -> Known:
-        return None, None, self.values
-
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         _, columns, starts = self.counts.arrays()
-        return self.values.numpy(), columns, starts
+        return self.values.numpy(), columns, starts[0]
 
 
 def exposed(block: Any, rows: range, e: Tensor) -> Exposed:
@@ -145,7 +156,7 @@ def _of_all(own: Tensor) -> Exposed:
 
 def _of_stored(block: Any, own: Tensor) -> Stored:
     counts = counts_of(block)
-    values = own.expand(len(counts.starts) - 1, block.shape[1])[counts.rows, counts.columns.long()]
+    values = own.expand(counts.starts.shape[1] - 1, block.shape[1])[counts.rows, counts.columns.long()]
     return Stored(counts, values, block.shape[1])
 
 
@@ -153,7 +164,7 @@ def mean_exposure(X: Matrix, e: Tensor) -> float:
     """The mean of e over the observed entries of X."""
 
     def of_block(rows: range, block: Any) -> Tensor:
-        ones = torch.ones(len(rows), 1, dtype=torch.float64, device=X.device)
-        return exposed(block, rows, e).over_rows(ones).expand(X.shape[1], 1).sum()
+        ones = torch.ones(1, len(rows), 1, dtype=torch.float64, device=X.device)
+        return exposed(block, rows, e).over_rows(ones).expand(1, X.shape[1], 1).sum()
 
     return float(X.fold(of_block)) / X.n_observed

@@ -8,15 +8,18 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from ppnmf.checks import whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.factored import Factored
 from ppnmf.poisson import exposures as known
+from ppnmf.poisson.arrivals import Arrivals
 from ppnmf.poisson.sweep import Story
 from ppnmf.priors import RATE, SHAPE, Gamma, Hyper
-from ppnmf.protocols import Entries
+from ppnmf.protocols import Entries, Matrix
+from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
 __all__ = ["PoissonFamily"]
@@ -102,6 +105,14 @@ class PoissonFamily(Factored):
         own = super().for_rows(rows)
         e = self._exposures
         return own if len(e) == 1 else replace(own, exposures=e[rows.start : rows.stop])  # type: ignore[type-var]
+
+    def arrivals(self, X: Matrix, stream: Stream) -> Arrivals:
+        """The events of X, as they arrive."""
+        return Arrivals(self._story, X, stream)
+
+    def at_time(self, time: float) -> Self:
+        """The model of the events that have arrived by then."""
+        return replace(self, exposures=time * torch.as_tensor(self.exposures))  # type: ignore[type-var]
 
     @cached_property
     @own_settings()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.distributions import gig_from_proposals
-from ppnmf.kernels.cpu import generalized_inverse_gaussian
+from ppnmf.kernels.cpu.positive import generalized_inverse_gaussian
 from ppnmf.kernels.reference import GIG_PROPOSALS
 from ppnmf.poisson.allocation import is_compiled
 from ppnmf.priors import Gamma

@@ -43,10 +43,10 @@ def _scaled(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Ten
 def _prior(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
     N, D = X.shape
     (size_W, rate_W), (size_H, rate_H) = (story.prior(site).on(X.device) for site in ("W", "H"))
-    own, every = len(X.rows), range(len(stream))
-    W = [_gammas(size_W, rate_W, (own, rank), Place(stream, c, 0, X.rows.start), X.dtype) for c in every]
-    H = [_gammas(size_H.mT, rate_H.mT, (D, rank), Place(stream, c, 0, N), X.dtype) for c in every]
-    return {"W": torch.stack(W), "H": torch.stack(H).mT}
+    C, own = len(stream), len(X.rows)
+    W = _gammas(size_W.expand(C, own, rank), rate_W, Place(stream, 0, X.rows.start), X.dtype)
+    H = _gammas(size_H.mT.expand(C, D, rank), rate_H.mT, Place(stream, 0, N), X.dtype)
+    return {"W": W, "H": H.mT}
 
 
 def _nndsvd(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
@@ -58,15 +58,16 @@ def prior_draws(story: Story, rank: int, shape: tuple[int, int], n: int, stream:
     """n draws of W (n, N, K), H (n, K, D) from the prior, float64."""
     (N, D), K = shape, rank
     sizes, rates = zip(*(story.prior(site).on(torch.device("cpu")) for site in ("W", "H")), strict=True)
-    size = torch.cat([sizes[0].expand(N, K).flatten(), sizes[1].expand(K, D).flatten()]).expand(n, -1)
-    rate = torch.cat([rates[0].expand(N, K).flatten(), rates[1].expand(K, D).flatten()]).expand(n, -1)
-    drawn = gamma_draws(size, rate, Place(stream, 0, 0, 0), Site.START, least(torch.float64))
+    size, rate = (
+        torch.cat([of_W.expand(N, K).flatten(), of_H.expand(K, D).flatten()]) for of_W, of_H in (sizes, rates)
+    )
+    drawn = _gammas(size.expand(1, n, -1), rate, Place(stream, 0, 0), torch.float64)[0]
     W, H = drawn.split([N * K, K * D], -1)
     return {"W": W.reshape(n, N, K), "H": H.reshape(n, K, D)}
 
 
-def _gammas(size: Tensor, rate: Tensor, shape: tuple[int, int], place: Place, dtype: torch.dtype) -> Tensor:
-    return gamma_draws(size.expand(shape), rate.expand(shape), place, Site.START, least(dtype)).to(dtype)
+def _gammas(size: Tensor, rate: Tensor, place: Place, dtype: torch.dtype) -> Tensor:
+    return gamma_draws(size, rate.expand(size.shape), place, Site.START, least(dtype)).to(dtype)
 
 
 STARTS = {"scaled": _scaled, "prior": _prior, "nndsvd": _nndsvd}

@@ -22,16 +22,29 @@ import torch
 from torch import Tensor
 
 from ppnmf.poisson import scale
-from ppnmf.poisson.allocation import Place, allocated, counts_of, expected, gamma_draws, log_means
+from ppnmf.poisson.allocation import Counts, Place, allocated, counts_of, expected, gamma_draws, log_means
 from ppnmf.poisson.exposures import Exposed, exposed
 from ppnmf.priors import Gamma
 from ppnmf.protocols import Address, Matrix, Params, Read, Sweeps, Swept
-from ppnmf.rng import Site
-from ppnmf.threads import ordered_results, single_threaded
+from ppnmf.rng import Site, Stream
+from ppnmf.threads import single_threaded
 
-__all__ = ["Story", "Told", "least", "log_likelihood", "sweep_factors", "swept"]
+__all__ = [
+    "Story",
+    "Told",
+    "gathered",
+    "known",
+    "least",
+    "log_likelihood",
+    "modes_of_factors",
+    "prior_for_modes",
+    "require_untempered",
+    "sweep_factors",
+    "swept",
+]
 
 COST = 30.0  # operations that a component of a count takes, about
+SMALL = 2**14  # entries of X up to which a call costs more than its work
 FLAT = Gamma(torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
 
 
@@ -45,12 +58,12 @@ class Story(NamedTuple):
 class Told(NamedTuple):
     """What rows of W tell about H."""
 
-    shares: Tensor  # Σ_i Z, (D, K)
-    exposed: Tensor  # Σ_i e_ij W_ik, (1 | D, K)
+    shares: Tensor  # Σ_i Z, (C, D, K)
+    exposed: Tensor  # Σ_i e_ij W_ik, (C, 1 | D, K)
 
 
-# What is drawn, or known, of a block's exposures before its counts are allocated: (rows, block, W, Hᵀ, place) -> exposures
-Exposing = Callable[[range, Any, Tensor, Tensor, Place], Exposed]
+# What is drawn, expected or known of a block's exposures: (rows, block, chains, counts, W, Hᵀ, place or None) -> exposures
+Exposing = Callable[[range, Any, slice, Counts, Tensor, Tensor, Place | None], Exposed]
 
 
 def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | None) -> Swept:
@@ -68,14 +81,11 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
         raise NotImplementedError(f"a Poisson sweep reads draws, at an address, or modes; asked was {asked.read}")
     require_untempered(asked.power)
 
-    def known(rows: range, block: Any, W: Tensor, Ht: Tensor, place: Place) -> Exposed:
-        return exposed(block, rows, story.exposures)
-
     draws: list[Params] = []
     fits: list[Tensor] = []
     for s in range(asked.number):
         own = Address(at.stream, at.step + s)
-        params, told = sweep_factors(story.prior, X, params, own, known, (asked.held.W, asked.held.H))
+        params, told = sweep_factors(story.prior, X, params, own, known(story), (asked.held.W, asked.held.H))
         if s in asked.kept:
             fits.append(log_likelihood(story, X, params, told))
         if asked.moves:
@@ -83,6 +93,15 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
         if s in asked.kept:
             draws.append(params)
     return gathered(params, draws, fits, X)
+
+
+def known(story: Story) -> Exposing:
+    """The exposures of the model, whatever the counts."""
+
+    def of_block(rows: range, block: Any, *others: Any) -> Exposed:
+        return exposed(block, rows, story.exposures)
+
+    return of_block
 
 
 def require_untempered(power: float) -> None:
@@ -107,8 +126,8 @@ def sweep_factors(
     at: Address,
     exposing: Exposing,
     first: tuple[int, int] = (0, 0),
-) -> tuple[dict[str, Tensor], list[Told]]:
-    """W and H drawn anew, all else as it was; and what the new W tells about H, chain by chain.
+) -> tuple[dict[str, Tensor], Told]:
+    """W and H drawn anew, all else as it was; and what the new W tells about H.
 
     Args:
         at: of the random numbers.
@@ -116,45 +135,45 @@ def sweep_factors(
         first: the first component of W, and of H, that is drawn; those before stay as they are.
     """
     W, H = params["W"], params["H"]
-    C, N, K = W.shape
     updated = torch.empty_like(W, memory_format=torch.contiguous_format)
-    columns = [own.mT.double().contiguous() for own in H]
+    columns = H.mT.double().contiguous()
     size, rate = prior("W").on(X.device)
 
-    def of_block(rows: range, block: Any, c: int) -> Told:
-        own, Ht = slice(rows.start, rows.stop), columns[c]
-        old = W[c, own].double().contiguous()
-        place = Place(at.stream, c, at.step, X.rows.start + rows.start)
-        e = exposing(rows, block, old, Ht, place)
-        shares = allocated(counts_of(block, c), old, Ht, place)
-        new = _drawn(shares.of_rows, e.over_columns(Ht), _rows(size, own), _rows(rate, own), place, Site.W, W.dtype)
-        updated[c, own] = new
-        updated[c, own, : first[0]] = W[c, own, : first[0]]
-        return Told(shares.of_columns, e.over_rows(updated[c, own].double()))
+    def of_block(rows: range, block: Any, group: slice) -> Told:
+        own, Ht = slice(rows.start, rows.stop), columns[group]
+        old = W[group, own].double().contiguous()
+        place = Place(Stream(at.stream.keys[group]), at.step, X.rows.start + rows.start)
+        counts = counts_of(block, group)
+        e = exposing(rows, block, group, counts, old, Ht, place)
+        shares = allocated(counts, old, Ht, place)
+        updated[group, own] = _drawn(
+            shares.of_rows, e.over_columns(Ht), _rows(size, own), _rows(rate, own), place, Site.W, W.dtype
+        )
+        updated[group, own, : first[0]] = W[group, own, : first[0]]
+        return Told(shares.of_columns, e.over_rows(updated[group, own].double()))
 
     with single_threaded():
-        each = X.fold_here(of_block, range(C), COST * C * N * K * X.shape[1])
-        told = [X.add_up(own) for own in each]
-        H = _drawn_H(prior("H"), H, told, at, first[1])
+        told = folded(X, W, of_block)
+        size_H, rate_H = (values.mT for values in prior("H").on(H.device))
+        drawn = _drawn(*told, size_H, rate_H, Place(at.stream, at.step, 0), Site.H, H.dtype).mT
+        H = torch.cat([H[:, : first[1]], drawn[:, first[1] :]], 1)
     return {**params, "W": updated, "H": H}, told
 
 
-def _drawn_H(prior: Gamma, H: Tensor, told: list[Told], at: Address, first: int) -> Tensor:
-    size, rate = (values.mT for values in prior.on(H.device))
-
-    def of_chain(c: int) -> Tensor:
-        place = Place(at.stream, c, at.step, 0)
-        drawn = _drawn(told[c].shares, told[c].exposed, size, rate, place, Site.H, H.dtype).mT
-        return torch.cat([H[c, :first], drawn[first:]])
-
-    return torch.stack(list(ordered_results(of_chain, range(len(H)), COST * H[0].numel())))
+def folded(X: Matrix, W: Tensor, function: Callable[[range, Any, slice], Told]) -> Told:
+    """What all blocks tell about H, in all processes: of all chains together where X is small, else one after another."""
+    C, N, K = W.shape
+    together = W.device.type != "cpu" or N * X.shape[1] <= SMALL
+    groups = [slice(0, C)] if together else [slice(c, c + 1) for c in range(C)]
+    each = X.fold_here(function, groups, COST * C * N * K * X.shape[1])
+    return X.add_up(Told(torch.cat([own.shares for own in each]), torch.cat([own.exposed for own in each])))
 
 
 def _drawn(
     shares: Tensor, exposed: Tensor, size: Tensor, rate: Tensor, place: Place, site: Site, dtype: torch.dtype
 ) -> Tensor:
-    """A factor's rows (R, K) from their gamma conditionals; never so small that a product of two would be zero."""
-    of_rows = (rate + exposed).expand(-1, shares.shape[1])
+    """A factor's rows (C, R, K) from their gamma conditionals; never so small that a product of two would be zero."""
+    of_rows = (rate + exposed).expand(-1, -1, shares.shape[2])
     return gamma_draws(size + shares, of_rows, place, site, least(dtype)).to(dtype)
 
 
@@ -163,45 +182,53 @@ def least(dtype: torch.dtype) -> float:
     return float(torch.finfo(dtype).tiny ** 0.48)
 
 
-def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
-    """Sweeps of modes: of W, of H, and then the scales of the components; only the last can be kept."""
-    prior = (lambda site: FLAT) if asked.flat else story.prior
+def prior_for_modes(story: Story, asked: Sweeps) -> Callable[[str], Gamma]:
+    """The priors of sweeps of modes. Raises ValueError where they have none."""
+    if asked.flat:
+        return lambda site: FLAT
     for site in ("W", "H"):
-        if bool((prior(site).size < 1).any()):
+        if bool((story.prior(site).size < 1).any()):
             raise ValueError(
                 f"shape_{site} is below 1 somewhere, where the prior's density is infinite at 0 and has no mode: "
                 "give shapes >= 1, or draw by gibbs"
             )
+    return story.prior
+
+
+def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
+    """Sweeps of modes: of W, of H, and then the scales of the components; only the last can be kept."""
+    prior = prior_for_modes(story, asked)
     for _ in range(asked.number):
-        params, _told = _mode_of_factors(prior, story.exposures, X, params)
+        params = modes_of_factors(prior, X, params, known(story))
         if not asked.flat:
             params = scale.balanced(prior, X, params)
     draws = {site: values[:, None] for site, values in params.items()}
     return Swept(params, draws, log_likelihood(story, X, params)[:, None])
 
 
-def _mode_of_factors(
-    prior: Callable[[str], Gamma], e: Tensor, X: Matrix, params: Params
-) -> tuple[dict[str, Tensor], list[Told]]:
+def modes_of_factors(prior: Callable[[str], Gamma], X: Matrix, params: Params, exposing: Exposing) -> dict[str, Tensor]:
+    """W and H each at the mode of its conditional under the expected shares, all else as it was."""
     W, H = (_above_zero(params[site]) for site in ("W", "H"))
     updated = torch.empty_like(W, memory_format=torch.contiguous_format)
-    columns = [own.mT.double().contiguous() for own in H]
+    columns = H.mT.double().contiguous()
     size, rate = prior("W").on(X.device)
 
-    def of_block(rows: range, block: Any, c: int) -> Told:
-        own, Ht = slice(rows.start, rows.stop), columns[c]
-        known, counts, F = exposed(block, rows, e), counts_of(block, c), W[c, own].double().contiguous()
+    def of_block(rows: range, block: Any, group: slice) -> Told:
+        own, Ht, counts = slice(rows.start, rows.stop), columns[group], counts_of(block, group)
+        F = W[group, own].double().contiguous()
+        e = exposing(rows, block, group, counts, F, Ht, None)
         shares = expected(counts, F, Ht, columns=False)
-        updated[c, own] = _mode(shares.of_rows, known.over_columns(Ht), _rows(size, own), _rows(rate, own)).to(W.dtype)
-        F = updated[c, own].double()
-        return Told(expected(counts, F, Ht).of_columns, known.over_rows(F))
+        new = _mode(shares.of_rows, e.over_columns(Ht), _rows(size, own), _rows(rate, own))
+        updated[group, own] = new.to(W.dtype)
+        F = updated[group, own].double()
+        e = exposing(rows, block, group, counts, F, Ht, None)
+        return Told(expected(counts, F, Ht).of_columns, e.over_rows(F))
 
     with single_threaded():
-        each = X.fold_here(of_block, range(len(W)), COST * W.numel() * X.shape[1])
-        told = [X.add_up(own) for own in each]
+        told = folded(X, W, of_block)
         size_H, rate_H = (values.mT for values in prior("H").on(X.device))
-        modes = [_mode(own.shares, own.exposed, size_H, rate_H).mT.to(H.dtype) for own in told]
-    return {**params, "W": updated, "H": torch.stack(modes)}, told
+        H = _mode(*told, size_H, rate_H).mT.to(H.dtype)
+    return {**params, "W": updated, "H": H}
 
 
 def _mode(shares: Tensor, exposed: Tensor, size: Tensor, rate: Tensor) -> Tensor:
@@ -215,44 +242,36 @@ def _above_zero(F: Tensor) -> Tensor:
     return F.clamp(min=1e-4 * torch.finfo(F.dtype).eps * float(F.mean()))
 
 
-def log_likelihood(story: Story, X: Matrix, params: Params, told: list[Told] | None = None) -> Tensor:
+def log_likelihood(story: Story, X: Matrix, params: Params, told: Told | None = None) -> Tensor:
     """log p(X | W, H) of the observed counts, (C,), float64.
 
     Args:
         told: of the same W, where it is known.
     """
     W, H = params["W"], params["H"]
-    columns = [own.mT.double().contiguous() for own in H]
+    columns = H.mT.double().contiguous()
 
-    def of_block(rows: range, block: Any, c: int) -> Tensor:
-        F = W[c, rows.start : rows.stop].double().contiguous()
-        known, counts = exposed(block, rows, story.exposures), counts_of(block, c)
-        found = log_means(counts, F, columns[c], known.of_counts(counts))
+    def of_block(rows: range, block: Any, group: slice) -> Told:
+        F, Ht = W[group, rows.start : rows.stop].double().contiguous(), columns[group]
+        known, counts = exposed(block, rows, story.exposures), counts_of(block, group)
+        found = log_means(counts, F, Ht, known.of_counts(counts))
         if told is None:
-            found -= float((known.over_rows(F) * columns[c]).sum())
-        return torch.tensor(found, dtype=torch.float64, device=X.device)
+            found = found - (known.over_rows(F) * Ht).sum((-2, -1))
+        return Told(found, torch.zeros_like(found))
 
     with single_threaded():
-        each = torch.stack(X.fold_here(of_block, range(len(W)), COST * W.numel() * X.shape[1]))
-        each = X.add_up(each)
+        each = folded(X, W, of_block).shares
         if told is not None:
-            each = each - torch.stack([(own.exposed * Ht).sum() for own, Ht in zip(told, columns, strict=True)])
+            each = each - (told.exposed * columns).sum((-2, -1))
     return each - log_factorials(X)
 
 
 def log_factorials(X: Matrix) -> Tensor:
-    """Σ log x! of the counts, (), or (C,) where each chain has an X of its own; worked out once."""
+    """Σ log x! of the counts, (1,), or (C,) where each chain has an X of its own; worked out once."""
     kept: dict[str, Tensor] = X.kept  # type: ignore[attr-defined]
     if "log factorials" not in kept:
-        kept["log factorials"] = X.fold(_log_factorials)
+        kept["log factorials"] = X.fold(lambda rows, block: counts_of(block).log_factorials)
     return kept["log factorials"]
-
-
-def _log_factorials(rows: range, block: Any) -> Tensor:
-    values = getattr(block, "values", None)
-    if values is not None and values.ndim == 3:
-        return torch.stack([counts_of(block, c).log_factorials for c in range(len(values))])
-    return counts_of(block).log_factorials
 
 
 def _rows(values: Tensor, rows: slice) -> Tensor:

@@ -11,6 +11,7 @@ from ppnmf.protocols.matrix import Matrix, Params, Statistics
 from ppnmf.protocols.model import Entries, Exposing, Model, exposed
 from ppnmf.protocols.sweeping import (
     Address,
+    Arriving,
     Ascent,
     Blocked,
     Climbing,
@@ -27,6 +28,7 @@ from ppnmf.protocols.sweeping import (
     Sweeping,
     Sweeps,
     Swept,
+    Timed,
     Variational,
 )
 
@@ -34,6 +36,7 @@ __all__ = [
     "ABILITIES",
     "Address",
     "Amortised",
+    "Arriving",
     "Ascent",
     "Asked",
     "Blocked",
@@ -59,6 +62,7 @@ __all__ = [
     "Sweeping",
     "Sweeps",
     "Swept",
+    "Timed",
     "Variational",
     "exposed",
     "require_ability",

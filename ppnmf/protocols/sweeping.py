@@ -14,6 +14,7 @@ from ppnmf.rng import Stream
 
 __all__ = [
     "Address",
+    "Arriving",
     "Ascent",
     "Blocked",
     "Climbing",
@@ -30,6 +31,7 @@ __all__ = [
     "Sweeping",
     "Sweeps",
     "Swept",
+    "Timed",
     "Variational",
 ]
 
@@ -131,6 +133,47 @@ class Sweeping(Model, Protocol):
 
     def for_rows(self, rows: range) -> Self:
         """The model of those rows of X alone."""
+        ...
+
+
+class Arriving(Protocol):
+    """Data that arrive with time β, for a likelihood whose powers have no exact sweep (`ppnmf.poisson.arrivals`).
+
+    A step of time adds its width times what `seen` gives to the log weights of C particles.
+    """
+
+    @property
+    def constant(self) -> float:
+        """What is added to the log evidence of all steps."""
+        ...
+
+    def expected(self, params: Params) -> Tensor:
+        """What a unit of time is expected to add to the log weights, (C,), float64."""
+        ...
+
+    def advance(self, time: float, step: int) -> None:
+        """Let data arrive until this time; `step` fixes the random numbers."""
+        ...
+
+    def seen(self, params: Params) -> Tensor:
+        """What a unit of time adds to the log weights in the step that was taken last, (C,), float64."""
+        ...
+
+    def data(self) -> Matrix:
+        """What has arrived."""
+        ...
+
+
+@runtime_checkable
+class Timed(Sweeping, Protocol):
+    """A model that is tempered by time, and not by powers of its likelihood."""
+
+    def arrivals(self, X: Matrix, stream: Stream) -> Arriving:
+        """The data from time 0 on; the stream has one key."""
+        ...
+
+    def at_time(self, time: float) -> Self:
+        """The model of the data that have arrived by then."""
         ...
 
 

@@ -12,6 +12,7 @@ from ppnmf.rng import NEXT, Site, Stream
 
 LUCK = 1e-4
 KEY = Stream.of(5)
+KEYS = np.array(KEY.keys)
 NONE = np.empty(0)
 
 
@@ -52,16 +53,20 @@ def test_binomials_of_large_counts_and_small_means_are_poisson():
     assert stats.chisquare(found[:12], expected[:12] * found[:12].sum() / expected[:12].sum()).pvalue > LUCK
 
 
+def drawn(shape, rate, address, least, out):
+    gammas.gammas(shape[None], rate[None], KEYS, address, least, out[None])
+
+
 @pytest.mark.parametrize("shape", [0.05, 0.5, 1.0, 1.7, 30.0, 1e6])
 def test_gammas_have_their_distribution(shape):
     out = np.empty((5000, 7))
-    gammas.gammas(np.full((5000, 7), shape), np.full((1, 7), 2.0), (*KEY.keys[0], 3, 0, 0), 0.0, out)
+    drawn(np.full((5000, 7), shape), np.full((1, 7), 2.0), (3, 0, 0), 0.0, out)
     assert stats.kstest(out.ravel(), stats.gamma(shape, scale=0.5).cdf).pvalue > LUCK
 
 
 def test_a_gamma_that_would_be_zero_is_the_least():
     out = np.empty((2000, 2))
-    gammas.gammas(np.full((2000, 2), 1e-3), np.ones((2000, 2)), (*KEY.keys[0], 3, 0, 0), 1e-150, out)
+    drawn(np.full((2000, 2), 1e-3), np.ones((2000, 2)), (3, 0, 0), 1e-150, out)
     share = float((out == 1e-150).mean())
     exact = stats.gamma(1e-3).cdf(1e-150)
     assert abs(share - exact) < 4 * math.sqrt(exact * (1 - exact) / out.size)
@@ -72,7 +77,7 @@ def test_compiled_gammas_are_the_plain_ones():
     shape = generator.choice([0.02, 0.6, 1.0, 3.0, 500.0], size=(300, 5))
     rate = generator.random((300, 5)) + 0.1
     out = np.empty((300, 5))
-    gammas.gammas(shape, rate, (*KEY.keys[0], 4, int(Site.H), 11), 1e-100, out)
+    drawn(shape, rate, (4, int(Site.H), 11), 1e-100, out)
     plain = counts_reference.gammas(torch.from_numpy(shape), torch.from_numpy(rate), KEY, 0, 4, Site.H, 11, 1e-100)
     torch.testing.assert_close(torch.from_numpy(out), plain, rtol=1e-11, atol=0)
 
@@ -88,11 +93,22 @@ def block(K, seed=0, B=40, D=30):
     return X[row, column], row, column, indptr, W, Ht
 
 
+def allocate(data, columns, indptr, W, Ht, step, first_row, of_W, of_H):
+    given = (indptr[None], W[None], Ht[None], KEYS, step, first_row)
+    counts.allocate(data, columns, *given, of_W[None], of_H[None])
+
+
+def log_means(data, column, indptr, W, Ht, *exposures):
+    out = np.empty(1)
+    counts.log_means(data, column.astype(np.int32), indptr[None], W[None], Ht[None], *exposures, out)
+    return out[0]
+
+
 @pytest.mark.parametrize("K", [1, 2, 3, 9])
 def test_compiled_allocations_are_the_plain_ones(K):
     data, row, column, indptr, W, Ht = block(K)
     of_W, of_H = np.zeros_like(W), np.zeros_like(Ht)
-    counts.allocate(data, column.astype(np.int32), indptr, W, Ht, (*KEY.keys[0], 9, 100), of_W, of_H)
+    allocate(data, column.astype(np.int32), indptr, W, Ht, 9, 100, of_W, of_H)
     rows, columns = torch.from_numpy(row), torch.from_numpy(column)
     cells = counts_reference.Cells(KEY, 0, 9, Site.COUNTS, rows + 100, columns)
     factors = torch.from_numpy(W)[rows], torch.from_numpy(Ht)[columns]
@@ -109,7 +125,7 @@ def test_allocations_are_multinomial(x):
     W, Ht = np.tile(weights, (M, 1)), np.ones((1, 4))
     of_W, of_H = np.zeros((M, 4)), np.zeros((1, 4))
     columns, indptr = np.zeros(M, dtype=np.int32), np.arange(M + 1)
-    counts.allocate(np.full(M, float(x)), columns, indptr, W, Ht, (*KEY.keys[0], x, 0), of_W, of_H)
+    allocate(np.full(M, float(x)), columns, indptr, W, Ht, x, 0, of_W, of_H)
     assert np.array_equal(of_W.sum(0), of_H[0]) and float(of_W.sum()) == M * x
     p = weights / weights.sum()
     for some in ([0], [1], [2], [3], [0, 2], [1, 3]):
@@ -128,18 +144,18 @@ def test_numbers_of_a_cell_do_not_depend_on_the_block():
     whole, halves = np.zeros_like(W), np.zeros_like(W)
     of_H, of_halves = np.zeros_like(Ht), np.zeros_like(Ht)
     columns = column.astype(np.int32)
-    counts.allocate(data, columns, indptr, W, Ht, (*KEY.keys[0], 2, 0), whole, of_H)
+    allocate(data, columns, indptr, W, Ht, 2, 0, whole, of_H)
     for lo, hi in ((0, 13), (13, 40)):
         span = slice(indptr[lo], indptr[hi])
         part = data[span], columns[span], indptr[lo : hi + 1] - indptr[lo]
-        counts.allocate(*part, W[lo:hi], Ht, (*KEY.keys[0], 2, lo), halves[lo:hi], of_halves)
+        allocate(*part, W[lo:hi], Ht, 2, lo, halves[lo:hi], of_halves)
     assert np.array_equal(whole, halves) and np.array_equal(of_H, of_halves)
 
 
 def test_expected_shares_and_log_means_are_those_of_products():
     data, row, column, indptr, W, Ht = block(4)
     of_W, of_H = np.zeros_like(W), np.zeros_like(Ht)
-    counts.expect(data, column.astype(np.int32), indptr, W, Ht, of_W, of_H)
+    counts.expect(data, column.astype(np.int32), indptr[None], W[None], Ht[None], of_W[None], of_H[None])
     mean = (W @ Ht.T)[row, column]
     shares = (data / mean)[:, None] * W[row] * Ht[column]
     by_row, by_column = np.zeros_like(W), np.zeros_like(Ht)
@@ -149,10 +165,10 @@ def test_expected_shares_and_log_means_are_those_of_products():
     np.testing.assert_allclose(of_H, by_column, rtol=1e-12)
     generator = np.random.default_rng(1)
     per_row, per_column, per_entry = generator.random(len(W)), generator.random(len(Ht)), generator.random(len(data))
-    found = counts.log_means(data, column.astype(np.int32), indptr, W, Ht, per_row, per_column, per_entry)
+    found = log_means(data, column, indptr, W, Ht, per_row, per_column, per_entry)
     expected = (data * np.log(mean * per_row[row] * per_column[column] * per_entry)).sum()
     assert found == pytest.approx(expected, rel=1e-12)
-    assert counts.log_means(data, column.astype(np.int32), indptr, 0 * W, Ht, NONE, NONE, NONE) == -math.inf
+    assert log_means(data, column, indptr, 0 * W, Ht, NONE, NONE, NONE) == -math.inf
 
 
 def test_sites_are_below_the_step_to_a_cell_s_next_numbers():

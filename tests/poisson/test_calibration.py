@@ -112,7 +112,7 @@ def test_a_power_of_the_scale_too_many_is_found(monkeypatch):
 
 
 def sampled(model, X, seed):
-    chains = len(X.each_X)
+    chains = len(X.each)
     return gibbs.run(model, X, draws=31, thin=3, warmup=30, chains=chains, seed=seed, init="prior", progress=False)
 
 
