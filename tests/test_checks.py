@@ -181,7 +181,7 @@ ADVICE = {
 @pytest.mark.parametrize("who", ["summary", "align", "components", "traces", "loss"])
 def test_what_is_no_posterior_gets_a_sentence(who, what):
     given, advice = ADVICE[what]
-    reader = getattr(ppnmf, who, None) or getattr(ppnmf.plots, who)
+    reader = getattr(ppnmf.plots, who, None) or getattr(ppnmf, who)
     refused(lambda: reader(given), TypeError, f"{who} takes a Posterior, and was given ")
     refused(lambda: reader(given), TypeError, advice)
 
