@@ -8,14 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppnmf import arviz, predictive, projection, saving, tables, weighting
+from ppnmf import arviz, predictive, projection, reconstructed, saving, tables, weighting
 from ppnmf.checks import described, meant
 from ppnmf.components import LiveComponents, live_components
-from ppnmf.protocols import Matrix, Model, Params, exposed
+from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.settings import own_settings
 from ppnmf.surveyed import Survey
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = ["Kind", "Posterior", "require_posterior", "require_posteriors"]
-
-AT_ONCE = 2**22  # entries of W, H or W @ H that are worked on at a time when averaging over draws
 
 
 class Kind(StrEnum):
@@ -93,23 +90,12 @@ class Posterior:
     @own_settings()
     def reconstruction(self, rows: range | None = None) -> Tensor:
         """Mean of W @ H over chains and draws, shape (N, D), times the model's exposures; or some rows of it."""
-        W, H = (self._kept(site).flatten(0, 1) for site in ("W", "H"))
-        own = slice(None) if rows is None else _rows(rows, W.shape[1])
-        mean = _sum_of_products(W[:, own], H) / len(W)
-        return exposed(self.model, mean, own).to(W.dtype)
+        return reconstructed.reconstruction(self, rows)
 
     @own_settings()
     def squared_error(self) -> float:
         """Σ (X - reconstruction)² over the observed entries, each over its relative noise variance; row block by row block."""
-        total = 0.0
-        for rows in self.X.blocks:
-            size = max(1, AT_ONCE // self.X.shape[1])
-            for start in range(rows.start, rows.stop, size):
-                own = range(start, min(start + size, rows.stop))
-                part = self.X.part(own)
-                squared = (part.values.double() - self.reconstruction(own).double()).square()
-                total += float(part.observed_over_noise(squared).sum())
-        return total
+        return reconstructed.squared_error(self)
 
     @own_settings()
     def point(self) -> dict[str, Tensor]:
@@ -372,23 +358,6 @@ class Posterior:
         return {site: list(dims) for site, dims in self.model.sites(*self.X.shape).items()}
 
 
-def _sum_of_products(W: Tensor, H: Tensor) -> Tensor:
-    """Σ_s W_s H_s in float64, (N, D), of W (S, N, K) and H (S, K, D).
-
-    The draws' components side by side make it one product, (N, S K) @ (S K, D), taken a block of rows and of draws at a
-    time: W @ H of each draw is never formed.
-    """
-    (S, N, K), D = W.shape, H.shape[2]
-    total = torch.zeros(N, D, dtype=torch.float64, device=W.device)
-    at_once = min(S, max(1, AT_ONCE // (K * D)))
-    height = max(1, AT_ONCE // max(D, at_once * K))
-    for left, right in zip(W.split(at_once), H.split(at_once), strict=True):
-        below = right.reshape(-1, D).double()
-        for block, beside in zip(total.split(height), left.split(height, dim=1), strict=True):
-            block.addmm_(beside.permute(1, 0, 2).reshape(len(block), len(below)).double(), below)
-    return total
-
-
 def require_posterior(who: str, post: Any) -> None:
     """Raise TypeError when it is no Posterior, and say what to do with what it seems to be."""
     if isinstance(post, Posterior):
@@ -416,10 +385,3 @@ def require_posteriors(who: str, fits: Any, reasons: bool = False) -> None:
     for name, post in fits.items():
         if not (reasons and isinstance(post, str)):
             require_posterior(f"{who} (by the name {name!r})", post)
-
-
-def _rows(rows: Any, N: int) -> slice:
-    """The rows of a range. Raises ValueError when it is none, or goes beyond X's."""
-    if not isinstance(rows, range) or rows.step != 1 or not 0 <= rows.start <= rows.stop <= N:
-        raise ValueError(f"rows is {described(rows)}; give a range of step 1 within 0 to {N}, such as range(0, {N})")
-    return slice(rows.start, rows.stop)

@@ -18,6 +18,7 @@ from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.gaussian.sweep import misfit
 from ppnmf.models import ExponentialGaussian
 from ppnmf.protocols import Address, Amortised, Held, Matrix, Params, Read, Sweeping, Sweeps
+from ppnmf.reconstructed import mean_product
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
@@ -89,7 +90,7 @@ def point(post: Posterior) -> dict[str, Tensor]:
             "W": W[0],
             "H": H[0],
         }
-    X = as_matrix(post.reconstruction())
+    X = as_matrix(mean_product(post).to(W.dtype))
     W, H = _nearest(X, W, H)
     return {**means, "W": W[0], "H": H[0]}
 

@@ -32,6 +32,7 @@ LAYERS = [
         "posterior",
         "predictive",
         "projection",
+        "reconstructed",
         "tables",
         "saving",
         "surveyed",

@@ -22,7 +22,7 @@ def test_reconstruction_is_the_mean_of_the_products(monkeypatch):
     post = fitted()
     wanted = (post.draws["W"] @ post.draws["H"]).mean((0, 1))
     torch.testing.assert_close(post.reconstruction(), wanted)
-    monkeypatch.setattr("ppnmf.posterior.AT_ONCE", 2 * 6 * 5)  # five draws and six rows at a time
+    monkeypatch.setattr("ppnmf.reconstructed.AT_ONCE", 2 * 6 * 5)  # five draws and six rows at a time
     torch.testing.assert_close(post.reconstruction(), wanted)
     torch.testing.assert_close(post.reconstruction(range(1, 8)), wanted[1:])
     assert post.reconstruction(range(3, 3)).shape == (0, 6)
@@ -137,7 +137,7 @@ def test_generate_needs_a_model_that_can():
 def test_rows_of_any_posterior_are_drawn_from_its_mean_over_rows_and_draws(along, monkeypatch):
     noise = {None: None, "columns": torch.arange(1, 7) ** 2 / 4, "rows": torch.arange(1, 9)[:, None] ** 2 / 4}[along]
     post, n = fitted(noise=None if noise is None else noise.double()), 60_000
-    monkeypatch.setattr("ppnmf.posterior.AT_ONCE", 2 * 6 * 9999)  # in parts
+    monkeypatch.setattr("ppnmf.reconstructed.AT_ONCE", 2 * 6 * 9999)  # in parts
     rows = post.generate(n, seed=3, latent="aggregated")
     means = (post.draws["W"] @ post.draws["H"]).flatten(0, 2)  # of each row in each draw
     variance = post.draws["sigma2"][..., None, None] * (torch.ones(8, 6) if noise is None else noise.expand(8, 6))
