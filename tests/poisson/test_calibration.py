@@ -65,10 +65,10 @@ class ExposedToOne:
         self.own, self.factor = own, factor
 
     def over_columns(self, Ht):
-        return Ht.sum(0, keepdim=True) if self.factor == "W" else self.own.over_columns(Ht)
+        return Ht.sum(-2, keepdim=True) if self.factor == "W" else self.own.over_columns(Ht)
 
     def over_rows(self, W):
-        return W.sum(0, keepdim=True) if self.factor == "H" else self.own.over_rows(W)
+        return W.sum(-2, keepdim=True) if self.factor == "H" else self.own.over_rows(W)
 
     def of_counts(self, counts):
         return self.own.of_counts(counts)
