@@ -1,4 +1,4 @@
-"""How near to long tempered Monte Carlo are Chib's evidence, plain and with the bridge, and stepping stones, and what does each cost?
+"""How near to long tempered Monte Carlo are Chib's evidence, plain and with the bridge, and stepping stones, and at what cost?
 
 X (50, 40) is drawn with W, H ~ Exponential(1) at rank 4 and a noise variance of 1 and of 25; every method then gives log p(X)
 at ranks 1 to 6 under the same priors. `long` is SMC with four times the particles: the yardstick. With --seeds, Chib alone
