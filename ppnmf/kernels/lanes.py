@@ -46,6 +46,7 @@ ENTRY = {
     **COMPILED,
     "no_cfunc_wrapper": True,
 }  # called from Python alone, and not by its address: a wrapper less to compile
+# A function that has one caller, or is a few lines in a loop of lanes: compiled as part of its caller, not by itself first
 INLINED = {**COMPILED, "cache": False, "inline": "always"}
 # Only compiled functions call these: from Python they would end the process. Such an entry takes long to compile too
 INNER = {**COMPILED, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}

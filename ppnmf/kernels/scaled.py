@@ -159,7 +159,7 @@ def _evaluate(at, data_precision, data_linear, a, b, precision, linear, n, out):
             best = max(best, out[d, m])
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _above(h, one):  # type: ignore[no-untyped-def]
     """Log of the integral of c's density with h at its point."""
     a = one.a
@@ -187,7 +187,7 @@ def _above(h, one):  # type: ignore[no-untyped-def]
     return prior + peak + math.log(total * deviation)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _below(one, masses, enough):  # type: ignore[no-untyped-def]
     """Log of the integral of c's density with h integrated out; Laplace's where it is `enough` and more, by far."""
     centre, width = _centre_and_width(one, masses)
@@ -212,7 +212,7 @@ def _below(one, masses, enough):  # type: ignore[no-untyped-def]
     return greatest + math.log(total * width)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _centre_and_width(one, masses):  # type: ignore[no-untyped-def]
     """`_mode` of one."""
     centre = 0.0

@@ -89,7 +89,7 @@ def survival_inverse(precision: float, linear: float, u: float) -> float:
     return max(z - bound, 0.0) / root
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def draw_lanes(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
     """w[:n] = survival_inverse(precision, linear, u), all lanes at once; the rare cases are then done one by one.
 

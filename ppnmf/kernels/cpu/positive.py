@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppnmf.kernels.cpu.normal import quantile
 from ppnmf.kernels.cpu.uniforms import pair_of_uniforms
-from ppnmf.kernels.lanes import COMPILED, INNER
+from ppnmf.kernels.lanes import COMPILED, INLINED, INNER
 from ppnmf.kernels.parts import address_of, called_by_address
 from ppnmf.kernels.reference import GAMMA_PROPOSALS
 from ppnmf.rng import Site, Stream
@@ -78,7 +78,7 @@ def _psi(x: float, alpha: float, order: float) -> float:
     return -2.0 * alpha * half * half - order * growth
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _right(alpha: float, order: float) -> float:
     """Where the exponential tail of the cover begins, to the right of the mode."""
     fall = -_psi(1.0, alpha, order)
@@ -89,7 +89,7 @@ def _right(alpha: float, order: float) -> float:
     return 1.0
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _left(alpha: float, order: float) -> float:
     """The same to its left, as a distance."""
     fall = -_psi(-1.0, alpha, order)
@@ -101,7 +101,7 @@ def _left(alpha: float, order: float) -> float:
     return 1.0
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _log_past_the_mode(alpha, order, key0, key1, step, k, K):  # type: ignore[no-untyped-def]
     """A draw of log X less its mode, from under a cover that is flat in the middle and exponential in both tails."""
     t = _right(alpha, order)

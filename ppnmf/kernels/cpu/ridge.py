@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppnmf.kernels.cpu.positive import generalized_inverse_gaussian
 from ppnmf.kernels.cpu.uniforms import uniforms_of_rows
-from ppnmf.kernels.lanes import COMPILED, INNER, bits, from_bits, fused, inner, select, total_of
+from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, bits, from_bits, fused, inner, select, total_of
 from ppnmf.kernels.parts import address_of, called_by_address
 from ppnmf.kernels.reference import shear_rounds
 from ppnmf.rng import Site, Stream
@@ -125,7 +125,7 @@ def truncated_exponential(slope: float, low: float, high: float, u: float) -> fl
 # The two moves
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _move_scales(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-untyped-def]
     """W_k ← c W_k, H_k ← H_k / c for every component, unless it is dead."""
     K = len(W)
@@ -139,7 +139,7 @@ def _move_scales(W, H, rate_W, rate_H, key0, key1, step):  # type: ignore[no-unt
             divide(H[k], c)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _fill(pairs, key0, key1, step, site, uniforms):  # type: ignore[no-untyped-def]
     """uniforms[:2 pairs] (columns, rounds) = those of the step's first columns, a row a round."""
     for pair in range(pairs):
@@ -167,7 +167,7 @@ def permute(key0, key1, step, uniforms, order):  # type: ignore[no-untyped-def]
             order[turn, place] = k
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _move_shears(W, H, rate_W, rate_H, key0, key1, step, room):  # type: ignore[no-untyped-def]
     """W_l ← W_l + t W_k, H_k ← H_k - t H_l for the pairs of each round, whose uniforms are drawn beforehand."""
     order, uniforms, (total_W, total_H) = room

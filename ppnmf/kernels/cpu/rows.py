@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.kernels.cpu.normal import draw_lanes
 from ppnmf.kernels.cpu.uniforms import uniforms_of_rows
-from ppnmf.kernels.lanes import COMPILED, INNER, fused, select
+from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, fused, select
 from ppnmf.kernels.parts import address_of, called_by_address
 from ppnmf.kernels.reference import Natural
 from ppnmf.protocols import Statistics
@@ -88,7 +88,7 @@ def _copy(source, target):  # type: ignore[no-untyped-def]
         target[i] = source[i]
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _explain(Q, F, k, lanes, total, own):  # type: ignore[no-untyped-def]
     """Σ_l Q_kl F_l into total[:n], and Q_kk into own[:n], in each lane."""
     n = lanes.n
@@ -101,7 +101,7 @@ def _explain(Q, F, k, lanes, total, own):  # type: ignore[no-untyped-def]
         _copy(Q[k, k, lanes.at : lanes.at + n], own)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _explained(Q, F, n, total):  # type: ignore[no-untyped-def]
     """total[:n] = Σ_l Q[l] F[l, :n], four components at a time; Q (K,)."""
     K = len(Q)
@@ -121,7 +121,7 @@ def _explained(Q, F, n, total):  # type: ignore[no-untyped-def]
             total[i] = fused(a, F[l, i], total[i])
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _explained_row_by_row(Q, F, start, n, total):  # type: ignore[no-untyped-def]
     """total[:n] = Σ_l Q[l, start:start + n] F[l, :n]; Q (K, R)."""
     for i in range(n):
@@ -131,7 +131,7 @@ def _explained_row_by_row(Q, F, start, n, total):  # type: ignore[no-untyped-def
             total[i] = fused(np.float64(Q[l, start + i]), F[l, i], total[i])
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _likelihood(P, total, w, own, weight, a, b):  # type: ignore[no-untyped-def]
     """The likelihood's natural parameters of a component, in each lane."""
     for i in range(len(P)):
@@ -152,7 +152,7 @@ def _add_prior(natural, k, lanes, total):  # type: ignore[no-untyped-def]
             total[i] += one
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _reciprocal_roots(a, alike, out, n):  # type: ignore[no-untyped-def]
     """out[:n] = 1 / √a, one root for all where they are alike."""
     if alike:

@@ -13,7 +13,7 @@ from numba import njit
 from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
 from ppnmf.kernels.cpu.ridge import address_of_move, call_move
 from ppnmf.kernels.cpu.rows import address_of_update_rows, call_update_rows, room_for_rows
-from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner
+from ppnmf.kernels.lanes import COMPILED, ENTRY, INLINED, INNER, inner
 from ppnmf.rng import Site
 
 __all__ = [
@@ -204,7 +204,7 @@ def _transposed(F, start, out):  # type: ignore[no-untyped-def]
             out[i, k] = F[k, start + i]
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _update(F, P, Q, side, turn, rows, lanes):  # type: ignore[no-untyped-def]
     """Update some rows of F (K, R), in place, by P (K, n) and Q (K, K, 1). lanes: `rows.room_for_rows`."""
     address = (turn.key0, turn.key1, turn.step, side.site, rows.first_row)
@@ -238,7 +238,7 @@ def _lot(data, factors, side, turn, rows, room, into):  # type: ignore[no-untype
             _add(room.G[into], room.G[A_BLOCK])
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _left_over(data, factors, R, G, GH):  # type: ignore[no-untyped-def]
     """The residual sum of squares, off the products unless so little is left that the subtraction would cancel.
 
@@ -254,7 +254,7 @@ def _left_over(data, factors, R, G, GH):  # type: ignore[no-untyped-def]
     return _sum_of_residuals(data, factors)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _sum_of_residuals(data, factors):  # type: ignore[no-untyped-def]
     """The sum of the squared residuals, each formed."""
     W, H = factors
@@ -272,7 +272,7 @@ def _sum_of_residuals(data, factors):  # type: ignore[no-untyped-def]
     return left
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def factors_swept(data, factors, sides, turn, room):  # type: ignore[no-untyped-def]
     """One sweep of a chain's factors, in place; gives the misfit.
 
@@ -294,7 +294,7 @@ def factors_swept(data, factors, sides, turn, room):  # type: ignore[no-untyped-
     return _left_over(data, factors, room.R[ALL_ROWS], room.G[ALL_ROWS], room.R[A_BLOCK])
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _finish(c, s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyped-def]
     """After chain c's factors in sweep s: σ², moves, and the draw where it is kept. room: `ridge.room_for_moves`."""
     key0 = chains.keys[c, 0]
@@ -312,7 +312,7 @@ def _finish(c, s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyp
         _keep(c, n, misfit, chains, shelf)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _keep(c, n, misfit, chains, shelf):  # type: ignore[no-untyped-def]
     """Put chain c on the shelf, as its n-th draw."""
     shelf.sigma2[c, n] = chains.sigma2[c]
