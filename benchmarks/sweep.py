@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
-from ppnmf.inference import gibbs
+from ppnmf.inference import gibbs, length
 from ppnmf.models import ExponentialGaussian
 from ppnmf.progress import bar
 from ppnmf.protocols import Matrix
@@ -195,7 +195,7 @@ class Sweeps:
 
     def __call__(self, n: int, moves: bool = True) -> None:
         with single_threaded():
-            for lot in gibbs._lots(0, 0, n, self.at_once):
+            for lot in length._lots(0, 0, n, self.at_once):
                 asked = Asked(number=len(lot), kept=range(len(lot)), moves=moves)
                 self.state, *_ = gibbs.several(self.model, self.state, self.data, self.stream, asked)
 

@@ -102,6 +102,9 @@ class Factored(Frozen):
             total = total + prior.log_constant((F.shape[-2], F.shape[-1])) - prior.energy(F)
         return total
 
+    def require_modes(self) -> None:
+        """Nothing: rectified normals and their like have modes."""
+
     def require_proper(self) -> None:
         """Raise ValueError when a factor's prior is improper."""
         for site in AXES:

@@ -8,6 +8,7 @@ import pytest
 from ppnmf import recipes, zoo
 
 ENTRIES = zoo.entries()
+pytestmark = pytest.mark.filterwarnings(r"ignore:X has \d+ negative entries")  # of a drawn matrix, some are
 
 
 @pytest.fixture(scope="module", params=ENTRIES, ids=lambda entry: entry.name)

@@ -124,6 +124,9 @@ class RandomRates:
     def require_proper(self) -> None:
         pass
 
+    def require_modes(self) -> None:
+        pass
+
     def require_fits(self, shape: tuple[int, int]) -> None:
         pass
 

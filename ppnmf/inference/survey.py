@@ -86,10 +86,19 @@ def planned(model: Sweeping, X: Matrix, chains: int, warmup: int | None, asked: 
         return None
     starts = max(starts, chains)
     each = int(max(LEAST, min(FULL, budget // starts)))
-    climb = max(icm.ORDINARY_SWEEPS + 2, int(each * CLIMB))
+    climb = max(icm.ORDINARY_SWEEPS + 2, int(each * CLIMB)) if _has_modes(model) else icm.ORDINARY_SWEEPS
     counts = _halved(starts, chains)
     unit = max(1, (each - climb) // len(counts))
     return Plan(starts, chains, climb, tuple((count, unit * 2**r) for r, count in enumerate(counts)))
+
+
+def _has_modes(model: Sweeping) -> bool:
+    """Whether there is anything to climb to: where priors are infinite at zero, the race begins after ordinary NMF."""
+    try:
+        model.require_modes()
+    except ValueError:
+        return False
+    return True
 
 
 def _halved(starts: int, chains: int) -> list[int]:

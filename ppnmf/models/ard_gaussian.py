@@ -122,6 +122,9 @@ class ARDGaussian(GaussianModel):
         hyper = self.hyperprior((params["W"].shape[-2], params["H"].shape[-1]))
         return self.noise.log_prob(params["sigma2"]) + hyper.log_factors(params) + hyper.log_prob(params["rate"])
 
+    def require_modes(self) -> None:
+        """Nothing: exponential priors have modes."""
+
     def require_proper(self) -> None:
         """Every prior is proper."""
 

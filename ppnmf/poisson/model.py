@@ -16,7 +16,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.factored import Factored
 from ppnmf.poisson import exposures as known
 from ppnmf.poisson.arrivals import Arrivals
-from ppnmf.poisson.sweep import Story
+from ppnmf.poisson.sweep import Story, require_modes
 from ppnmf.priors import RATE, SHAPE, Gamma, Hyper
 from ppnmf.protocols import Entries, Matrix
 from ppnmf.rng import Stream
@@ -118,6 +118,10 @@ class PoissonFamily(Factored):
     @own_settings()
     def _exposures(self) -> Tensor:
         return known.table(self.exposures)  # type: ignore[arg-type]
+
+    def require_modes(self) -> None:
+        """Raise ValueError where a shape is below 1: the prior's density is infinite at 0."""
+        require_modes(self._story)
 
     @property
     def _story(self) -> Story:

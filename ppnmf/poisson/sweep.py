@@ -38,6 +38,7 @@ __all__ = [
     "log_likelihood",
     "modes_of_factors",
     "prior_for_modes",
+    "require_modes",
     "require_untempered",
     "sweep_factors",
     "swept",
@@ -186,13 +187,18 @@ def prior_for_modes(story: Story, asked: Sweeps) -> Callable[[str], Gamma]:
     """The priors of sweeps of modes. Raises ValueError where they have none."""
     if asked.flat:
         return lambda site: FLAT
+    require_modes(story)
+    return story.prior
+
+
+def require_modes(story: Story) -> None:
+    """Raise ValueError where a prior has no mode."""
     for site in ("W", "H"):
         if bool((story.prior(site).size < 1).any()):
             raise ValueError(
                 f"shape_{site} is below 1 somewhere, where the prior's density is infinite at 0 and has no mode: "
                 "give shapes >= 1, or draw by gibbs"
             )
-    return story.prior
 
 
 def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:

@@ -123,6 +123,10 @@ class Sweeping(Model, Protocol):
         """Raise ValueError when a prior is improper."""
         ...
 
+    def require_modes(self) -> None:
+        """Raise ValueError when a prior has no mode, so that sweeps of modes have nowhere to climb."""
+        ...
+
     def require_fits(self, shape: tuple[int, int]) -> None:
         """Raise ValueError when the priors are not for X of this shape."""
         ...
