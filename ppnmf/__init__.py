@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from ppnmf.evidence import Evidence, log_evidence
     from ppnmf.evidence.rank import select_rank
     from ppnmf.inference import fit
+    from ppnmf.inference.extended import extend
+    from ppnmf.joining import join
     from ppnmf.posterior import Posterior
     from ppnmf.report import compare
 
@@ -33,7 +35,9 @@ __all__ = [
     "as_matrix",
     "compare",
     "datasets",
+    "extend",
     "fit",
+    "join",
     "log_evidence",
     "mode_masses",
     "models",
@@ -55,6 +59,8 @@ _HOME = {  # public name -> the module that holds it
     "summary": "ppnmf.diagnostics.convergence",
     "log_evidence": "ppnmf.evidence",
     "Evidence": "ppnmf.evidence",
+    "extend": "ppnmf.inference.extended",
+    "join": "ppnmf.joining",
     "select_rank": "ppnmf.evidence.rank",
     "compare": "ppnmf.report",
     "NMF": "ppnmf.estimator",

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.posterior import Posterior, require_posterior
+from ppnmf.posterior import Posterior
+from ppnmf.required import require_posterior
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
 

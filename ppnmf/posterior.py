@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppnmf import arviz, predictive, projection, reconstructed, saving, tables, weighting
-from ppnmf.checks import described, meant
+from ppnmf import arviz, predictive, projection, reconstructed, saving, selection, tables, weighting
+from ppnmf.checks import meant
 from ppnmf.components import LiveComponents, live_components
 from ppnmf.protocols import Matrix, Model, Params
 from ppnmf.settings import own_settings
@@ -21,7 +21,7 @@ from ppnmf.surveyed import Survey
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Kind", "Posterior", "require_posterior", "require_posteriors"]
+__all__ = ["Kind", "Posterior"]
 
 
 class Kind(StrEnum):
@@ -83,9 +83,38 @@ class Posterior:
             f"Posterior({self.model.name} by {self.method}: {self.chains} chain(s) × {self.n_draws} draw(s); {sites})"
         )
 
+    def __getitem__(self, site: str) -> Tensor:
+        """The draws of a site, (chain, draw, *site). Raises KeyError, with the sites that there are."""
+        return self._kept(site)
+
+    def select(self, chains: selection.Which = None, draws: selection.Which = None, thin: int = 1) -> Posterior:
+        """Some chains, and some of the draws of each, with the statistics and facts that belong to them.
+
+        Args:
+            chains, draws: a number, a slice such as slice(500, None), or a list of numbers; all by default. Numbers
+                below zero count from the end.
+            thin: keep every thin-th of those draws, the last of each so many.
+
+        Raises:
+            ValueError: a number beyond the last, or nothing would remain.
+        """
+        return selection.selected(self, chains, draws, thin)
+
     def mean(self, site: str) -> Tensor:
         """Mean over chains and draws; of factors it means something only when their components are aligned."""
         return self._kept(site).mean((0, 1))
+
+    def std(self, site: str) -> Tensor:
+        """Standard deviation over chains and draws, with the same caution."""
+        return self._kept(site).double().flatten(0, 1).std(0, correction=0)
+
+    def quantile(self, site: str, q: float | Sequence[float]) -> Tensor:
+        """Quantiles over chains and draws, of the site's shape, with a leading axis where several are asked for.
+
+        Raises:
+            ValueError: a q that does not lie in [0, 1].
+        """
+        return tables.quantile(self._kept(site), q)
 
     @own_settings()
     def reconstruction(self, rows: range | None = None) -> Tensor:
@@ -173,14 +202,8 @@ class Posterior:
 
     def best(self) -> Posterior:
         """The single draw with the greatest log joint, or with the least loss where that is what was lowered."""
-        at = int(self.height.argmax())
-        c, d = divmod(at, self.n_draws)
-        pick = lambda values: values[c : c + 1, d : d + 1]  # noqa: E731
-        return replace(
-            self,
-            draws={name: pick(values) for name, values in self.draws.items()},
-            stats={name: pick(values) for name, values in self.stats.items()},
-        )
+        chain, draw = divmod(int(self.height.argmax()), self.n_draws)
+        return self.select(chain, draw)
 
     @own_settings()
     def live_components(self) -> LiveComponents:
@@ -356,32 +379,3 @@ class Posterior:
     def dimensions(self) -> dict[str, list[str]]:
         """Each site's name -> its dimensions' names."""
         return {site: list(dims) for site, dims in self.model.sites(*self.X.shape).items()}
-
-
-def require_posterior(who: str, post: Any) -> None:
-    """Raise TypeError when it is no Posterior, and say what to do with what it seems to be."""
-    if isinstance(post, Posterior):
-        return
-    advice = "give what ppnmf.fit returned"
-    if isinstance(post, str | Path):
-        advice = f"load the file first: ppnmf.Posterior.load({str(post)!r})"
-    elif isinstance(post, Model):
-        advice = "fit the model first"
-    elif type(post).__name__ in ("DataTree", "InferenceData"):
-        advice = "give the posterior that it was made from; ArviZ's own functions take trees"
-    elif isinstance(post, Mapping | list | tuple):
-        advice = "give one posterior at a time"
-    raise TypeError(f"{who} takes a Posterior, and was given {described(post)}: {advice}")
-
-
-def require_posteriors(who: str, fits: Any, reasons: bool = False) -> None:
-    """The same of a dict from names to Posteriors; `reasons`: or to the reason why there is none."""
-    if not isinstance(fits, Mapping):
-        raise TypeError(
-            f"{who} takes a dict from names to Posteriors, such as {{'gibbs': post}}, not {described(fits)}"
-        )
-    if not fits:
-        raise ValueError(f"{who} was given no posterior; give a dict from names to them, such as {{'gibbs': post}}")
-    for name, post in fits.items():
-        if not (reasons and isinstance(post, str)):
-            require_posterior(f"{who} (by the name {name!r})", post)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ppnmf.posterior import Posterior
 
-__all__ = ["Interval", "Table", "components", "interval", "loadings", "places"]
+__all__ = ["Interval", "Table", "components", "interval", "loadings", "places", "quantile"]
 
 SHOWN = 5  # entries of a component that are printed
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -119,6 +119,14 @@ def interval(draws: Tensor, level: float) -> Interval:
     values = draws.double().cpu().numpy()
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Interval(values.mean(0), lower, upper)
+
+
+def quantile(draws: Tensor, q: float | Sequence[float]) -> Tensor:
+    """Of draws (chain, draw, *site), float64; sorted by NumPy, for torch takes no more than 16 million numbers."""
+    asked = np.asarray(q, float)
+    if asked.size == 0 or not bool(((asked >= 0) & (asked <= 1)).all()):
+        raise ValueError(f"q is {described(q)}; give numbers between 0 and 1, such as 0.5")
+    return torch.from_numpy(np.asarray(np.quantile(draws.double().flatten(0, 1).cpu().numpy(), asked, axis=0)))
 
 
 def places(post: Posterior, axis: str, given: Cells) -> list[int]:

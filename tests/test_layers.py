@@ -15,6 +15,7 @@ LAYERS = [
         "disk",
         "distributions",
         "equality",
+        "fingerprints",
         "matching",
         "memory",
         "nndsvd",
@@ -31,6 +32,9 @@ LAYERS = [
     {
         "posterior",
         "predictive",
+        "joining",
+        "required",
+        "selection",
         "projection",
         "reconstructed",
         "tables",

@@ -1,5 +1,7 @@
 """Factors and cells as tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,7 +70,7 @@ def test_a_component_that_is_two_things_has_a_low_congruence():
     flipped = torch.arange(S).unflatten(0, (2, S // 2)) % 2 == 0
     for c, s in flipped.nonzero().tolist():
         other[c, s, at[c, s]] = other[c, s, at[c, s]].roll(2)
-    mixed = ppnmf.posterior.replace(post, draws={**draws, "H": other}).components()
+    mixed = replace(post, draws={**draws, "H": other}).components()
     assert mixed.congruence.min() < 0.95 < table.congruence.min()
 
 
@@ -93,7 +95,7 @@ def test_of_modes_the_best_is_shown():
     post, _, _ = made(kind="modes")
     stats = {"lp": post.stats["lp"].clone()}
     stats["lp"][1, 7] = 1.0
-    best = ppnmf.posterior.replace(post, stats=stats)
+    best = replace(post, stats=stats)
     H = best.draws["H"][1, 7]
     assert np.allclose(best.components().mean, (H / H.sum(-1, keepdim=True)).numpy()) and not best.components().sd.any()
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ppnmf.checks import borrowed, described
 from ppnmf.matching import best_orders
-from ppnmf.posterior import Posterior, require_posterior
+from ppnmf.posterior import Posterior
+from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
 
 __all__ = ["align"]

@@ -22,7 +22,8 @@ from ppnmf.identified import (
     identified,
     strengths,
 )
-from ppnmf.posterior import Kind, Posterior, require_posterior
+from ppnmf.posterior import Kind, Posterior
+from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
 
 __all__ = [

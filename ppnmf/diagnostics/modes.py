@@ -32,8 +32,9 @@ from ppnmf.diagnostics.alignment import align
 from ppnmf.evidence import chib
 from ppnmf.identified import identified
 from ppnmf.matching import apart
-from ppnmf.posterior import Kind, Posterior, require_posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.protocols import Blocked, require_ability
+from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
 
 __all__ = ["Masses", "groups", "mode_masses", "of_chains", "stacking_weights"]

@@ -14,7 +14,7 @@ from ppnmf.disk import Lock, try_to_write, write_text
 from ppnmf.evidence.estimate import Evidence
 from ppnmf.evidence.heldout import HeldOut
 from ppnmf.evidence.score import Measure
-from ppnmf.inference.checkpoint import fingerprint
+from ppnmf.fingerprints import fingerprint
 from ppnmf.protocols import Matrix, Model
 
 __all__ = ["Finished", "identity"]

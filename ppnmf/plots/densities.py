@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from ppnmf.diagnostics.alignment import align
 from ppnmf.plots.names import names_of, row_title
 from ppnmf.plots.style import COLOURS, array, entitle, legend_below, new_figure, plain, span, styled
-from ppnmf.posterior import Posterior, require_posteriors
+from ppnmf.posterior import Posterior
+from ppnmf.required import require_posteriors
 
 POINTS = 400  # of a curve
 LINES = ("-", "--", ":")  # of fits, with the colours

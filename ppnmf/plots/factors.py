@@ -27,7 +27,8 @@ from ppnmf.plots.style import (
     styled,
     x_label,
 )
-from ppnmf.posterior import Posterior, require_posterior
+from ppnmf.posterior import Posterior
+from ppnmf.required import require_posterior
 
 PAGE = 11.5  # inches: the width of a full grid of pictures
 LARGEST = 3  # columns that a title names, where an axis cannot name all

@@ -28,7 +28,8 @@ from ppnmf.plots.style import (
     styled,
     x_label,
 )
-from ppnmf.posterior import Posterior, require_posteriors
+from ppnmf.posterior import Posterior
+from ppnmf.required import require_posteriors
 
 HIDDEN = COLOURS[1]
 OF_FITS = (COLOURS[0], *COLOURS[2:])

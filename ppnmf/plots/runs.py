@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from ppnmf.diagnostics.convergence import strengths
 from ppnmf.plots.factors import label_of
 from ppnmf.plots.style import COLOURS, array, entitle, finite, legend_below, new_figure, plain, styled
-from ppnmf.posterior import Kind, Posterior, require_posterior
+from ppnmf.posterior import Kind, Posterior
+from ppnmf.required import require_posterior
 
 TOLD_APART = 8  # chains that have a colour with a name; more take theirs from a scale
 BINS = 15

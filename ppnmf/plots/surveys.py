@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ppnmf.plots.factors import label_of
 from ppnmf.plots.style import COLOURS, entitle, legend_below, new_figure, plain, styled
-from ppnmf.posterior import Posterior, require_posterior
+from ppnmf.posterior import Posterior
+from ppnmf.required import require_posterior
 
 
 @styled

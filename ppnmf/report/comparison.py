@@ -17,9 +17,10 @@ from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.labelled import AXES, beside, listed, order, taken
 from ppnmf.data.matrix import Dense, as_matrix, in_memory
 from ppnmf.diagnostics.convergence import summary
-from ppnmf.posterior import Kind, Posterior, require_posteriors
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.protocols import Model
 from ppnmf.report.facts import for_json
+from ppnmf.required import require_posteriors
 from ppnmf.settings import own_settings
 
 __all__ = ["Comparison", "compare", "describe_model"]

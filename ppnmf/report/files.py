@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,7 @@ def thinned(post: Posterior, entries: int = FILE_ENTRIES) -> Posterior:
     """Every s-th draw, so that W and H hold at most about so many numbers; attrs["kept_every"] says s when it is not 1."""
     held = sum(post.draws[site].numel() for site in ("W", "H") if site in post.draws)
     every = min(-(-held // entries), post.n_draws)
-    if every <= 1:
-        return post
-    sites = {name: values[:, every - 1 :: every] for name, values in post.draws.items()}
-    stats = {name: values[:, every - 1 :: every] for name, values in post.stats.items()}
-    return replace(post, draws=sites, stats=stats, attrs={**post.attrs, "kept_every": every})
+    return post if every <= 1 else post.select(thin=every)
 
 
 def _facts(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any]:

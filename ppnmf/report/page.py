@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from ppnmf import __version__, plots
 from ppnmf.diagnostics.convergence import Summary, summary
 from ppnmf.disk import write_text
-from ppnmf.posterior import Kind, Posterior, require_posterior
+from ppnmf.posterior import Kind, Posterior
+from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
 from ppnmf.tables import Table
 

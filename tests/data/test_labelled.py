@@ -167,7 +167,7 @@ def test_names_stay_through_a_matrix_and_hiding_and_are_no_part_of_the_data():
     found = as_matrix(frame())
     assert as_matrix(found, SEEN).names == found.hide(torch.from_numpy(SEEN)).names == NAMES
     assert as_matrix(found, noise=np.full(D, 2.0)).names == NAMES
-    from ppnmf.inference.checkpoint import fingerprint
+    from ppnmf.fingerprints import fingerprint
 
     assert fingerprint(found) == fingerprint(as_matrix(VALUES))
 
