@@ -196,8 +196,8 @@ class Posterior:
 
     @property
     def height(self) -> Tensor:
-        """What makes one draw better than another, (chain, draw): the log joint, or less loss for ordinary NMF, which looks
-        at no prior."""
+        """The log joint, which makes one draw better than another, (chain, draw); less loss for ordinary NMF, which looks at
+        no prior."""
         return -self.stats["loss"] if "loss" in self.stats else self.stats["lp"]
 
     def best(self) -> Posterior:

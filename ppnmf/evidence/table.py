@@ -82,7 +82,7 @@ class RankTable:
 
     @property
     def nested(self) -> Nested | None:
-        """The error of choosing the rank by held-out cells; None unless asked for by heldout={"nested": True}."""
+        """The error of choosing the rank by held-out cells, where the option `nested` of held-out cells asks for it."""
         return nested_choice(self.scores.get("heldout", {}))
 
     def judged(self, method: str) -> dict[int, Any]:
@@ -126,7 +126,7 @@ class RankTable:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A dict a rank: "rank", "priors", and for each method its value, "<method>_error", "_seconds", "_warnings",
+        """One dict a rank, with "rank", "priors", and for each method its value, "<method>_error", "_seconds", "_warnings",
         "_failed"; with evidence also "probability"."""
         probability, rows = self.probability or {}, []
         for rank in self.ranks:
