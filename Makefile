@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PPNMF_DATA ?=
 export PPNMF_DATA
 
-.PHONY: setup demo test test-slow bench lint clean
+.PHONY: setup demo test test-slow bench docs lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppnmf needs Python >= 3.11, %s is %d.%d: try make PYTHON=python3.12" % (sys.executable, *sys.version_info[:2]))'
@@ -31,6 +31,10 @@ test-slow: $(VENV)/.installed
 bench: $(VENV)/.installed
 	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx --fail-on-warning --quiet docs docs/_build
+	@echo "Open docs/_build/index.html"
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,5 +42,5 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy --strict --follow-imports silent tests/typed/usage.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs/_build
 	find ppnmf -name '*.nb[ic]' -delete  # compiled kernels: Numba does not see a change in a module they inline

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same to Python
-    from ppnmf import models, plots
+    from ppnmf import anndata, models, plots
     from ppnmf.data import datasets
     from ppnmf.data.files import read
     from ppnmf.data.matrix import as_matrix
@@ -32,6 +32,7 @@ __all__ = [
     "Posterior",
     "__version__",
     "align",
+    "anndata",
     "as_matrix",
     "compare",
     "datasets",
@@ -64,6 +65,7 @@ _HOME = {  # public name -> the module that holds it
     "select_rank": "ppnmf.evidence.rank",
     "compare": "ppnmf.report",
     "NMF": "ppnmf.estimator",
+    "anndata": "ppnmf.anndata",
     "models": "ppnmf.models",
     "datasets": "ppnmf.data.datasets",
     "plots": "ppnmf.plots",

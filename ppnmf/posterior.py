@@ -83,6 +83,12 @@ class Posterior:
             f"Posterior({self.model.name} by {self.method}: {self.chains} chain(s) × {self.n_draws} draw(s); {sites})"
         )
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: whether to trust it, and the components."""
+        from ppnmf.report.notebook import notebook
+
+        return notebook(self)
+
     def __getitem__(self, site: str) -> Tensor:
         """The draws of a site, (chain, draw, *site). Raises KeyError, with the sites that there are."""
         return self._kept(site)

@@ -111,6 +111,14 @@ def test_of_modes_and_of_an_autoencoder_there_is_a_page_too():
         assert "Components" in "".join(Read(page(ppnmf.fit(model, X, seed=0, progress=False, **options))).text)
 
 
+def test_a_notebook_shows_the_verdict_and_the_components(post):
+    shown = Read(post._repr_html_())
+    assert ppnmf.summary(post).sentence in "".join(shown.text)
+    assert len(shown.pictures) == 1 and EVIL in shown.pictures[0]["alt"]
+    of_some = replace(post, draws={"W": post["W"], "sigma2": post["sigma2"]})
+    assert not Read(of_some._repr_html_()).pictures
+
+
 def test_the_command_writes_it(post, tmp_path):
     post.save(tmp_path / "fit.nc")
     done = CliRunner().invoke(app, ["report", str(tmp_path / "fit.nc")])

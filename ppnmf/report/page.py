@@ -20,7 +20,7 @@ from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
 from ppnmf.tables import Table
 
-__all__ = ["page", "write_page"]
+__all__ = ["VERDICTS", "components_of", "page", "write_page"]
 
 ENTRIES = 8  # of a component that are listed
 CELLS = 50  # rows, and columns, of the cells that are checked
@@ -103,13 +103,19 @@ def _verdict(judged: Summary) -> str:
 
 def _components(post: Posterior, picture: tuple[int, int] | None, order: str) -> str:
     table = post.components(level=LEVEL)
-    drawn = _image(lambda: plots.components(post, picture, order), _in_words(table))
+    drawn = components_of(post, picture, order)
     by_strength = np.argsort(-post.loadings().mean.sum(0), kind="stable")
     cards = "\n".join(_card(table, k, number) for number, k in enumerate(by_strength, 1))
     return (
         f"<p>Strongest first; each is scaled to sum to one. Bounds hold {LEVEL:.0%} of the draws. Congruence says how surely a "
         f'component is the same one in every draw; below 0.9 it is several.</p>\n{drawn}\n<div class="components">{cards}</div>'
     )
+
+
+def components_of(post: Posterior, picture: tuple[int, int] | None = None, order: str = "C") -> str:
+    """The picture of the components, as an `img` that needs no file, with its words."""
+    words = _in_words(post.components(level=LEVEL))
+    return _image(lambda: plots.components(post, picture, order), words)
 
 
 def _card(table: Table, k: int, number: int) -> str:

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+import ppnmf
+import ppnmf.anndata
+
+anndata = pytest.importorskip("anndata")
+
+QUICK = {"draws": 8, "warmup": 8, "chains": 2, "init": "scaled", "progress": False}
+
+
+def cells(sparse=False):
+    from scipy.sparse import csr_array, csr_matrix
+
+    generator = np.random.default_rng(0)
+    counts = generator.poisson(generator.gamma(1.0, 1.0, (12, 2)) @ generator.gamma(1.0, 1.0, (2, 7))).astype(float)
+    adata = anndata.AnnData(csr_matrix(counts) if sparse else counts)
+    adata.obs_names = [f"cell {i}" for i in range(12)]
+    adata.var_names = [f"gene {j}" for j in range(7)]
+    adata.layers["twice"] = csr_array(2 * counts) if sparse else 2 * counts
+    return adata
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+def test_factors_and_their_errors_are_written_and_survive_the_file(sparse, tmp_path):
+    adata = cells(sparse)
+    post = ppnmf.anndata.fit(adata, 2, model="gamma_poisson", **QUICK)
+    np.testing.assert_array_equal(adata.obsm["X_ppnmf"], post.loadings().mean)
+    np.testing.assert_array_equal(adata.varm["ppnmf_sd"], post.components().sd.T)
+    assert post.names == {"rows": list(adata.obs_names), "columns": list(adata.var_names)}
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    read = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    np.testing.assert_array_equal(read.varm["ppnmf"], post.components().mean.T)
+    np.testing.assert_array_equal(read.obsm["X_ppnmf_sd"], post.loadings().sd)
+    facts = read.uns["ppnmf"]
+    assert facts["model"] == "gamma_poisson"
+    assert facts["summary"] == ppnmf.summary(post).sentence
+    np.testing.assert_array_equal(facts["congruence"], post.components().congruence)
+
+
+def test_a_layer_is_fitted_in_place_of_x():
+    adata = cells()
+    of_layer = ppnmf.anndata.fit(adata, 2, layer="twice", key="twice", **QUICK)
+    assert of_layer.X.mean() == pytest.approx(2 * ppnmf.as_matrix(adata).mean())
+    assert "X_twice" in adata.obsm and of_layer.names["rows"][0] == "cell 0"
+
+
+def test_a_backed_file_is_fitted_too(tmp_path):
+    cells().write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    post = ppnmf.anndata.fit(backed, 2, method="icm", restarts=1, progress=False)
+    np.testing.assert_array_equal(backed.obsm["X_ppnmf"], post.loadings().mean)
+
+
+def test_mistakes_are_sentences():
+    with pytest.raises(TypeError, match="takes an AnnData"):
+        ppnmf.anndata.fit(np.ones((3, 3)), 2)
+    with pytest.raises(ValueError, match="no layer 'twise' .did you mean 'twice'"):
+        ppnmf.anndata.fit(cells(), 2, layer="twise")
+    post = ppnmf.anndata.fit(cells(), 2, method="icm", restarts=1, progress=False)
+    with pytest.raises(ValueError, match="give what was fitted"):
+        ppnmf.anndata.write(post, cells()[:5])
