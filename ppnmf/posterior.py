@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppnmf import arviz, predictive, projection, reconstructed, saving, selection, tables, weighting
+from ppnmf import arviz, imputation, predictive, projection, reconstructed, saving, selection, tables, weighting
 from ppnmf.checks import meant
 from ppnmf.components import LiveComponents, live_components
 from ppnmf.protocols import Matrix, Model, Params
@@ -277,6 +277,16 @@ class Posterior:
         if site != "X":
             return tables.interval(self._kept(site).flatten(0, 1), level)
         return tables.interval(self.predictive(seed, rows, columns).flatten(0, 1), level)
+
+    @own_settings()
+    def imputed(self, level: float = 0.9, seed: int = 0) -> imputation.Imputed:
+        """The missing cells of X, each with the mean and the bounds of its predictive distribution, noise included.
+
+        Args:
+            level: the share of the draws between the bounds.
+            seed: of the noise.
+        """
+        return imputation.imputed(self, level, seed)
 
     @own_settings()
     def components(self, *, scale: bool = True, level: float = 0.9) -> tables.Table:

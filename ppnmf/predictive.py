@@ -18,7 +18,7 @@ from ppnmf.tables import Cells, places
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["generate", "likelihood", "log_likelihood", "log_likelihood_at", "replicates"]
+__all__ = ["drawn_at", "generate", "likelihood", "log_likelihood", "log_likelihood_at", "replicates"]
 
 AT_ONCE = 2**22  # entries of W @ H that are drawn at a time
 
@@ -54,16 +54,28 @@ def log_likelihood(post: Posterior) -> Tensor:
 
 
 def log_likelihood_at(post: Posterior, rows: Tensor, columns: Tensor) -> Tensor:
-    """What `Posterior.log_likelihood_at` does: every entry is a matrix of one row and one column."""
+    """What `Posterior.log_likelihood_at` does."""
     X = in_memory(post.X, "log_likelihood_at")
+    own = _of_cells(post, rows, columns)
+    return own.log_prob(X.values[rows, columns, None, None])[..., 0, 0].double()
+
+
+def drawn_at(post: Posterior, rows: Tensor, columns: Tensor, seed: int) -> Tensor:
+    """Replicates of M entries by their rows and columns, (chain, draw, M)."""
+    own = _of_cells(post, rows, columns)
+    with forked(seed, post.X.device):
+        return own.sample()[..., 0, 0]
+
+
+def _of_cells(post: Posterior, rows: Tensor, columns: Tensor) -> Distribution:
+    """The distribution of M entries given each draw, (chain, draw, M, 1, 1): every one is a matrix of one row and column."""
     sites = {site: post._kept(site) for site in post.dimensions}
     W = sites["W"][:, :, rows, None]  # (C, S, M, 1, K)
     H = sites["H"][..., columns].movedim(-1, -2)[..., None]  # (C, S, M, K, 1)
     others = {site: values[:, :, None] for site, values in sites.items() if site not in ("W", "H")}
     model, H = _unexposed(post, H, (rows, columns, None, None))
-    variance = None if X.noise is None else X.noise.variance.expand(X.shape)[rows, columns, None, None]
-    own = _noisy(model.likelihood({**others, "W": W, "H": H}), variance)
-    return own.log_prob(X.values[rows, columns, None, None])[..., 0, 0].double()
+    variance = None if post.X.noise is None else _variance(post)[rows, columns, None, None]
+    return _noisy(model.likelihood({**others, "W": W, "H": H}), variance)
 
 
 def _unexposed(post: Posterior, H: Tensor, at: tuple[Any, ...]) -> tuple[Any, Tensor]:

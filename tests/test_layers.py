@@ -31,6 +31,7 @@ LAYERS = [
     {"models"},
     {
         "posterior",
+        "imputation",
         "predictive",
         "joining",
         "required",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from ppnmf.cli import compare, data, diagnose, fit, rank, report, zoo
+from ppnmf.cli import compare, data, diagnose, fit, rank, report, tables, zoo
 from ppnmf.cli.guard import guarded
 
 __all__ = ["app", "main"]
@@ -28,6 +28,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rank": rank.choose_rank,
     "diagnose": diagnose.diagnose,
     "report": report.report,
+    "tables": tables.tables,
+    "transform": tables.transform,
+    "generate": tables.generate,
     "run": zoo.run,
     "zoo": zoo.list_zoo,
 }

@@ -1,0 +1,102 @@
+"""`ppnmf tables`, `ppnmf transform` and `ppnmf generate`: what a saved posterior says, as comma-separated text."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppnmf.cli.guard import finishing, note
+from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.options import Data, Seed, folder_to_write
+from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
+from ppnmf.disk import replacing, try_to_write
+
+if TYPE_CHECKING:
+    from ppnmf.posterior import Posterior
+
+__all__ = ["generate", "tables", "transform"]
+
+File = Annotated[Path, typer.Argument(metavar="FIT", help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")]
+Level = Annotated[float, typer.Option(help="The share of the draws between the bounds.")]
+
+
+def tables(
+    file: File,
+    out: Annotated[
+        Path, typer.Option(help="Folder for components.csv, loadings.csv and, of missing cells, imputed.csv.")
+    ],
+    level: Level = 0.9,
+) -> None:
+    """Write the components, the loadings and the missing cells of a saved posterior as tables, with their bounds."""
+    post = _loaded(file)
+    folder_to_write(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with finishing():
+        note(post.components(level=level).to_csv(out / "components.csv"))
+        note(post.loadings(level=level).to_csv(out / "loadings.csv"))
+        if post.X.n_observed < post.X.shape[0] * post.X.shape[1]:
+            note(post.imputed(level).to_csv(out / "imputed.csv"))
+    for path in sorted(out.glob("*.csv")):
+        typer.echo(f"{path}")
+
+
+@reads_data
+def transform(
+    file: File,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Table of the new rows' loadings.")] = Path("loadings.csv"),
+    level: Level = 0.9,
+    draws: Annotated[int | None, typer.Option(help="Draws of the fit that are used, at most.")] = None,
+    seed: Seed = 0,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Write the loadings of DATA's rows under a saved posterior: its components stay as they are, columns go by name."""
+    post = _loaded(file)
+    try_to_write(out)
+    source = read(data, reading)
+    from ppnmf.data.labelled import Labelled
+
+    say_heading(source)
+    rows = Labelled.of(source.X, source.rows, source.columns)
+    found = post.transform(rows, mask=source.mask, draws=draws, seed=seed)
+    with finishing():
+        note(found.loadings(level=level).to_csv(out))
+    typer.echo(f"{out}")
+
+
+def generate(
+    file: File,
+    rows: Annotated[int, typer.Option("--rows", "-n", help="How many.")] = 10,
+    out: Annotated[Path, typer.Option(help="Table of the new rows.")] = Path("generated.csv"),
+    latent: Annotated[
+        str, typer.Option(help="'prior', or 'aggregated': at the loadings of the fit's rows.")
+    ] = "aggregated",
+    seed: Seed = 0,
+) -> None:
+    """Draw new rows of X from a saved posterior."""
+    post = _loaded(file)
+    try_to_write(out)
+    drawn = post.generate(rows, seed=seed, latent=latent).tolist()
+    names = post.names.get("columns") or [str(j) for j in range(post.X.shape[1])]
+    with finishing():
+        note(_written(out, names, drawn))
+    typer.echo(f"{out}")
+
+
+def _loaded(file: Path) -> Posterior:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    from ppnmf.posterior import Posterior
+
+    return Posterior.load(file)
+
+
+def _written(path: Path, heading: list[str], rows: list[list[Any]]) -> Path:
+    with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
+        lines = csv.writer(file)
+        lines.writerow(heading)
+        lines.writerows(rows)
+    return path

@@ -1,0 +1,97 @@
+"""The missing cells of X, with what a posterior says of each."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf import predictive
+from ppnmf.data.dense import in_memory
+from ppnmf.disk import replacing
+from ppnmf.tables import Interval, interval
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ppnmf.posterior import Posterior
+
+__all__ = ["Imputed", "imputed"]
+
+AT_ONCE = 2**22  # numbers of the draws of W and H at some cells, which are formed at a time
+NUMBERS = ("mean", "lower", "upper")
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Imputed:
+    """The M missing cells of X, row by row.
+
+    Args:
+        rows, columns: of each cell, names where X has them and numbers otherwise.
+        mean, lower, upper: of its predictive distribution, noise included, in X's units; `level` of it lies between the
+            last two.
+        level: of the intervals.
+    """
+
+    rows: list[str] | list[int]
+    columns: list[str] | list[int]
+    mean: Array
+    lower: Array
+    upper: Array
+    level: float
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A line a cell: row, column, mean, lower, upper. Needs pandas."""
+        import pandas as pd
+
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        return pd.DataFrame({"row": self.rows, "column": self.columns, **numbers})
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the same lines as comma-separated text, whole or not at all."""
+        with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
+            lines = csv.writer(file)
+            lines.writerow(["row", "column", *NUMBERS])
+            for m, place in enumerate(zip(self.rows, self.columns, strict=True)):
+                lines.writerow([*place, *(float(getattr(self, name)[m]) for name in NUMBERS)])
+        return Path(path)
+
+
+def imputed(post: Posterior, level: float, seed: int) -> Imputed:
+    """What `Posterior.imputed` does."""
+    mask = in_memory(post.X, "imputed").mask
+    places = torch.zeros(0, 2, dtype=torch.long) if mask is None else (~mask).nonzero()
+    lots = [_interval(post, lot, level, seed + number) for number, lot in enumerate(places.split(_cells_at_once(post)))]
+    return Imputed(
+        rows=_named(post, "rows", places[:, 0].tolist()),
+        columns=_named(post, "columns", places[:, 1].tolist()),
+        mean=np.concatenate([lot.mean for lot in lots]),
+        lower=np.concatenate([lot.lower for lot in lots]),
+        upper=np.concatenate([lot.upper for lot in lots]),
+        level=level,
+    )
+
+
+def _cells_at_once(post: Posterior) -> int:
+    return max(1, AT_ONCE // (post.chains * post.n_draws * post.model.rank))
+
+
+def _interval(post: Posterior, places: Tensor, level: float, seed: int) -> Interval:
+    """Of some cells (M, 2), (M,) each."""
+    rows, columns = places.to(post.X.device).unbind(1)
+    return interval(predictive.drawn_at(post, rows, columns, seed).flatten(0, 1), level)
+
+
+def _named(post: Posterior, axis: str, numbers: Sequence[int]) -> Any:
+    names = post.names.get(axis)
+    return [names[number] for number in numbers] if names else list(numbers)
