@@ -153,3 +153,16 @@ def test_pictures_are_saved_without_pyplot(fits, tmp_path):
     assert path.read_text().startswith("<?xml")
     assert dict(matplotlib.rcParams) == before
     assert not any("pyplot" in path.read_text() for path in Path(plots.__file__).parent.glob("*.py"))
+
+
+def test_components_show_the_bounds_of_their_draws():
+    generator = np.random.default_rng(0)
+    X = generator.exponential(1, (20, 2)) @ generator.exponential(1, (2, 6)) + 0.1
+    post = ppnmf.fit(ExponentialGaussian(2), X, draws=100, warmup=50, chains=2, init="scaled", progress=False)
+    table = post.components(level=0.9)
+    strongest = int(post.loadings().mean.sum(0).argmax())
+    _, bounds = plots.components(post).axes[0].collections
+    drawn = np.array([segment[:, 1] for segment in bounds.get_segments()])
+    np.testing.assert_allclose(drawn, np.stack([table.lower[strongest], table.upper[strongest]], 1), rtol=1e-6)
+    mode = ppnmf.fit(ExponentialGaussian(2), X, method="icm", restarts=1, progress=False)
+    assert len(plots.components(mode).axes[0].collections) == 1, "a mode has no bounds"

@@ -15,6 +15,7 @@ from ppnmf.plots.names import SINGLE, label_columns, names_of, number_pixels, sh
 from ppnmf.plots.style import (
     CHARACTER,
     COLOURS,
+    INK,
     PANEL,
     POINT,
     array,
@@ -33,6 +34,8 @@ from ppnmf.required import require_posterior
 PAGE = 11.5  # inches: the width of a full grid of pictures
 LARGEST = 3  # columns that a title names, where an axis cannot name all
 LARGEST_NAME = 16  # characters of such a name
+LEVEL = 0.9  # of the draws lie between the bounds of an entry
+DRAWS = 400  # from which the bounds are taken, at most
 
 
 @styled
@@ -45,7 +48,8 @@ def components(
 ) -> Figure:
     """The rows of H, strongest first, each divided by its sum: pictures where a row is one, else stems or lines.
 
-    The mean over aligned draws; of several modes, the best one. A percentage is the component's share of the sum of W @ H.
+    The mean over aligned draws, and in a profile the bounds that hold 90 % of them; of several modes, the best one. A
+    percentage is the component's share of the sum of W @ H.
 
     Args:
         picture: (height, width) of a row of X; by default a row with a square number of pixels, at least 64, counts as
@@ -98,6 +102,7 @@ class Parts(NamedTuple):
 
     H: np.ndarray  # (K, D)
     share: np.ndarray  # (K,), of the sum of W @ H
+    bounds: np.ndarray | None  # (2, K, D), of H; None where one draw has none
 
     def name(self, k: int) -> str:
         """Component k's title: its place from 1, and its share in per cent."""
@@ -110,7 +115,17 @@ def _mean_components(post: Posterior) -> Parts:
     H = array(aligned.mean("H"))
     total = array(aligned.mean("W")).sum(0) * H.sum(1)  # the sums of H are one, or zero of a dead component
     first = np.argsort(-total, kind="stable")
-    return Parts(H[first], total[first] / (total.sum() or 1.0))
+    bounds = _bounds(aligned)
+    return Parts(H[first], total[first] / (total.sum() or 1.0), None if bounds is None else bounds[:, first])
+
+
+def _bounds(aligned: Posterior) -> np.ndarray | None:
+    """What holds LEVEL of the draws of each entry of H, (2, K, D)."""
+    total = aligned.chains * aligned.n_draws
+    if total == 1:
+        return None
+    draws = aligned["H"].flatten(0, 1)[:: -(-total // DRAWS)]
+    return np.quantile(array(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
 def _image_grid(parts: Parts, picture: tuple[int, int], order: str) -> Figure:
@@ -146,13 +161,16 @@ def _profile_grid(parts: Parts, names: Sequence[str] | None) -> Figure:
         if k >= K:
             ax.set_axis_off()
             continue
-        _profile(ax, parts.H[k])
+        _profile(ax, parts.H[k], None if parts.bounds is None else parts.bounds[:, k])
         ax.set_title(parts.name(k) + _largest(parts.H[k], names, width - 0.8), pad=3)
         plain(ax)
-    grid[0, 0].set_ylim(0, span(0, float(parts.H.max()))[1])
+    highest = parts.H if parts.bounds is None else parts.bounds
+    grid[0, 0].set_ylim(0, span(0, float(highest.max()))[1])
     for ax in lowest(grid):
         label_columns(ax, names, D, width - 0.8)
     figure.supylabel("row of H / its sum")
+    if parts.bounds is not None:
+        x_label(figure, f"bounds: {LEVEL:.0%} of the draws")
     return figure
 
 
@@ -164,12 +182,20 @@ def _columns_of_panels(K: int, wide: bool) -> int:
     return 3 if K <= 24 else 4
 
 
-def _profile(ax: Axes, values: np.ndarray) -> None:
+def _profile(ax: Axes, values: np.ndarray, bounds: np.ndarray | None) -> None:
+    """Entries of a component over X's columns (D,), and their bounds (2, D)."""
     at = np.arange(len(values))
-    if len(at) <= SINGLE:
+    few = len(at) <= SINGLE
+    if few:
         ax.vlines(at, 0, values, color=COLOURS[0], linewidth=2)
     else:
         ax.plot(at, values, color=COLOURS[0], linewidth=0.7)
+    if bounds is None:
+        return
+    if few:
+        ax.vlines(at, *bounds, color=INK, linewidth=0.8)
+    else:
+        ax.fill_between(at, *bounds, color=COLOURS[0], alpha=0.25, linewidth=0)
 
 
 def _largest(values: np.ndarray, names: Sequence[str] | None, width: float) -> str:
