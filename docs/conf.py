@@ -28,6 +28,7 @@ myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
 html_theme = "furo"
 html_title = f"ppnmf {release}"
+html_static_path: list[str] = []
 templates_path: list[str] = []
 exclude_patterns = ["_build"]
 autodoc_typehints = "none"  # the docstrings give shapes, which types do not

@@ -19,12 +19,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+def code_of(page):
+    """The Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
 @pytest.mark.filterwarnings("ignore:(icm|mu|vb):UserWarning", "ignore:Estimated shape parameter:UserWarning")
 def test_the_code_runs(capsys, tmp_path, monkeypatch):
     pytest.importorskip("zarr")
     monkeypatch.chdir(tmp_path)
     names = {}
-    ten_lines, for_arviz, estimator, long_run, family = re.findall(r"```python\n(.*?)```", README, re.S)
+    ten_lines, for_arviz, estimator = code_of("README.md")
+    (family,), (long_run,) = code_of("docs/choosing.md"), code_of("docs/data.md")
     quick = ten_lines.replace("draws=500, warmup=500", "draws=20, warmup=20").replace(
         "restarts=4", "restarts=1, max_sweeps=20"
     )
