@@ -12,6 +12,7 @@ from ppnmf.evidence.heldout import Nested, nested_choice
 
 __all__ = ["RankTable", "Task", "times"]
 
+VALUE = 16  # characters of a score in the table, and of its name
 SIDE_BY_SIDE = 4  # methods in a block of the printed table
 LEAST = {"consensus": 2}  # rank that a method can judge, where it is not 1
 
@@ -185,7 +186,7 @@ class RankTable:
         has = self.with_evidence[:1]
         best = self.best if self.judged(self.methods[0]) else None
         probability = self.probability if has and has[0] in methods else None
-        heads = [f"{method:>13} ± error  " for method in methods] + ["probability"] * bool(probability)
+        heads = [f"{method:>{VALUE}} ± error  " for method in methods] + ["probability"] * bool(probability)
         yield "  rank" + "".join(heads) + "   seconds"
         for row in self.rows:
             cells = [_cell(row[method], row[f"{method}_error"], row[f"{method}_failed"]) for method in methods]
@@ -308,10 +309,10 @@ def _softmax(logs: dict[int, float]) -> dict[int, float]:
 
 def _cell(value: float | None, error: float | None, failed: str | None) -> str:
     if value is None or error is None:
-        return f"{'-':>13}{'':10}"
+        return f"{'-':>{VALUE}}{'':10}"
     if failed:
-        return f"{value:>13.6g}   {'failed':<7}"
-    return f"{value:>13.6g} ± {'?' if math.isnan(error) else f'{error:.2g}':<7}"
+        return f"{value:>{VALUE}.6g}   {'failed':<7}"
+    return f"{value:>{VALUE}.6g} ± {'?' if math.isnan(error) else f'{error:.2g}':<7}"
 
 
 def _failures(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
