@@ -13,7 +13,8 @@ from scipy.stats import t as student
 import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.evidence import Evidence, chib
+from ppnmf.evidence import Evidence, chib, orders
+from ppnmf.evidence.chib import bridge, runs, stages
 from ppnmf.evidence.estimate import describe
 from ppnmf.gaussian import blocks
 from ppnmf.models import PAENMF, ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian
@@ -127,7 +128,7 @@ def test_the_bridge_solves_its_equation_on_a_case_in_closed_form():
     """A ~ Normal(0, 1), r = exp(m x - m²/2) p*, hence B ~ Normal(m, 1): every estimate aims at p*."""
     generator, log_p, m = torch.Generator().manual_seed(4), -3.0, 2.5
     a, b = torch.randn(2, 200, 400, generator=generator, dtype=torch.float64)
-    stage = chib.Stage(m * a - m * m / 2 + log_p, m * (b + m) - m * m / 2 + log_p)
+    stage = bridge.Stage(m * a - m * m / 2 + log_p, m * (b + m) - m * m / 2 + log_p)
     errors = {name: getattr(stage, name) - log_p for name in ("forward", "reverse", "bridge")}
     assert abs(float(errors["bridge"].mean())) < 0.02
     assert float(errors["bridge"].square().mean()) < 0.3 * float(errors["forward"].square().mean())
@@ -171,8 +172,8 @@ def test_without_averaging_over_labels_a_chain_that_keeps_them_is_low_by_log_fac
     model, X = apart()
     almost, _ = apart(torch.tensor([1.0, 1.0 + 1e-9], dtype=torch.float64))
     assert_near(estimate(almost, X, draws=1200), LOG_EVIDENCE_APART, ERROR_APART)
-    monkeypatch.setattr(chib, "exchanged", lambda problem, state, held: state)
-    monkeypatch.setattr(chib, "strongest_first", lambda params, classes: dict(params))  # it would tell the two apart
+    monkeypatch.setattr(runs, "exchanged", lambda problem, state, held: state)
+    monkeypatch.setattr(runs, "strongest_first", lambda params, classes: dict(params))  # it would tell the two apart
     plain = {"draws": 50, "bridge": False}
     lost = estimate(model, X, **plain).log_evidence - estimate(almost, X, **plain).log_evidence
     assert lost == pytest.approx(math.log(2), abs=0.02)  # their next stages begin at draws of their own
@@ -200,16 +201,16 @@ def test_chib_does_not_depend_on_the_labels_the_chain_has(monkeypatch, how):
 
 def exchange_labels(monkeypatch, order):
     """After each sweep put the components in order(first), those before `first` being held."""
-    straight = chib.gibbs.several
+    straight = runs.gibbs.several
 
     def switching(model, state, X, stream, asked):
         (params, sweep), own, lp = straight(model, state, X, stream, asked)
         by = order(max(asked.held.W, asked.held.H))
         own = {**own, "W": own["W"][..., by], "H": own["H"][..., by, :]}
-        return chib.State({**params, "W": params["W"][..., by], "H": params["H"][:, by]}, sweep), own, lp
+        return runs.State({**params, "W": params["W"][..., by], "H": params["H"][:, by]}, sweep), own, lp
 
-    monkeypatch.setattr(chib.gibbs, "several", switching)
-    monkeypatch.setattr(chib.gibbs, "sweeps_at_once", lambda *shape: 1)
+    monkeypatch.setattr(runs.gibbs, "several", switching)
+    monkeypatch.setattr(runs.gibbs, "sweeps_at_once", lambda *shape: 1)
 
 
 @quiet
@@ -240,8 +241,8 @@ def test_ordinate_of_the_rows_is_the_product_of_each_rows_own():
     W = torch.cat([W, X[:, 4:].clamp(min=0.1)], 1) + 0.1
     sigma2 = torch.tensor(0.5, dtype=torch.float64)
     point = {"W": W.expand(4, -1, -1), "H": H.expand(4, -1, -1), "sigma2": sigma2.expand(4)}
-    problem = chib.Problem(ExponentialGaussian(3), as_matrix(X), Stream.of(0, replicates=4), lambda n: None)
-    got = chib.long_ordinate(problem, chib.State(point, 1), point, burn=100, draws=2000)
+    problem = runs.Problem(ExponentialGaussian(3), as_matrix(X), Stream.of(0, replicates=4), lambda n: None)
+    got = stages.long_ordinate(problem, runs.State(point, 1), point, burn=100, draws=2000)
     Q, P = (H @ H.T / sigma2).numpy(), (X @ H.T / sigma2 - 1).numpy()
 
     def log_single(a, b):
@@ -271,31 +272,31 @@ def test_the_point_is_the_mean_of_draws_in_one_order(monkeypatch):
     model, X = apart()
     generator = torch.Generator().manual_seed(0)
     exchange_labels(monkeypatch, lambda first: torch.randperm(2, generator=generator))
-    problem = chib.Problem(model, as_matrix(X), Stream.of(0, replicates=2), lambda n: None)
-    point = chib.explore(problem, warmup=60, draws=60).point
+    problem = runs.Problem(model, as_matrix(X), Stream.of(0, replicates=2), lambda n: None)
+    point = runs.explore(problem, warmup=60, draws=60).point
     residual = X - point["W"] @ point["H"]
     assert float(residual.square().mean()) < 0.2 and float((X - X.mean(0)).square().mean()) > 1
 
 
 def test_the_picked_component_takes_the_pinned_place_and_the_others_the_most_alike():
     X, W, H = drawn(20, 5, 3, seed=8)
-    problem = chib.Problem(ExponentialGaussian(3), as_matrix(X), Stream.of(0), lambda n: None)
+    problem = runs.Problem(ExponentialGaussian(3), as_matrix(X), Stream.of(0), lambda n: None)
     point = {"W": W[None], "H": H[None], "sigma2": torch.ones(1)}
     shuffled = {"W": W[None][..., [2, 1, 0]], "H": 1.1 * H[None][:, [2, 1, 0]], "sigma2": torch.ones(1)}
-    likely = chib.Likely(torch.zeros(1), shuffled, torch.tensor([2]))
-    params = chib.pinned(problem, likely, point, 0, problem.classes)
+    likely = stages.Likely(torch.zeros(1), shuffled, torch.tensor([2]))
+    params = stages.pinned(problem, likely, point, 0, problem.classes)
     assert torch.equal(params["W"], point["W"]) and torch.equal(params["H"][:, 0], point["H"][:, 0])
     assert torch.equal(params["H"][:, 1:], 1.1 * point["H"][:, 1:])
 
 
 def test_draws_are_picked_in_proportion_to_their_density_whatever_lots_they_come_in():
     chains, weights = 20_000, torch.tensor([[0.1, 0.4], [0.0, 0.3], [0.2, 0.0]], dtype=torch.float64)  # (draws, labels)
-    problem = chib.Problem(ExponentialGaussian(2), as_matrix(torch.ones(3, 2)), Stream.of(0, chains), lambda n: None)
+    problem = runs.Problem(ExponentialGaussian(2), as_matrix(torch.ones(3, 2)), Stream.of(0, chains), lambda n: None)
     logs = weights.log().expand(chains, -1, -1)
     kept = {"sigma2": torch.arange(3.0).expand(chains, -1)}
-    whole = chib.picked(problem, None, logs, kept, [0, 1], 1)
-    first = chib.picked(problem, None, logs[:, :1], {"sigma2": kept["sigma2"][:, :1]}, [0, 1], 2)
-    lots = chib.picked(problem, first, logs[:, 1:], {"sigma2": kept["sigma2"][:, 1:]}, [0, 1], 3)
+    whole = stages.picked(problem, None, logs, kept, [0, 1], 1)
+    first = stages.picked(problem, None, logs[:, :1], {"sigma2": kept["sigma2"][:, :1]}, [0, 1], 2)
+    lots = stages.picked(problem, first, logs[:, 1:], {"sigma2": kept["sigma2"][:, 1:]}, [0, 1], 3)
     for likely in (whole, lots):
         counts = torch.bincount(2 * likely.params["sigma2"].long() + likely.label, minlength=6)
         slack = 4 * (chains * weights * (1 - weights)).sqrt()
@@ -308,26 +309,26 @@ def test_components_are_put_in_order_within_their_classes_only():
     point = {"W": W, "H": H}
     order = torch.tensor([2, 3, 0, 1])
     shuffled = {"W": 3 * W[..., order], "H": H[:, order] / 3}
-    free = chib.ordered_like(point, shuffled, [0, 0, 0, 0])
+    free = orders.ordered_like(point, shuffled, [0, 0, 0, 0])
     torch.testing.assert_close(free["H"] * 3, H)
     torch.testing.assert_close(free["W"] / 3, W)
     for classes in ([0, 1, 2, 3], [0, 1, 1, 0]):
-        bound = chib.ordered_like(point, shuffled, classes)
+        bound = orders.ordered_like(point, shuffled, classes)
         places = [[int((row == bound["H"][0]).all(-1).nonzero()[0, 0]) for row in shuffled["H"][0]]]
         assert all(classes[own] == classes[place] for row in places for own, place in enumerate(row))
-    assert torch.equal(chib.ordered_like(point, shuffled, [0] * 4, first=3)["H"], shuffled["H"])
+    assert torch.equal(orders.ordered_like(point, shuffled, [0] * 4, first=3)["H"], shuffled["H"])
 
 
 def test_components_are_sorted_by_strength_within_their_classes_only():
     W, H = torch.eye(4)[None], torch.diag(torch.tensor([1.0, 4.0, 2.0, 3.0]))[None]
-    sizes = lambda classes: chib.strongest_first({"W": W, "H": H}, classes)["H"].amax(-1)[0].tolist()
+    sizes = lambda classes: orders.strongest_first({"W": W, "H": H}, classes)["H"].amax(-1)[0].tolist()
     assert sizes([0, 0, 0, 0]) == [4, 3, 2, 1]
     assert sizes([0, 1, 0, 1]) == [2, 4, 1, 3]
 
 
 def test_components_are_exchangeable_where_their_rates_are_equal_in_both_factors():
     rates_W = torch.tensor([[1.0, 2.0, 1.0], [1.0, 2.0, 1.0]])
-    problem = lambda *rates: chib.Problem(
+    problem = lambda *rates: runs.Problem(
         ExponentialGaussian(3, *rates), as_matrix(torch.ones(2, 4)), Stream.of(0), lambda: None
     )
     assert problem(1.0, 1.0).classes == [0, 0, 0]
@@ -337,9 +338,9 @@ def test_components_are_exchangeable_where_their_rates_are_equal_in_both_factors
 
 def test_pinned_components_stay_and_the_others_move():
     model, X = apart()
-    problem = chib.Problem(model, as_matrix(X), Stream.of(0, replicates=2), lambda n: None)
-    start = chib.gibbs.init(model, problem.X, problem.stream)
-    ((params, sweep), kept, _) = next(chib.sampled(problem, start, burn=0, draws=3, held=1))
+    problem = runs.Problem(model, as_matrix(X), Stream.of(0, replicates=2), lambda n: None)
+    start = runs.gibbs.init(model, problem.X, problem.stream)
+    ((params, sweep), kept, _) = next(runs.sampled(problem, start, burn=0, draws=3, held=1))
     assert torch.equal(params["H"][:, 0], start.params["H"][:, 0]) and sweep == start.sweep + 3
     assert torch.equal(params["sigma2"], start.params["sigma2"])
     assert not bool((params["H"][:, 1] == start.params["H"][:, 1]).any())
