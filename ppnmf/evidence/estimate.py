@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+from scipy.special import logsumexp
 from scipy.stats import t as student
 from torch import Tensor
 
 from ppnmf.protocols import Model
 
-__all__ = ["Evidence", "describe", "priors_of", "why_failed"]
+__all__ = ["Evidence", "Mode", "describe", "priors_of", "why_failed"]
 
 CLEAR = math.log(20)  # of posterior odds, which a lead must exceed before it counts
 MOST_APART = 50.0  # nats between the replicates, or between the ends of a bracket, above which an estimate has failed
@@ -24,22 +25,48 @@ NEXT = {
 }
 
 
+HEAVY = 7.0  # nats below the heaviest mode, a thousandth of it, up to which one counts
+
+
+class Mode(NamedTuple):
+    """The part of p(X) that lies around a mode of the posterior.
+
+    Args:
+        log_evidence: the log of it.
+        mcse: its standard error.
+        replicates: the independent estimates of it.
+        lp: mean log joint of draws there.
+    """
+
+    log_evidence: float
+    mcse: float
+    replicates: tuple[float, ...]
+    lp: float
+
+    @classmethod
+    def of(cls, mode: Sequence[Any]) -> Self:
+        """A mode from what JSON holds of one."""
+        log_evidence, mcse, replicates, lp = mode
+        return cls(log_evidence, mcse, tuple(replicates), lp)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """log p(X) of one model, with its Monte Carlo standard error.
 
     Args:
-        log_evidence: the mean of the replicates' estimates.
+        log_evidence: the replicates' estimates combined; over several modes the log of the sum of what each holds.
         mcse: its standard error, from the spread of the replicates.
         method: the method's name.
         rank: the model's rank.
-        replicates: the independent estimates.
+        replicates: the independent estimates, those of a mode together.
         priors: the model's hyperparameters, on which the evidence depends.
         seconds: the time it took.
         warnings: reasons to doubt it, in sentences.
         gap: nats between two estimates that err to either side; 0 where the method has no such pair.
         failed: why it is no estimate of anything, in a sentence that names what to try next; empty where it is one. A failed
             one is shown, and never chosen.
+        modes: the distinct modes that were found, the heaviest first; empty for a method that does not tell them apart.
         attrs: facts about the run that JSON can hold: draws, warmup, seed, rhat ...
     """
 
@@ -53,10 +80,14 @@ class Evidence:
     warnings: tuple[str, ...] = ()
     gap: float = 0.0
     failed: str = ""
+    modes: tuple[Mode, ...] = ()
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     label: ClassVar[str] = "log evidence"
     sign: ClassVar[int] = 1  # more is better
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modes", tuple(Mode.of(mode) for mode in self.modes))
 
     @property
     def value(self) -> float:
@@ -77,6 +108,20 @@ class Evidence:
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
         return cls(log_evidence=float(values.mean()), mcse=error, replicates=tuple(values.tolist()), **rest)
 
+    @classmethod
+    def over(cls, modes: Sequence[Mode], **rest: Any) -> Evidence:
+        """The log of the sum of what distinct modes hold, and its standard error.
+
+        >>> one, other = Mode(-10.0, 0.1, (-10.1, -9.9), -5.0), Mode(-10.0, 0.1, (-9.9, -10.1), -6.0)
+        >>> round(Evidence.over([one, other], method="chib", rank=1, priors={}, seconds=0.0).log_evidence + 10, 3)
+        0.693
+        """
+        ordered = sorted(modes, key=lambda mode: -mode.log_evidence)
+        total = float(logsumexp([mode.log_evidence for mode in ordered]))
+        errors = [math.exp(mode.log_evidence - total) * mode.mcse for mode in ordered]
+        replicates = tuple(value for mode in ordered for value in mode.replicates)
+        return cls(log_evidence=total, mcse=math.hypot(*errors), replicates=replicates, modes=tuple(ordered), **rest)
+
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The interval that holds log p(X) at this level of confidence, by Student's quantile.
 
@@ -87,7 +132,8 @@ class Evidence:
         """
         if not 0 < level < 1:
             raise ValueError(f"level is {level!r}; it must lie between 0 and 1")
-        half = float(student.ppf(0.5 + level / 2, len(self.replicates) - 1)) * self.mcse
+        decide = self.modes[0].replicates if self.modes else self.replicates
+        half = float(student.ppf(0.5 + level / 2, max(1, len(decide) - 1))) * self.mcse
         return self.log_evidence - half, self.log_evidence + half
 
     def lead_over(self, other: Evidence) -> tuple[float, float]:
@@ -110,8 +156,17 @@ class Evidence:
             f"{high:.2f}; {self.method}, {len(self.replicates)} replicates, {self.seconds:.1f} s) under the priors "
             f"{describe(self.priors)}."
         )
+        several = [_several(self.modes)] if len(self.modes) > 1 else []
         failure = [f"It has failed: {self.failed}."] if self.failed else []
-        return " ".join([sentence, *failure, *(f"Warning: {warning}." for warning in self.warnings)])
+        return " ".join([sentence, *several, *failure, *(f"Warning: {warning}." for warning in self.warnings)])
+
+
+def _several(modes: Sequence[Mode]) -> str:
+    """How many modes were found, and how much each holds."""
+    below = ", ".join(f"{modes[0].log_evidence - mode.log_evidence:.4g}" for mode in modes[1:])
+    return (
+        f"It is the sum over {len(modes)} distinct modes; beside the heaviest, the others' logs lie {below} nats lower."
+    )
 
 
 def why_failed(method: str, replicates: Sequence[float], greatest: float, gap: float = 0.0) -> str:

@@ -18,6 +18,7 @@ class EvidenceOptions(TypedDict, total=False):
     warmup: int
     bridge: bool
     init: Start
+    survey: int | None
     particles: int | None
     sweeps: int
     width: float

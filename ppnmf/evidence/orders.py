@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppnmf.protocols import Params
 
-__all__ = ["ordered_like", "reordered", "strongest_first"]
+__all__ = ["in_one_order", "ordered_like", "reordered", "strongest_first"]
 
 
 def ordered_like(reference: Params, params: Params, classes: list[int], first: int = 0) -> dict[str, Tensor]:
@@ -29,6 +29,16 @@ def ordered_like(reference: Params, params: Params, classes: list[int], first: i
     kept = np.broadcast_to(np.arange(first), (len(found), first))
     order = torch.from_numpy(np.concatenate([kept, found], 1))  # (C, K)
     return reordered(params, order)
+
+
+def in_one_order(draws: Params, first: Params, classes: list[int]) -> dict[str, Tensor]:
+    """Draws (S, *site) whose components are in the order that suits their mean.
+
+    Args:
+        first: a draw (*site), whose order they take first.
+    """
+    begun = ordered_like({site: values[None] for site, values in first.items()}, draws, classes)
+    return ordered_like({site: values.mean(0, keepdim=True) for site, values in begun.items()}, begun, classes)
 
 
 def strongest_first(params: Params, classes: list[int]) -> dict[str, Tensor]:

@@ -24,9 +24,13 @@ proportion to r(πθ)^(1-β). At β = 1 the sum is the number of orders, and the
 stay with one order or mix them plays no part. Where a class has more than `MOST` components its order is not drawn; with
 the share s(θ) = r(θ) / Σ_π r(πθ) of the order that particles end in, p(X) is the number of orders times Ẑ · mean s.
 
-*Errors.* The estimate of each replicate is unbiased for p(X) once the ladder is fixed; its logarithm errs low, by about half of its
-variance. The log of the replicates' mean and the jackknife's error are given. What all replicates miss is a mode that is
-not the chain's: the chains begin where `gibbs` begins, and their best mode is taken.
+*Modes.* The chains begin at the best of a survey's starts, as those of `gibbs` do. Each distinct mode that they are in
+(`evidence.distinct`) has a reference and a path of its own, and log p(X) is the log of the sum of what they give. Particles
+that end nearer to another of these modes are left out of a mode's mass, so that none is counted twice.
+
+*Errors.* The estimate of each replicate is unbiased for what its particles can reach once the ladder is fixed; its logarithm errs
+low, by about half of its variance. The log of the replicates' mean and the jackknife's error are given. What is missed is a
+mode that no chain is in.
 
 References: Fan, Wu, Chen, Kuo, Lewis (2011), doi:10.1093/molbev/msq224, the generalised stepping stone; Neal (2001);
 Del Moral, Doucet, Jasra (2006). Labels: Marin and Robert (2008), arXiv:0804.2414.
@@ -36,6 +40,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,17 +48,20 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import real_number, whole_numbers
-from ppnmf.evidence.estimate import Evidence, priors_of, why_failed
-from ppnmf.evidence.orders import ordered_like, reordered
-from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
+from ppnmf.evidence.distinct import centre, distinct, nearest
+from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
+from ppnmf.evidence.orders import in_one_order
+from ppnmf.evidence.permanent import MOST
+from ppnmf.evidence.places import Fitted, Places
+from ppnmf.evidence.settled import CHAINS, finished, settled
 from ppnmf.evidence.smc import jackknife_error, log_mean
 from ppnmf.inference import gibbs
-from ppnmf.inference.particles import Climb, Pace, Raised, climb
+from ppnmf.inference.particles import Climb, Pace, climb
 from ppnmf.inference.room import require_room
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Address, Matrix, Params, Reference, Stepping, Sweeps, require_ability
-from ppnmf.rng import Site, Stream
+from ppnmf.protocols import Matrix, Stepping, require_ability
+from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
@@ -64,8 +72,6 @@ WIDTH = 1.5  # of the reference's variances, over those of the draws
 ENTRIES = 160_000  # of all particles' factors together, by which their number is chosen
 FEWEST, USUAL = 16, 100  # particles
 DRAWS = 20  # for each particle
-CHAINS = 4
-LOOKS, APART_BY = 20, 10  # draws of each chain by which the best one is told, and the sweeps between them
 ROOM = 2**27  # bytes of the draws that the reference is fitted to
 SPREAD = 3.0  # nats between the replicates that are a warning
 
@@ -85,8 +91,8 @@ def run(
 ) -> Evidence:
     """The log of the mean of the replicates' estimates, with the jackknife's error; the module's text derives it.
 
-    `replicates` of the result are the runs' logs. attrs hold "temperatures", how many steps the ladder has, and
-    "least_effective", the least share of the particles that the weights were worth.
+    `replicates` of the result are the runs' logs, and `modes` the modes that the chains are in. attrs hold "temperatures", how
+    many steps the ladder has, and "least_effective", the least share of the particles that the weights were worth.
 
     Args:
         model: has sweeps from a reference to its posterior (`protocols.Stepping`), with proper priors.
@@ -95,7 +101,7 @@ def run(
         sweeps: at each β.
         draws: sweeps without moves of each of four chains, from one draw of the posterior, that the reference is fitted
             to; by default 20 times the particles. Where components are superfluous, few make it too narrow.
-        warmup: sweeps of the chains, begun as `gibbs` begins them, of which the best one has that draw.
+        warmup: sweeps of the chains, begun as `gibbs` begins them, of which the best one in a mode has that draw.
         width: what the variances of the reference are multiplied by.
         replicates: runs, at least 2, after a shorter one that finds the ladder.
 
@@ -114,22 +120,25 @@ def run(
     require_room(model, X, particles, 2)
     began = time.perf_counter()
     post = settled(model, X, warmup, seed, progress)
-    near = around(post, draws, seed, progress)
-    path = Fitted(model, X, model.reference(near, width), Places.of(model.classes()))
-    found = climbs(path, particles, replicates, sweeps, seed, progress)
-    ends = [path.places.log_left(path.reference, one.params) for one in found]
-    logs = np.array([one.log_evidence + log_left for one, (log_left, _) in zip(found, ends, strict=True)])
-    greatest = max(float((one.lp - model.log_prior(one.params)).max()) for one in found)
-    return Evidence(
-        log_evidence=log_mean(logs),
-        mcse=jackknife_error(logs),
+    near = [around(post, chains, draws, seed + 1 + g, progress) for g, chains in enumerate(distinct(post))]
+    paths = [Fitted(model, X, model.reference(own, width), Places.of(model.classes())) for own in near]
+    effort = Effort(particles, replicates, sweeps)
+    found = [climbs(path, effort, seed, g, progress) for g, path in enumerate(paths)]
+    centres = [centre(own) for own in near]
+    each = [of_mode(path, runs, centres, g) for g, (path, runs) in enumerate(zip(paths, found, strict=True))]
+    modes = [one.mode for one in each if one.mode.log_evidence > -math.inf]
+    top = max(mode.log_evidence for mode in modes)
+    counted = [one for one in each if one.mode.log_evidence > top - HEAVY]
+    greatest = max(one.greatest for one in each)
+    why = [why_failed("stepping_stone", one.mode.replicates, greatest) for one in counted]
+    return Evidence.over(
+        modes,
         method="stepping_stone",
         rank=model.rank,
-        replicates=tuple(logs.tolist()),
         priors=priors_of(model),
         seconds=time.perf_counter() - began,
-        warnings=_doubts(logs, all(exact for _, exact in ends)),
-        failed=why_failed("stepping_stone", logs.tolist(), greatest),
+        warnings=tuple(dict.fromkeys(doubt for one in counted for doubt in one.doubts())),
+        failed=next(filter(None, why), ""),
         attrs={
             "particles": particles,
             "sweeps": sweeps,
@@ -138,136 +147,78 @@ def run(
             "width": width,
             "seed": seed,
             "greatest_log_likelihood": greatest,
-            "temperatures": len(found[0].ladder),
-            "least_effective": min(one.least_effective for one in found),
+            "temperatures": max(len(own.ladder) for runs in found for own in runs),
+            "least_effective": min(own.least_effective for runs in found for own in runs),
         },
     )
 
 
-class Places(NamedTuple):
-    """Which components may change places.
+class Stood(NamedTuple):
+    """What the runs of a mode say of it.
 
     Args:
-        summed: classes of equal priors whose orders are summed over, those of several components.
-        kept: those with too many components.
+        exact: whether all orders of the components were counted.
+        greatest: the greatest log likelihood of a particle.
     """
 
-    summed: list[list[int]]
-    kept: list[list[int]]
+    mode: Mode
+    exact: bool
+    greatest: float
 
-    @classmethod
-    def of(cls, classes: list[int]) -> Places:
-        """From the first component of each one's class."""
-        each = [[k for k, own in enumerate(classes) if own == first] for first in sorted(set(classes))]
-        several = [members for members in each if len(members) > 1]
-        return cls([m for m in several if len(m) <= MOST], [m for m in several if len(m) > MOST])
-
-    def log_orders(self, log_places: Tensor, power: float) -> Tensor:
-        """log Σ_π r(πθ)^power / r(θ)^power over the orders of the classes that are summed over, (C,)."""
-        total = torch.zeros(len(log_places), dtype=torch.float64)
-        for members in self.summed:
-            logs = power * log_places[:, members][:, :, members]
-            values, _ = log_permanents(logs.numpy())
-            total += torch.from_numpy(values) - logs.diagonal(dim1=1, dim2=2).sum(-1)
-        return total
-
-    def drawn(self, log_places: Tensor, power: float, uniforms: Tensor) -> Tensor:
-        """Which component comes in each place, (C, K), in proportion to r(πθ)^power."""
-        C, K = uniforms.shape
-        order = torch.arange(K).repeat(C, 1)
-        for members in self.summed:
-            logs = power * log_places[:, members][:, :, members]
-            places = torch.from_numpy(drawn_orders(logs.numpy(), uniforms[:, members].numpy()))
-            own = torch.tensor(members)
-            order.scatter_(1, own[places], own.expand(C, -1))
-        return order
-
-    def log_left(self, reference: Reference, params: Params) -> tuple[float, bool]:
-        """Log of what the other classes' orders are to the estimate: their number times mean s; and whether s is exact."""
-        total, exact = torch.zeros(1, dtype=torch.float64), True
-        for members in self.kept:
-            logs = reference.log_places(params)[:, members][:, :, members]
-            values, all_counted = log_permanents(logs.numpy())
-            exact = exact and all_counted
-            shares = logs.diagonal(dim1=1, dim2=2).sum(-1) - torch.from_numpy(values)
-            total = total + math.lgamma(len(members) + 1) + shares
-        return log_mean(total.numpy()), exact
+    def doubts(self) -> Iterator[str]:
+        apart = max(self.mode.replicates) - min(self.mode.replicates)
+        if apart > SPREAD:
+            yield f"the replicates lie {apart:.1f} nats apart (limit {SPREAD:g}): take more particles or sweeps"
+        if not self.exact:
+            yield f"more than {MOST} components can change places: some of their orders were not counted"
 
 
-class Fitted(NamedTuple):
-    """The path from a reference to the posterior."""
-
-    model: Stepping
-    X: Matrix
-    reference: Reference
-    places: Places
-
-    def begin(self, stream: Stream) -> Raised:
-        """Draws of the reference."""
-        params = self.reference.draws(self.X, stream)
-        return self._at(params, self.model.log_likelihood_at(params, self.X))
-
-    def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
-        """Of a particle in all its orders."""
-        linear = (to - power) * now.log_ratio
-        if not self.places.summed:
-            return linear
-        logs = self.reference.log_places(now.params)
-        orders = self.places.log_orders(logs, 1 - to) - self.places.log_orders(logs, 1 - power)
-        return linear + orders.to(linear.device)
-
-    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
-        """The order drawn anew, and sweeps at β."""
-        if self.places.summed:
-            u = at.stream.uniforms(at.step, Site.SWAP, range(1), self.model.rank)[:, 0]
-            params = reordered(params, self.places.drawn(self.reference.log_places(params), 1 - power, u))
-        asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps), power=power)
-        swept = self.model.sweep_between(self.reference, params, self.X, asked, at)
-        return self._at(swept.params, swept.log_likelihood[:, 0])
-
-    def _at(self, params: Params, log_likelihood: Tensor) -> Raised:
-        lp = log_likelihood + self.model.log_prior(params)
-        return Raised(params, lp, lp - self.reference.log_prob(params))
+def of_mode(path: Fitted, runs: list[Climb], centres: list[dict[str, Tensor]], own: int) -> Stood:
+    """What the runs from the reference of mode `own` say: of their particles, those that end nearest to that mode count."""
+    left = [path.places.log_left(path.reference, one.params) for one in runs]
+    logs = np.array([one.log_evidence + log_left for one, (log_left, _) in zip(runs, left, strict=True)])
+    if len(centres) > 1:
+        shares = [float((nearest(one.params, centres) == own).double().mean()) for one in runs]
+        logs += [math.log(share) if share > 0 else -math.inf for share in shares]
+    error = jackknife_error(logs) if np.isfinite(logs).any() else math.nan
+    lp = float(torch.stack([one.lp.mean() for one in runs]).mean())
+    greatest = max(float((one.lp - path.model.log_prior(one.params)).max()) for one in runs)
+    mode = Mode(log_mean(logs), error, tuple(logs.tolist()), lp)
+    return Stood(mode, all(exact for _, exact in left), greatest)
 
 
-def settled(model: Stepping, X: Matrix, warmup: int, seed: int, progress: bool) -> Posterior:
-    """Chains at the posterior, begun as `gibbs` begins them, with a few draws of each."""
-    options: dict[str, Any] = {"draws": LOOKS, "thin": APART_BY, "warmup": warmup, "chains": CHAINS}
-    return _finished(gibbs.run(model, X, **options, seed=seed, progress=progress))  # type: ignore[arg-type]
-
-
-def around(post: Posterior, draws: int, seed: int, progress: bool) -> dict[str, Tensor]:
-    """Draws (S, *site) near the last one of the chain with the greatest log joint, their components in one order."""
+def around(post: Posterior, chains: tuple[int, ...], draws: int, seed: int, progress: bool) -> dict[str, Tensor]:
+    """Draws (S, *site) near the last one of that of the chains with the greatest log joint, their components in one order."""
     model, X = post.model, post.X
-    best = int(post.stats["lp"].mean(1).argmax())
+    best = max(chains, key=lambda chain: float(post.stats["lp"][chain].mean()))
     middle = {site: values[best, -1] for site, values in post.draws.items()}
     bytes_of_one = sum(values.numel() * values.element_size() for values in middle.values())
     thin = max(1, -(-draws * CHAINS * bytes_of_one // ROOM))
     number = max(4, draws // thin)
     options: dict[str, Any] = {"draws": number, "thin": thin, "warmup": 0, "chains": CHAINS, "moves": False}
-    near = _finished(gibbs.run(model, X, **options, init=middle, seed=seed + 1, progress=progress))  # type: ignore[arg-type]
+    near = finished(gibbs.run(model, X, **options, init=middle, seed=seed, progress=progress))  # type: ignore[arg-type]
     flat = {site: values.flatten(0, 1) for site, values in near.draws.items()}
-    classes = model.classes()  # type: ignore[attr-defined]
-    first = ordered_like({site: values[None] for site, values in middle.items()}, flat, classes)
-    return ordered_like({site: values.mean(0, keepdim=True) for site, values in first.items()}, first, classes)
+    return in_one_order(flat, middle, model.classes())  # type: ignore[attr-defined]
 
 
-def _finished(post: Posterior) -> Posterior:
-    """The posterior. Raises KeyboardInterrupt where Ctrl-C ended the run."""
-    if post.attrs["interrupted"]:
-        raise KeyboardInterrupt
-    return post
+class Effort(NamedTuple):
+    """How much is done for each mode; the arguments of `run`."""
+
+    particles: int
+    replicates: int
+    sweeps: int
 
 
 @own_settings()
-def climbs(path: Fitted, particles: int, replicates: int, sweeps: int, seed: int, progress: bool) -> list[Climb]:
+def climbs(path: Fitted, effort: Effort, seed: int, mode: int, progress: bool) -> list[Climb]:
     """One run with half of the particles that finds the ladder, which is not given, and then `replicates` that climb it."""
     found: list[Climb] = []
+    particles, replicates, sweeps = effort
     title = f"stepping stones, rank {path.model.rank}"
     with single_threaded(), bar(1 + replicates, title, progress) as ticker:
         ladder = None
         for replicate in range(1 + replicates):
-            number = [1 + replicate]  # the chains have 0
+            number = [1 + replicate + mode * (1 + replicates)]  # the chains have 0
             size = particles if replicate > 0 else max(2, particles // 2)
             streams = Stream.of(seed, size, number), Stream.of(seed, [size], number)
             done = 0.0
@@ -282,13 +233,3 @@ def climbs(path: Fitted, particles: int, replicates: int, sweeps: int, seed: int
             if replicate > 0:
                 found.append(one)
     return found
-
-
-def _doubts(logs: np.ndarray, exact: bool) -> tuple[str, ...]:
-    doubts = []
-    apart = float(np.ptp(logs))
-    if apart > SPREAD:
-        doubts.append(f"the replicates lie {apart:.1f} nats apart (limit {SPREAD:g}): take more particles or sweeps")
-    if not exact:
-        doubts.append(f"more than {MOST} components can change places: some of their orders were not counted")
-    return tuple(doubts)

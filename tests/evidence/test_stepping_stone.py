@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix
-from ppnmf.evidence import stepping_stone
+from ppnmf.evidence import places, settled
 from ppnmf.gaussian import path
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.models import PAENMF, ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian
@@ -78,7 +78,7 @@ def test_labels_that_swap_and_labels_that_stay_are_both_counted(monkeypatch):
     """Without the sum over orders the estimate is low by log K! where labels stay; where they swap nothing is to be added."""
     assert_near(estimate(MIXED, mixed()), LOG_EVIDENCE_MIXED)
     assert_near(estimate(APART, apart()), LOG_EVIDENCE_APART, ERROR_APART)
-    monkeypatch.setattr(stepping_stone.Places, "of", classmethod(lambda cls, classes: cls([], [])))
+    monkeypatch.setattr(places.Places, "of", classmethod(lambda cls, classes: cls([], [])))
     without = estimate(APART, apart())
     assert without.log_evidence - LOG_EVIDENCE_APART == pytest.approx(-math.log(2), abs=0.6 * math.log(2))
     assert_near(estimate(MIXED, mixed()), LOG_EVIDENCE_MIXED)
@@ -86,14 +86,14 @@ def test_labels_that_swap_and_labels_that_stay_are_both_counted(monkeypatch):
 
 @pytest.mark.parametrize("most", [1, 20])
 def test_shares_of_orders_at_the_end_do_what_sums_on_the_way_do(most, monkeypatch):
-    monkeypatch.setattr(stepping_stone, "MOST", most)
+    monkeypatch.setattr(places, "MOST", most)
     assert_near(estimate(MIXED, mixed(), particles=300), LOG_EVIDENCE_MIXED)
 
 
 def test_components_with_other_priors_keep_their_places():
     X, _, _ = drawn(4, 2, 2, seed=6)
     model = ExponentialGaussian(2, rate_W=torch.tensor([1.0, 2.0]), noise_shape=3.0, noise_scale=3.0)
-    assert stepping_stone.Places.of(model.classes()) == ([], [])
+    assert places.Places.of(model.classes()) == ([], [])
     assert_near(estimate(model, X), *over_the_prior(model, X, 400_000))
 
 
@@ -224,14 +224,14 @@ def test_what_it_cannot_take_is_refused():
 
 def test_ctrl_c_in_the_chains_ends_the_run(monkeypatch):
     X, _, _ = drawn(6, 4, 2, seed=2)
-    run = stepping_stone.gibbs.run
+    run = settled.gibbs.run
 
     def interrupted(*given, **options):
         post = run(*given, **options)
         post.attrs["interrupted"] = True
         return post
 
-    monkeypatch.setattr(stepping_stone.gibbs, "run", interrupted)
+    monkeypatch.setattr(settled.gibbs, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         estimate(RANK_TWO, X)
 

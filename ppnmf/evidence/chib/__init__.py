@@ -34,6 +34,10 @@ are there anyway. Where a component is superfluous, r is great at few draws of A
 **Bracket.** log mean_A r, the forward one, errs to a small ordinate and so to high evidence; the reverse one,
 -log mean_B(1/r) - log(number of labels), to low, in expectation and where labels do not mix. A wide bracket is a warning.
 
+**Modes.** Replicates begin at the best of a survey's starts, and stay in the mode they begin in; what each estimates is that
+mode's mass. So the estimates of one mode are averaged, and log p(X) is the log of the sum over distinct modes
+(`evidence.distinct`): a replicate in a lesser mode lowers nothing. A mode that counts and has one replicate is given more.
+
 References: Chib (1995), doi:10.1080/01621459.1995.10476635. Labels: Frühwirth-Schnatter (2004),
 doi:10.1111/j.1368-423X.2004.00125.x; Marin and Robert (2008), arXiv:0804.2414. Bridge: Bennett (1976),
 doi:10.1016/0021-9991(76)90078-4; Meng and Wong (1996); Mira and Nicholls (2004).
@@ -41,20 +45,28 @@ doi:10.1016/0021-9991(76)90078-4; Meng and Wong (1996); Mira and Nicholls (2004)
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 from ppnmf import memory
 from ppnmf.checks import whole_numbers, yes_or_no
+from ppnmf.evidence.chib.found import Found
 from ppnmf.evidence.chib.runs import Problem, explore
 from ppnmf.evidence.chib.stages import long_ordinate, short_stages
-from ppnmf.evidence.estimate import Evidence, priors_of, why_failed
+from ppnmf.evidence.distinct import distinct
+from ppnmf.evidence.estimate import HEAVY, Evidence, priors_of, why_failed
 from ppnmf.inference import gibbs
+from ppnmf.inference.beginning import beginning
+from ppnmf.inference.clock import Clock
 from ppnmf.inference.room import require_room
-from ppnmf.inference.start import Start
+from ppnmf.inference.start import SCALED, Start
+from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Blocked, Matrix, require_ability
 from ppnmf.rng import Stream
@@ -62,9 +74,7 @@ from ppnmf.threads import single_threaded
 
 __all__ = ["run"]
 
-WIDE, WIDE_SUM = 3.0, 10.0  # nats between the ends of the bracket, of a stage and in all, that are a warning
-FEW = 50  # draws that an average must at least be worth
-AGREE = 1.01  # R-hat of the log joint over the replicates above which they do not agree
+MORE = 2  # replicates that a mode is given which counts and has one
 
 
 def run(
@@ -77,13 +87,15 @@ def run(
     bridge: bool = True,
     replicates: int = 8,
     seed: int = 0,
-    init: Start = "scaled",
+    init: Start = "survey",
+    survey: int | None = None,
     progress: bool = True,
 ) -> Evidence:
     """Chib's estimate, from `replicates` independent chains with a θ* of their own; the module's text derives it.
 
-    attrs hold "forward" and "reverse", the evidence by either end of the bracket; "gap", how far apart they are, summed
-    over the stages; and "stages", each stage's own gap.
+    `modes` of the result are the distinct modes that the replicates are in. attrs hold "forward" and "reverse", the evidence
+    by either end of the bracket; "gap", how far apart they are, summed over the stages; and "stages", each stage's own gap;
+    all of the replicates in modes that count.
 
     Args:
         model: offers full conditionals (`protocols.Blocked`), with proper priors.
@@ -94,7 +106,9 @@ def run(
         warmup: sweeps before the first run; a reduced run, which starts where the last one ended, has a quarter of it.
         bridge: take the bridge; else the plain average of Chib (1995), some nats too high above the data's rank.
         replicates: independent repeats, at least 2.
-        init: where they start, as chains do (`ppnmf.inference.start.start`): at draws of one mode it is that mode's mass.
+        init: where they start, as in `gibbs.run`: at the best of a survey's starts, or what
+            `ppnmf.inference.start.start` takes. At draws of one mode the estimate is that mode's mass.
+        survey: how many starts are surveyed, as in `gibbs.run`.
 
     Raises:
         TypeError: the model has no full conditionals.
@@ -107,69 +121,98 @@ def run(
     require_room(model, X, replicates, 1)
     densities = draws * replicates * (2 * model.rank + 1)
     memory.require(densities, torch.float64, X.device, f"The densities at {draws} draws", "take fewer draws")
-    began, burn = time.perf_counter(), warmup // 4
-    K = model.rank
-    sweeps = warmup + draws * thin + (K + 1) * (burn + draws * thin) + (K - 1) * (burn + draws)
-    with single_threaded(), bar(sweeps, f"chib, rank {K}", progress) as ticker:
-        problem = Problem(model, X, Stream.of(seed, replicates=replicates), ticker.update, thin)
+    began = time.perf_counter()
+    length = Length(draws, thin, warmup, bridge)
+    begun = beginning(model, X, seed, replicates, init, survey, warmup)
+    start, facts = begun.without_record(Clock(X, began, None), progress)
+    stream = Stream.of(seed, replicates=replicates)
+    found, watched = estimated(model, X, length, stream, SCALED if start is None else start, progress)
+    groups = distinct(watched)
+    each = [found.some(group) for group in groups]
+    for lone in _lone(each)[: replicates // 2]:
+        stream = Stream.of(seed, replicates=range(replicates, replicates := replicates + MORE))
+        there = {site: values[groups[lone][0]] for site, values in watched.draws.items()}
+        each[lone] = each[lone].beside(estimated(model, X, length, stream, _spread(there, MORE), progress)[0])
+    return _evidence(model, each, length, facts | {"seed": seed}, time.perf_counter() - began)
+
+
+class Length(NamedTuple):
+    """How long the runs are, and what is made of them; the arguments of `run`."""
+
+    draws: int
+    thin: int
+    warmup: int
+    bridge: bool
+
+    @property
+    def burn(self) -> int:
+        """Sweeps before a reduced run."""
+        return self.warmup // 4
+
+    def sweeps(self, K: int) -> int:
+        """Of each replicate, at rank K."""
+        run = self.draws * self.thin
+        return self.warmup + run + (K + 1) * (self.burn + run) + (K - 1) * (self.burn + self.draws)
+
+
+def estimated(
+    model: Blocked, X: Matrix, length: Length, stream: Stream, init: Start, progress: bool
+) -> tuple[Found, Posterior]:
+    """What the replicates find, a key of the stream each, and some of their draws of the posterior."""
+    K, (draws, thin, warmup, bridge) = model.rank, length
+    with single_threaded(), bar(length.sweeps(K), f"chib, rank {K}", progress) as ticker:
+        problem = Problem(model, X, stream, ticker.update, thin)
         explored = explore(problem, warmup, draws, init)
-        state, stages = short_stages(problem, explored, burn, draws)
-        of_long = long_ordinate(problem, state, explored.point, burn, draws)
+        state, stages = short_stages(problem, explored, length.burn, draws)
+        of_long = long_ordinate(problem, state, explored.point, length.burn, draws)
         joint = gibbs.log_joint(model, X, explored.point)
-    rest = joint - of_long
-    forward, reverse = (rest - sum(values) for values in ([s.forward for s in stages], [s.reverse for s in stages]))
-    estimates = rest - sum(stage.bridge for stage in stages) if bridge else forward
-    gaps = [float((stage.forward - stage.reverse).abs().mean()) for stage in stages]
-    warnings, rhat = _doubts(explored.lp)
-    return Evidence.combine(
-        estimates.tolist(),
+    return Found.of(joint - of_long, stages, explored, bridge), explored.watched
+
+
+def _lone(each: list[Found]) -> list[int]:
+    """The modes that count and have one replicate, the heaviest first."""
+    levels = [float(one.estimates.mean()) for one in each]
+    order = sorted(range(len(each)), key=lambda mode: -levels[mode])
+    return [mode for mode in order if len(each[mode].estimates) == 1 and not levels[mode] < max(levels) - HEAVY]
+
+
+def _spread(draws: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+    """n of a chain's draws (S, *site), spread evenly."""
+    return {site: values[torch.linspace(0, len(values) - 1, n).long()] for site, values in draws.items()}
+
+
+def _evidence(model: Blocked, each: list[Found], length: Length, facts: dict[str, Any], seconds: float) -> Evidence:
+    """Over the modes, with what speaks against those that count."""
+    several = [one.estimates.numpy(force=True) for one in each if len(one.estimates) > 1]
+    free = sum(len(own) - 1 for own in several)
+    pooled = math.sqrt(sum(float(np.square(own - own.mean()).sum()) for own in several) / free) if free else math.nan
+    modes = [one.mode(pooled) for one in each]
+    top = max(mode.log_evidence for mode in modes)
+    counted = [one for one, mode in zip(each, modes, strict=True) if not mode.log_evidence < top - HEAVY]
+    best = max(counted, key=lambda one: float(one.estimates.mean()))
+    greatest = max(float(one.greatest.max()) for one in each)
+    gap = max(sum(one.stage_gaps) for one in counted)
+    why = [why_failed("chib", one.estimates.tolist(), greatest, sum(one.stage_gaps)) for one in counted]
+    return Evidence.over(
+        modes,
         method="chib",
-        rank=K,
+        rank=model.rank,
         priors=priors_of(model),
-        seconds=time.perf_counter() - began,
-        warnings=(*warnings, *_bracket_doubts(gaps, [stage.effective for stage in stages])),
-        gap=sum(gaps),
-        failed=why_failed("chib", estimates.tolist(), explored.greatest, sum(gaps)),
+        seconds=seconds,
+        warnings=tuple(dict.fromkeys(doubt for one in counted for doubt in one.doubts())),
+        gap=gap,
+        failed=next(filter(None, why), ""),
         attrs={
-            "draws": draws,
-            "thin": thin,
-            "warmup": warmup,
-            "burn": burn,
-            "seed": seed,
-            "rhat": rhat,
-            "bridge": bridge,
-            "greatest_log_likelihood": explored.greatest,
-            "forward": float(forward.mean()),
-            "reverse": float(reverse.mean()),
-            "stages": gaps,
+            "draws": length.draws,
+            "thin": length.thin,
+            "warmup": length.warmup,
+            "burn": length.burn,
+            "rhat": best.rhat,
+            "bridge": length.bridge,
+            "greatest_log_likelihood": greatest,
+            "forward": float(best.forward.mean()),
+            "reverse": float(best.reverse.mean()),
+            "stages": best.stage_gaps,
+            **facts,
         },
     )
-
-
-def _doubts(lp: Tensor) -> tuple[tuple[str, ...], float | None]:
-    """Why the estimate may be wrong, and R-hat of the log joint (None where there are too few draws to tell)."""
-    if lp.shape[1] < 4:
-        return ("too few draws to tell whether the chains agree",), None
-    rhat = float(array_stats.rhat(lp.cpu().numpy(), chain_axis=0, draw_axis=1))
-    if rhat <= AGREE:
-        return (), rhat
-    sentence = (
-        f"the chains do not agree (R-hat of the log joint is {rhat:.3f}, above {AGREE}): take more warmup and draws"
-    )
-    return (sentence,), rhat
-
-
-def _bracket_doubts(gaps: list[float], effective: list[float]) -> tuple[str, ...]:
-    """Sentences about stages whose bracket is wide, or whose average hangs on few draws."""
-    doubts = []
-    widest = max(gaps)
-    if widest > WIDE or sum(gaps) > WIDE_SUM:
-        stage = gaps.index(widest)
-        what = "of the noise" if stage == 0 else f"of component {stage} of {len(gaps) - 1}"
-        doubts.append(
-            f"forward and reverse ordinates lie {sum(gaps):.1f} nats apart in all, {widest:.1f} at the stage {what} "
-            f"(limits {WIDE_SUM:g} and {WIDE:g}): take more draws"
-        )
-    if min(effective) < FEW:
-        doubts.append(f"an ordinate hangs on {min(effective):.0f} draws (limit {FEW}): take more draws")
-    return tuple(doubts)

@@ -62,12 +62,17 @@ class Stage:
         return moved
 
     @cached_property
-    def effective(self) -> float:
-        """How many equally weighted draws the bridge's means are worth, the least of both and over the chains."""
+    def gap(self) -> Tensor:
+        """Between the ends of the bracket, (C,)."""
+        return (self.forward - self.reverse).abs()
+
+    @cached_property
+    def effective(self) -> Tensor:
+        """How many equally weighted draws the bridge's means are worth, the least of both, (C,)."""
         log_a, log_b = (math.log(r.shape[1]) for r in (self.before, self.after))
         at_a, at_b = (softplus(log_b - log_a + r - self.bridge[:, None]) for r in (self.before, self.after))
-        worth = ((2 * logs.logsumexp(1) - (2 * logs).logsumexp(1)).exp().min() for logs in (self.before - at_a, -at_b))
-        return float(min(worth))
+        worth = ((2 * logs.logsumexp(1) - (2 * logs).logsumexp(1)).exp() for logs in (self.before - at_a, -at_b))
+        return torch.minimum(*worth)
 
 
 def log_mean(logs: Tensor) -> Tensor:

@@ -12,15 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ppnmf.evidence.distinct import FEWEST
 from ppnmf.evidence.orders import ordered_like, reordered, strongest_first
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import State
 from ppnmf.inference.start import Start
+from ppnmf.posterior import Posterior
 from ppnmf.protocols import Blocked, Held, Matrix, Params, Sweeps
 from ppnmf.rng import Site, Stream
 
 __all__ = ["Explored", "Problem", "exchanged", "explore", "lots", "sampled"]
 
+WATCHED = 100  # draws of a replicate by which its mode is told
+ROOM = 2**27  # bytes of theirs
 AT_ONCE = 2**20  # densities that are evaluated together
 EXCHANGE = 8  # sweeps from one proposal to exchange components whose priors differ to the next
 FACTORS = ("W", "H")
@@ -54,6 +58,12 @@ class Problem:
         return max(1, min(gibbs.sweeps_at_once(self.X, K, C), AT_ONCE // (C * K * min(N, D))))
 
     @cached_property
+    def watched(self) -> int:
+        """Draws of each replicate by which it is told what mode it is in."""
+        bytes_of_one = len(self.stream) * sum(self.X.shape) * self.model.rank * 8
+        return min(WATCHED, max(FEWEST, ROOM // bytes_of_one))
+
+    @cached_property
     def classes(self) -> list[int]:
         """For each component the first one with its priors in W and in H: the posterior is symmetric among equals."""
         return self.model.classes()
@@ -66,15 +76,17 @@ class Explored(NamedTuple):
     point: Params  # θ*: W (C, N, K), H (C, K, D), sigma2 (C,)
     densities: Tensor  # of σ²*, or whatever is no factor, given the draws, (C, draws)
     lp: Tensor  # (C, draws)
-    greatest: float  # log likelihood of a draw
+    greatest: Tensor  # log likelihood of a draw, (C,)
+    watched: Posterior  # some of the draws, by which replicates are told to share a mode
 
 
 def explore(problem: Problem, warmup: int, draws: int, init: Start = "scaled") -> Explored:
     """The run over the posterior: θ*, and the densities of σ²."""
     model, X = problem.model, problem.X
+    every, watched = max(1, draws // problem.watched), list[Params]()
     start = gibbs.init(model, X, problem.stream, init)
     classes, mean, noise, lps, seen = problem.classes, dict(start.params), [], [], 0
-    state, greatest = start, -math.inf
+    state, greatest = start, torch.full((len(problem.stream),), -math.inf, dtype=torch.float64, device=X.device)
     for reached, kept, lp in sampled(problem, start, warmup, draws, 0, noise=True):
         state = reached
         for n in range(lp.shape[1]):
@@ -82,15 +94,24 @@ def explore(problem: Problem, warmup: int, draws: int, init: Start = "scaled") -
             params = {site: values[:, n] for site, values in kept.items()}
             aligned = ordered_like(mean, params, [0] * len(classes)) if seen > 1 else params
             mean = {site: value + (aligned[site] - value) / seen for site, value in mean.items()}
+            if seen % every == 0:
+                watched.append({"lp": lp[:, n], **{site: values.clone() for site, values in params.items()}})
         noise.append(model.log_density_of_others(kept, X))
         lps.append(lp)
         log_priors = model.log_prior({site: values.flatten(0, 1) for site, values in kept.items()})
-        greatest = max(greatest, float((lp.flatten() - log_priors).max()))
+        greatest = torch.maximum(greatest, (lp - log_priors.unflatten(0, lp.shape)).amax(1))
     point = strongest_first(mean, classes)
     densities = torch.cat([log_density(point) for log_density in noise], -1)
     others = {site: values for site, values in point.items() if site not in FACTORS}
     state = State(ordered_like(point, state.params, classes) | others, state.sweep)
-    return Explored(state, point, densities, torch.cat(lps, 1), greatest)
+    return Explored(state, point, densities, torch.cat(lps, 1), greatest, _posterior(problem, watched))
+
+
+def _posterior(problem: Problem, draws: list[Params]) -> Posterior:
+    """Draws, each (C, *site) with its "lp", as a posterior whose chains are the replicates."""
+    each = {site: torch.stack([own[site] for own in draws], 1) for site in draws[0]}
+    lp = each.pop("lp")
+    return Posterior(draws=each, stats={"lp": lp}, model=problem.model, X=problem.X, method="chib", seed=0)
 
 
 def sampled(
