@@ -33,6 +33,7 @@ Fit = Callable[[Sweeping, Any, int], Posterior]  # (model, X, seed) -> posterior
 Functions = Callable[[Sweeping, Params, Tensor, Tensor | None], dict[str, Tensor]]
 
 CHAIN, PRIOR, DATA, RANKS = range(4)  # replicates: what the streams of a seed are used for
+ROUNDING = 1e-12
 BATCHES = 50  # at least so many stretches of chain from which an error is computed
 REFERENCE = 100_000  # independent draws of the joint distribution, whose error is small beside a chain's
 
@@ -49,8 +50,11 @@ class Geweke:
 
     @property
     def z(self) -> dict[str, float]:
-        """How many errors each mean is off."""
-        return dict(zip(self.names, ((self.means - self.expected) / self.errors).tolist(), strict=True))
+        """How many errors each mean is off; what is known, and so the same in all draws, may be off by rounding."""
+        off = self.means - self.expected
+        off = torch.where(off.abs() <= ROUNDING * self.expected.abs(), torch.zeros_like(off), off)
+        errors = self.errors.clamp(min=torch.finfo(torch.float64).tiny)
+        return dict(zip(self.names, (off / errors).tolist(), strict=True))
 
     @property
     def worst(self) -> tuple[str, float]:

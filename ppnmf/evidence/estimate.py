@@ -195,6 +195,8 @@ def why_failed(method: str, replicates: Sequence[float], greatest: float, gap: f
 def priors_of(model: Model) -> dict[str, Any]:
     """The model's hyperparameters but for its rank: numbers, and for tables their values as nested lists."""
     config = model.config()
+    if config.get("sigma2") is not None:
+        config = {name: value for name, value in config.items() if name not in ("noise_shape", "noise_scale")}
     return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in config.items() if k != "rank"}
 
 

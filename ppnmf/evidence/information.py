@@ -92,9 +92,9 @@ def bic(
 
 
 def parameters(model: Sweeping, X: Matrix, invariance: bool) -> int:
-    """(N + D) K and one for σ² or a dispersion, less K² where the invariance is taken off."""
+    """(N + D) K and one for σ², if it is not known, or a dispersion, less K² where the invariance is taken off."""
     (N, D), K = X.shape, model.rank
-    numbers = sum(not dims for dims in model.sites(N, D).values())
+    numbers = sum(not dims for dims in model.sites(N, D).values()) - (getattr(model, "sigma2", None) is not None)
     return (N + D) * K + numbers - (K * K if invariance else 0)
 
 

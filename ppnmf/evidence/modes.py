@@ -33,7 +33,7 @@ def found(who: str, model: Sweeping, X: Matrix, restarts: int, seed: int, progre
     post = icm.run(model, X, restarts=restarts, seed=seed, progress=progress)  # type: ignore[arg-type]
     params = {site: values[:, 0] for site, values in post.draws.items()}
     W, H = params["W"], params["H"]
-    if "sigma2" in params:
+    if "sigma2" in params and getattr(model, "sigma2", None) is None:
         squared_error = misfit(X, W, H).double().cpu().numpy()
         return Modes(W, H, squared_error, deviance(squared_error, X))
     each = [

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.sweep import Story, compiled, passes
 from ppnmf.kernels import ascent
 from ppnmf.protocols import Ascent, Matrix, Pace, Params
@@ -28,14 +29,14 @@ def climb(
     most: int,
     log_joint: Callable[[Params, Tensor], Tensor],
 ) -> Ascent | None:
-    """`protocols.Climbing.climb`: where the climbs then stand; None where X is large.
+    """`protocols.Climbing.climb`: where the climbs then stand; None where X is large, or its noise variance known.
 
     Args:
         log_joint: of parameters and their misfit (C,).
     """
     (N, D), rank = X.shape, params["W"].shape[-1]
     problem = compiled(story.prior, X) if N * D <= COMPILED_WHOLE else None
-    if problem is None:
+    if problem is None or not isinstance(story.noise, NoisePrior):
         return None
     sweeps = min(most, max(1, int(OPERATIONS_AT_ONCE / (N * D * rank))))  # as for one climb: its borders round
     noise = story.noise.scale, story.noise.shape + X.n_observed / 2 + 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro.distributions as dist
 from torch import Tensor
 
+from ppnmf.checks import real_number
 from ppnmf.factored import Frozen
 from ppnmf.gaussian import descent, sweep
-from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
 from ppnmf.gaussian.sweep import Factors
 from ppnmf.protocols import Lowered, Matrix, Params
 
@@ -15,15 +18,31 @@ __all__ = ["GaussianModel"]
 
 
 class GaussianModel(Frozen):
-    """X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma(noise_shape, noise_scale), whatever the priors of W and H."""
+    """X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma(noise_shape, noise_scale) or known, whatever the priors of W and H.
+
+    Where `sigma2` is a number, it is the noise variance, no longer random, and its prior's parameters play no part.
+    """
 
     noise_shape: float
     noise_scale: float
+    sigma2: float | None
+
+    def require_noise(self) -> None:
+        """Make the noise's parameters floats. Raises ValueError where they are not positive."""
+        for own in ("noise_shape", "noise_scale"):
+            object.__setattr__(self, own, real_number(own, getattr(self, own)))
+        if self.sigma2 is not None:
+            object.__setattr__(self, "sigma2", real_number("sigma2", self.sigma2))
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments; sigma2 is left out where it is not known."""
+        given = super().config()
+        return given if self.sigma2 is not None else {name: own for name, own in given.items() if name != "sigma2"}
 
     @property
-    def noise(self) -> NoisePrior:
-        """The prior of σ²."""
-        return NoisePrior(self.noise_shape, self.noise_scale)
+    def noise(self) -> Noise:
+        """The prior of σ², or what is known of it."""
+        return NoisePrior(self.noise_shape, self.noise_scale) if self.sigma2 is None else KnownNoise(self.sigma2)
 
     def likelihood(self, params: Params) -> dist.Normal:
         """The distribution of X given W (*C, N, K), H (*C, K, D), sigma2 (*C,): batch shape (*C, N, D)."""

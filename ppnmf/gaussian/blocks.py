@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
+from ppnmf.gaussian.noise import KnownNoise
 from ppnmf.gaussian.statistics import of_all_columns, of_all_rows
 from ppnmf.gaussian.sweep import Story, misfit
 from ppnmf.kernels import kernels_for
@@ -34,7 +35,12 @@ def classes(story: Story, rank: int) -> list[int]:
 
 
 def log_density_of_noise(story: Story, given: Params, X: Matrix) -> Callable[[Params], Tensor]:
-    """log p(σ² | W, H, X) given draws (C, n, *site): a function of a point with sigma2 (C,), which gives (C, n)."""
+    """log p(σ² | W, H, X) given draws (C, n, *site): a function of a point with sigma2 (C,), which gives (C, n).
+
+    Where σ² is known it is 0.
+    """
+    if isinstance(story.noise, KnownNoise):
+        return lambda at: torch.zeros(given["W"].shape[:2], dtype=torch.float64, device=X.device)
     left = [misfit(X, given["W"][:, n], given["H"][:, n]) for n in range(given["W"].shape[1])]
     conditionals = [story.noise.conditional(own, X.n_observed) for own in left]
 

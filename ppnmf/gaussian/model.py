@@ -11,7 +11,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppnmf.checks import real_number
 from ppnmf.factored import Factored, shape_of
 from ppnmf.gaussian import ascent, blocks, moments, path, start, statistics, sweep
 from ppnmf.gaussian.base import GaussianModel
@@ -50,8 +49,7 @@ class RectifiedGaussian(Factored, GaussianModel):
     @own_settings()
     def __post_init__(self) -> None:
         super().__post_init__()
-        for own in ("noise_shape", "noise_scale"):
-            object.__setattr__(self, own, real_number(own, getattr(self, own)))
+        self.require_noise()
 
     def __call__(
         self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
@@ -65,7 +63,10 @@ class RectifiedGaussian(Factored, GaussianModel):
         (N, D), like = shape_of(X, shape)
         self.require_fits((N, D))
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
-        sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
+        if self.sigma2 is None:
+            sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
+        else:
+            sigma2 = pyro.deterministic("sigma2", like.new_tensor(self.sigma2))
         with rows, pyro.plate("component of W", self.rank, dim=-1):
             W = pyro.sample("W", self.prior("W").distribution(like))
         with pyro.plate("component of H", self.rank, dim=-2), columns:
@@ -134,7 +135,7 @@ class RectifiedGaussian(Factored, GaussianModel):
 
     def reference(self, draws: Params, width: float) -> path.Fitted:
         """Independent rectified normals and an inverse gamma with the moments of draws (S, *site), variances times `width`."""
-        return path.fitted(draws, width)
+        return path.fitted(draws, width, self.noise)
 
     def sweep_between(
         self, reference: path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian import statistics
-from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
 from ppnmf.gaussian.sweep import Story, misfit
 from ppnmf.kernels import kernels_for
 from ppnmf.kernels.moments import Moments, half_sweep
@@ -36,7 +36,7 @@ from ppnmf.protocols import Drawn, Matrix, Params, Statistics, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["approximated", "divergence", "divergence_of_factor", "draws", "factor_of", "refined", "swept"]
+__all__ = ["approximated", "divergence", "divergence_of_factor", "draws", "factor_of", "of_noise", "refined", "swept"]
 
 PARTS = ("variance", "precision", "linear", "entropy")
 LOG_2PI = math.log(2 * math.pi)
@@ -71,7 +71,7 @@ def swept(story: Story, X: Matrix, q: Params, number: int = 1) -> Swept:
     for _ in range(number - 1):
         q = swept(story, X, q).params
     q, square = refined(story, X, q)
-    noise = OfNoise(story.noise.given(X.n_observed).shape, story.noise.scale + square / 2)
+    noise = _updated(story.noise, square, X.n_observed)
     expected = -0.5 * (X.n_observed * (LOG_2PI + noise.mean_log) + square / noise.typical + X.log_noise)
     return Swept({**q, "sigma2": noise.typical}, {}, expected[:, None])
 
@@ -81,11 +81,6 @@ class OfNoise(NamedTuple):
 
     shape: float
     scale: Tensor
-
-    @classmethod
-    def of(cls, q: Params, noise: NoisePrior, observed: int) -> OfNoise:
-        shape = noise.given(observed).shape
-        return cls(shape, q["sigma2"] * shape)
 
     @property
     def typical(self) -> Tensor:
@@ -97,12 +92,43 @@ class OfNoise(NamedTuple):
         """E[log σ²]."""
         return self.scale.log() - float(special.digamma(self.shape))
 
-    def divergence(self, prior: NoisePrior) -> Tensor:
+    def divergence(self, prior: Noise) -> Tensor:
         """KL(q || p), (C,)."""
+        assert isinstance(prior, NoisePrior)
         of_prior = prior.shape * math.log(prior.scale) - math.lgamma(prior.shape)
         log_prior = of_prior - (prior.shape + 1) * self.mean_log - prior.scale / self.typical
         own = self.shape * self.scale.log() - math.lgamma(self.shape)
         return own - (self.shape + 1) * self.mean_log - self.shape - log_prior
+
+
+class OfKnown(NamedTuple):
+    """A known σ², (C,)."""
+
+    typical: Tensor
+
+    @property
+    def mean_log(self) -> Tensor:
+        """log σ²."""
+        return self.typical.log()
+
+    def divergence(self, prior: Noise) -> Tensor:
+        """0, (C,): nothing is random."""
+        return torch.zeros_like(self.typical)
+
+
+def _updated(noise: Noise, square: Tensor, observed: int) -> OfNoise | OfKnown:
+    """q(σ²) given E‖X - WH‖² (C,)."""
+    if isinstance(noise, KnownNoise):
+        return OfKnown(noise.mode(square, observed))
+    return OfNoise(noise.given(observed).shape, noise.scale + square / 2)
+
+
+def of_noise(q: Params, noise: Noise, observed: int) -> OfNoise | OfKnown:
+    """q(σ²) as an approximation holds it."""
+    if isinstance(noise, KnownNoise):
+        return OfKnown(q["sigma2"])
+    shape = noise.given(observed).shape
+    return OfNoise(shape, q["sigma2"] * shape)
 
 
 def refined(story: Story, X: Matrix, q: Params) -> tuple[dict[str, Tensor], Tensor]:
@@ -223,8 +249,8 @@ def factor_of(q: Params, site: str) -> RectifiedNormal:
 
 def divergence(story: Story, q: Params, observed: int) -> Tensor:
     """KL(q || p) of all sites, (C,)."""
-    of_noise = OfNoise.of(q, story.noise, observed).divergence(story.noise)
-    return of_noise + divergence_of_factor(story, q, "W") + divergence_of_factor(story, q, "H")
+    own = of_noise(q, story.noise, observed).divergence(story.noise)
+    return own + divergence_of_factor(story, q, "W") + divergence_of_factor(story, q, "H")
 
 
 def divergence_of_factor(story: Story, q: Params, site: str) -> Tensor:
@@ -252,12 +278,14 @@ def draws(story: Story, q: Params, n: int, observed: int, stream: Stream, dtype:
         log = W.log_prob(own_W.double()).sum((-2, -1)) + H.log_prob(own_H.double()).sum((-2, -1))
         found.append((own_W, own_H, log))
     each_W, each_H, logs = (torch.cat(part) for part in zip(*found, strict=True))
-    sigma2, log_sigma2 = _noise_draws(OfNoise.of(q, story.noise, observed), n, stream, dtype)
+    sigma2, log_sigma2 = _noise_draws(of_noise(q, story.noise, observed), n, stream, dtype)
     return Drawn({"W": each_W, "H": each_H, "sigma2": sigma2}, logs + log_sigma2)
 
 
-def _noise_draws(noise: OfNoise, n: int, stream: Stream, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _noise_draws(noise: OfNoise | OfKnown, n: int, stream: Stream, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """n draws of σ², and log q of each."""
+    if isinstance(noise, OfKnown):
+        return noise.typical.expand(n).to(dtype), torch.zeros(n, dtype=torch.float64, device=noise.typical.device)
     shape, scale = noise
     draw = kernels_for(scale.device).inverse_gamma
     sigma2 = torch.cat([draw(shape, scale, stream, s) for s in range(n)]).to(dtype)

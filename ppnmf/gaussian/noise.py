@@ -2,6 +2,8 @@
 
 Given the rest, σ² ~ InverseGamma(α + β n / 2, θ + β SSE / 2): n entries are observed, SSE is their residual sum of squares
 and β the temperature of the likelihood. (Schmidt, Winther, Hansen 2009 print one more in the shape, a slip.)
+
+A noise variance that is known (`KnownNoise`) offers the same: it is no random variable, and has no density.
 """
 
 from __future__ import annotations
@@ -9,14 +11,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from pyro.distributions import InverseGamma
+from pyro.distributions import Delta, InverseGamma
+from scipy import special
 from torch import Tensor
 
 from ppnmf.kernels import kernels_for
 from ppnmf.rng import Stream
 
-__all__ = ["NoisePrior", "log_likelihood"]
+__all__ = ["KnownNoise", "Noise", "NoisePrior", "log_likelihood"]
 
 
 class NoisePrior(NamedTuple):
@@ -49,6 +53,10 @@ class NoisePrior(NamedTuple):
         """Its mode, (θ + SSE / 2) / (α + n / 2 + 1): there the one is right."""
         return (self.scale + misfit / 2) / (self.shape + observed / 2 + 1)
 
+    def prior_draws(self, u: Tensor) -> Tensor:
+        """Draws of the prior by its inverse distribution function, at uniforms on the CPU, float64."""
+        return self.scale / torch.from_numpy(np.asarray(special.gammainccinv(self.shape, u.numpy())))
+
     def prior_draw(self, stream: Stream, device: torch.device) -> Tensor:
         """A draw of the prior for each chain, (C,), float64."""
         scale = torch.full((len(stream),), self.scale, dtype=torch.float64, device=device)
@@ -58,6 +66,39 @@ class NoisePrior(NamedTuple):
         """log p(σ²), float64."""
         s = sigma2.double()
         return self.shape * math.log(self.scale) - math.lgamma(self.shape) - (self.shape + 1) * s.log() - self.scale / s
+
+
+class KnownNoise(NamedTuple):
+    """A noise variance σ² that is known: every draw and mode of it, and nothing that a density is of."""
+
+    sigma2: float
+
+    def conditional(self, misfit: Tensor, observed: int, power: float = 1.0) -> Delta:
+        """σ² itself, (*C,)."""
+        return Delta(self.mode(misfit, observed))
+
+    def draw(self, misfit: Tensor, observed: int, power: float, stream: Stream, step: int) -> Tensor:
+        """σ² for each chain, (C,), float64."""
+        return self.mode(misfit, observed)
+
+    def mode(self, misfit: Tensor, observed: int) -> Tensor:
+        """σ² for each misfit, float64."""
+        return torch.full_like(misfit, self.sigma2, dtype=torch.float64)
+
+    def prior_draws(self, u: Tensor) -> Tensor:
+        """σ² for each uniform, float64."""
+        return torch.full_like(u, self.sigma2, dtype=torch.float64)
+
+    def prior_draw(self, stream: Stream, device: torch.device) -> Tensor:
+        """σ² for each chain, (C,), float64."""
+        return torch.full((len(stream),), self.sigma2, dtype=torch.float64, device=device)
+
+    def log_prob(self, sigma2: Tensor) -> Tensor:
+        """0: there is no density, float64."""
+        return torch.zeros_like(sigma2, dtype=torch.float64)
+
+
+Noise = NoisePrior | KnownNoise
 
 
 def log_likelihood(misfit: Tensor, sigma2: Tensor, observed: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian import start
-from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
 from ppnmf.gaussian.sweep import Story
 from ppnmf.priors import Natural, NaturalPrior, RectifiedPrior
 from ppnmf.protocols import Matrix, Params
@@ -41,7 +41,7 @@ class Fitted:
 
     W: NaturalPrior
     H: NaturalPrior
-    noise: NoisePrior
+    noise: Noise
 
     @cached_property
     def story(self) -> Story:
@@ -77,6 +77,8 @@ def _log_places(F: Tensor, prior: NaturalPrior) -> Tensor:
 def between(story: Story, reference: Fitted, power: float) -> Story:
     """What sweeps at temperature `power` leave π_β as it is, β = `power`: r at 0, the model's own at 1."""
     priors = {site: _mixed(story.prior(site), reference.story.prior(site), power) for site in FACTORS}
+    if isinstance(story.noise, KnownNoise):
+        return Story(priors.__getitem__, story.noise)
     noise = (power * own + (1 - power) * other for own, other in zip(story.noise, reference.noise, strict=True))
     return Story(priors.__getitem__, NoisePrior(*noise))
 
@@ -86,18 +88,21 @@ def _mixed(ours: RectifiedPrior, theirs: RectifiedPrior, power: float) -> Natura
     return NaturalPrior(*(power * own + (1 - power) * other for own, other in pairs))
 
 
-def fitted(draws: Params, width: float) -> Fitted:
+def fitted(draws: Params, width: float, known: Noise) -> Fitted:
     """A reference with the moments of draws whose components have one order.
 
     Args:
         draws: W (S, N, K), H (S, K, D), sigma2 (S,).
         width: what the variances are multiplied by.
+        known: the model's noise; where that is known, so is the reference's.
     """
+    W, H = (_fitted(draws[site].double().cpu(), width) for site in FACTORS)
+    if isinstance(known, KnownNoise):
+        return Fitted(W, H, known)
     sigma2 = draws["sigma2"].double()
     mean = float(sigma2.mean())
     spread = width * float(sigma2.var()) / mean**2
     shape = 2 + 1 / max(spread, LEAST_SPREAD**2)
-    W, H = (_fitted(draws[site].double().cpu(), width) for site in FACTORS)
     return Fitted(W, H, NoisePrior(shape, mean * (shape - 1)))
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ppnmf.data.sharded import Sharded
 from ppnmf.gaussian import moments, start, sweep
-from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.noise import Noise
 from ppnmf.gaussian.sweep import Story
 from ppnmf.priors import Exponential, Natural
 from ppnmf.protocols import Address, Drawn, Matrix, Params, Read, Sweeps, Swept
@@ -96,9 +96,7 @@ class Rates:
         return Natural(torch.zeros(1, 1, dtype=torch.float64, device=device), self._linear.to(device))
 
 
-def swept(
-    hyperprior: Hyperprior, noise: NoisePrior, X: Matrix, params: Params, asked: Sweeps, at: Address | None
-) -> Swept:
+def swept(hyperprior: Hyperprior, noise: Noise, X: Matrix, params: Params, asked: Sweeps, at: Address | None) -> Swept:
     """So many sweeps: W, H, σ² and moves given the rates, and then the rates, each drawn or at its mode."""
     if isinstance(X, Sharded):
         raise X.refusal()
@@ -116,7 +114,7 @@ def swept(
 
 
 def _one(
-    hyperprior: Hyperprior, noise: NoisePrior, X: Matrix, params: Params, asked: Sweeps, at: Address | None
+    hyperprior: Hyperprior, noise: Noise, X: Matrix, params: Params, asked: Sweeps, at: Address | None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """One sweep of every chain, and its log likelihoods (C,)."""
 
@@ -142,7 +140,7 @@ def _one(
 
 
 def begin(
-    hyperprior: Hyperprior, noise: NoisePrior, rank: int, X: Matrix, stream: Stream, how: str | Params
+    hyperprior: Hyperprior, noise: Noise, rank: int, X: Matrix, stream: Stream, how: str | Params
 ) -> dict[str, Tensor]:
     """A start by its name, or values; the rates, where they are not given, are at their mode, or drawn for "prior"."""
     rate = torch.ones(len(stream), rank, dtype=torch.float64)
@@ -162,7 +160,7 @@ def _priors(rate: Tensor) -> Callable[[str], Any]:
 
 
 def prior_draws(
-    hyperprior: Hyperprior, noise: NoisePrior, rank: int, shape: tuple[int, int], n: int, stream: Stream
+    hyperprior: Hyperprior, noise: Noise, rank: int, shape: tuple[int, int], n: int, stream: Stream
 ) -> dict[str, Tensor]:
     """n draws of every site from the prior, float64."""
     unit = Story(lambda site: Exponential(torch.ones(1, 1, dtype=torch.float64)), noise)
@@ -180,7 +178,7 @@ def approximated(params: Params) -> dict[str, Tensor]:
     return {**moments.approximated(params), "rate": params["rate"].double()}
 
 
-def swept_moments(hyperprior: Hyperprior, noise: NoisePrior, X: Matrix, q: Params, number: int) -> Swept:
+def swept_moments(hyperprior: Hyperprior, noise: Noise, X: Matrix, q: Params, number: int) -> Swept:
     """So many sweeps of coordinate ascent: W, H and σ² given E[rate], and then the rates."""
     found = Swept(q, {}, torch.empty(0))
     for _ in range(number):
@@ -190,7 +188,7 @@ def swept_moments(hyperprior: Hyperprior, noise: NoisePrior, X: Matrix, q: Param
     return found
 
 
-def divergence(hyperprior: Hyperprior, noise: NoisePrior, q: Params, observed: int) -> Tensor:
+def divergence(hyperprior: Hyperprior, noise: Noise, q: Params, observed: int) -> Tensor:
     """KL(q || p) of W, H, σ² and the rates, (C,)."""
     shape, K = hyperprior.shape + q["W"].shape[-2] + q["H"].shape[-1], q["W"].shape[-1]
     scale = shape / q["rate"]
@@ -201,11 +199,11 @@ def divergence(hyperprior: Hyperprior, noise: NoisePrior, q: Params, observed: i
     constant = hyperprior.shape * math.log(hyperprior.scale) - math.lgamma(hyperprior.shape)
     log_rates = (constant + (hyperprior.shape - 1) * mean_log - hyperprior.scale * q["rate"]).sum(-1)
     own = K * (math.lgamma(shape) + shape + (1 - shape) * float(special.digamma(shape))) - scale.log().sum(-1)
-    return moments.OfNoise.of(q, noise, observed).divergence(noise) - (log_factors + entropy) - (log_rates + own)
+    return moments.of_noise(q, noise, observed).divergence(noise) - (log_factors + entropy) - (log_rates + own)
 
 
 def draws(
-    hyperprior: Hyperprior, noise: NoisePrior, q: Params, n: int, observed: int, stream: Stream, dtype: torch.dtype
+    hyperprior: Hyperprior, noise: Noise, q: Params, n: int, observed: int, stream: Stream, dtype: torch.dtype
 ) -> Drawn:
     """n independent draws of every site from one approximation, and log q of each."""
     others = moments.draws(Story(_priors(q["rate"]), noise), q, n, observed, stream, dtype)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from scipy import special
 from torch import Tensor
 
 from ppnmf.checks import meant
 from ppnmf.distributions import RectifiedNormal
+from ppnmf.gaussian.noise import KnownNoise
 from ppnmf.gaussian.sweep import Story, misfit
 from ppnmf.nndsvd import nndsvd
 from ppnmf.protocols import Matrix, Params
@@ -37,7 +36,7 @@ def begin(story: Story, rank: int, X: Matrix, stream: Stream, how: str | Params)
         raise ValueError(f"init is {how!r}{meant(how, STARTS)}; give {names}, a dict with W and H, or a Posterior")
     with single_threaded():
         params = STARTS[how](story, rank, X, stream) if isinstance(how, str) else dict(how)
-        if "sigma2" not in params:
+        if "sigma2" not in params or isinstance(story.noise, KnownNoise):
             left = misfit(X, params["W"], params["H"])
             params["sigma2"] = story.noise.mode(left, X.n_observed).to(X.dtype)
         return params
@@ -83,11 +82,10 @@ def prior_draws(story: Story, rank: int, shape: tuple[int, int], n: int, stream:
     (N, D), K = shape, rank
     u = stream.uniforms(0, Site.START, range(n), (N + D) * K + 1)[0]
     of_W, of_H, of_noise = u.split([N * K, D * K, 1], dim=-1)
-    gamma = special.gammainccinv(story.noise.shape, of_noise[:, 0].numpy())
     return {
         "W": story.prior("W").rectified.survival_inverse(of_W.reshape(n, N, K)),
         "H": story.prior("H").rectified.survival_inverse(of_H.reshape(n, K, D)),
-        "sigma2": story.noise.scale / torch.from_numpy(np.asarray(gamma)),
+        "sigma2": story.noise.prior_draws(of_noise[:, 0]),
     }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppnmf.data.dense import Dense
 from ppnmf.gaussian import ridge, statistics
-from ppnmf.gaussian.noise import NoisePrior, log_likelihood
+from ppnmf.gaussian.noise import Noise, NoisePrior, log_likelihood
 from ppnmf.kernels import cpu, dense, kernels_for, split
 from ppnmf.priors import RectifiedPrior
 from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
@@ -39,7 +39,7 @@ class Story(NamedTuple):
     """What a sweep needs of a model."""
 
     prior: Prior
-    noise: NoisePrior
+    noise: Noise
 
 
 def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | None) -> Swept:
@@ -57,7 +57,9 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     whole = compiled(story.prior, X, asked.moves)
     if whole is None or (asked.moves and whole.rates is None):
         return _one_by_one(story, X, params, asked, at)
-    noise = None if asked.held.others else story.noise.given(X.n_observed, asked.power)
+    noise = None
+    if isinstance(story.noise, NoisePrior) and not asked.held.others:
+        noise = story.noise.given(X.n_observed, asked.power)
     first = asked.held.W, asked.held.H
     plan = dense.Plan(asked.power, first, noise=noise, moves=asked.moves, kept=asked.kept)
     with single_threaded():

@@ -16,11 +16,11 @@ from ppnmf.inference.beginning import beginning
 from ppnmf.inference.chain import log_joint
 from ppnmf.inference.clock import Clock
 from ppnmf.inference.room import require_room
-from ppnmf.inference.start import Start
+from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
 from ppnmf.protocols import Params, Sweeping, require_ability
-from ppnmf.rng import forked
+from ppnmf.rng import Stream, forked
 from ppnmf.settings import own_settings
 
 __all__ = ["run"]
@@ -76,7 +76,10 @@ def run(
             divergent.append(divergences)
     interrupted, chains = len(samples) < chains, len(samples)
     sizes = {site: tuple(dims.values()) for site, dims in model.sites(*X.shape).items()}
-    found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in sizes}
+    random = [site for site in sizes if site in samples[0]]
+    found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in random}
+    known = start(model, X, Stream.of(seed, chains)) if len(random) < len(sizes) else {}
+    found |= {site: known[site][:, None].expand(-1, draws, *sizes[site]) for site in sizes if site not in random}
     found = {site: found[site].reshape(chains, draws, *size) for site, size in sizes.items()}
     lp = log_joint(model, X, {site: values.flatten(0, 1) for site, values in found.items()})
     return Posterior(

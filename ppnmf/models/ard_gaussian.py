@@ -41,7 +41,7 @@ class ARDGaussian(GaussianModel):
         compression: entries more in whose stead the hyperprior speaks, for each of the N + D entries of a component. 0 is
             ordinary automatic relevance determination; 1 the compressive hyperprior, which a large X does not drown.
         empty: the size of each of them, to which components that are not needed shrink.
-        noise_shape, noise_scale: of the noise variance's prior, as in `ExponentialGaussian`.
+        noise_shape, noise_scale, sigma2: of the noise variance's prior, or itself, as in `ExponentialGaussian`.
 
     Raises:
         ValueError: a rank below 1, parameters that are not positive, a compression below 0.
@@ -57,14 +57,16 @@ class ARDGaussian(GaussianModel):
     empty: float = EMPTY
     noise_shape: float = 1.0
     noise_scale: float = 1.0
+    sigma2: float | None = None
 
     name: ClassVar[str] = "ard_gaussian"
 
     @own_settings()
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
-        for own in ("rate_shape", "rate_scale", "empty", "noise_shape", "noise_scale"):
+        for own in ("rate_shape", "rate_scale", "empty"):
             object.__setattr__(self, own, real_number(own, getattr(self, own)))
+        self.require_noise()
         object.__setattr__(self, "compression", real_number("compression", self.compression, 0))
 
     def __call__(
@@ -78,7 +80,10 @@ class ARDGaussian(GaussianModel):
         (N, D), like = shape_of(X, shape)
         hyper = self.hyperprior((N, D))
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
-        sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
+        if self.sigma2 is None:
+            sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
+        else:
+            sigma2 = pyro.deterministic("sigma2", like.new_tensor(self.sigma2))
         with pyro.plate("component", self.rank, dim=-1):
             rate = pyro.sample("rate", dist.Gamma(like.new_tensor(hyper.shape), hyper.scale))
         with rows, pyro.plate("component of W", self.rank, dim=-1):

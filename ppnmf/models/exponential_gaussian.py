@@ -28,6 +28,7 @@ class ExponentialGaussian(RectifiedGaussian):
         rate_H: the same for H: a number, (K,), or (K, D). A rate of 0 is a flat, improper prior, which only ICM takes.
         noise_shape: α of the noise variance's prior, density θ^α / Γ(α) · s^(-α-1) · exp(-θ/s).
         noise_scale: θ of the same, in units of X squared.
+        sigma2: the noise variance where it is known; it is then no longer random, and the two above play no part.
 
     Raises:
         ValueError: a rank below 1, a negative rate or one of the wrong shape, noise parameters that are not positive.
@@ -41,6 +42,7 @@ class ExponentialGaussian(RectifiedGaussian):
     rate_H: Hyper = 1.0
     noise_shape: float = 1.0
     noise_scale: float = 1.0
+    sigma2: float | None = None
 
     name: ClassVar[str] = "exponential_gaussian"
     hyper: ClassVar = {"rate": RATE}

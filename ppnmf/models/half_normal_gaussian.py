@@ -25,7 +25,7 @@ class HalfNormalGaussian(RectifiedGaussian):
         rank: K, the number of components.
         scale_W: root mean square of the prior of W, > 0: a number, one per component (K,), or one per entry (N, K).
         scale_H: the same for H: a number, (K,), or (K, D).
-        noise_shape, noise_scale: of the noise variance's prior, as in `ExponentialGaussian`.
+        noise_shape, noise_scale, sigma2: of the noise variance's prior, or itself, as in `ExponentialGaussian`.
 
     Raises:
         ValueError: a rank below 1, a scale that is not positive or of the wrong shape, noise parameters that are not positive.
@@ -36,6 +36,7 @@ class HalfNormalGaussian(RectifiedGaussian):
     scale_H: Hyper = 1.0
     noise_shape: float = 1.0
     noise_scale: float = 1.0
+    sigma2: float | None = None
 
     name: ClassVar[str] = "half_normal_gaussian"
     hyper: ClassVar = {"scale": SCALE}

@@ -27,7 +27,7 @@ class TruncatedNormalGaussian(RectifiedGaussian):
         rank: K, the number of components.
         mean_W, scale_W: of the normal before it is truncated: numbers, (K,), or (N, K); scales are > 0.
         mean_H, scale_H: the same for H: numbers, (K,), or (K, D).
-        noise_shape, noise_scale: of the noise variance's prior, as in `ExponentialGaussian`.
+        noise_shape, noise_scale, sigma2: of the noise variance's prior, or itself, as in `ExponentialGaussian`.
 
     Raises:
         ValueError: a rank below 1, a scale that is not positive, a shape that does not fit, noise parameters not positive.
@@ -40,6 +40,7 @@ class TruncatedNormalGaussian(RectifiedGaussian):
     scale_H: Hyper = 1.0
     noise_shape: float = 1.0
     noise_scale: float = 1.0
+    sigma2: float | None = None
 
     name: ClassVar[str] = "truncated_normal_gaussian"
     hyper: ClassVar = {"mean": MEAN, "scale": SCALE}

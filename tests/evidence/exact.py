@@ -44,7 +44,7 @@ def log_rows_given_one(x: np.ndarray, seen: np.ndarray, h: np.ndarray, s: np.nda
 
 
 def rank_one(model: Any, X: Tensor, mask: Tensor | None = None, step: float = 0.6, fall: float = 16.0) -> float:
-    """log p(X) at rank 1: W is integrated row by row, h and σ² by the trapezoidal rule in their logarithms.
+    """log p(X) at rank 1: W is integrated row by row, h and σ², if it is random, by the trapezoidal rule in their logarithms.
 
     Args:
         step: of the grid, in standard deviations.
@@ -53,16 +53,16 @@ def rank_one(model: Any, X: Tensor, mask: Tensor | None = None, step: float = 0.
     (N, D), seen = X.shape, (torch.ones_like(X) if mask is None else mask.double()).numpy()
     x = np.where(seen > 0, X.numpy(), 0.0)
     of_W, of_H = natural_of(model, "W", N), natural_of(model, "H", D)
-    alpha, theta = model.noise_shape, model.noise_scale
+    alpha, theta, known = model.noise_shape, model.noise_scale, model.sigma2
 
     def log_integrand(u: np.ndarray) -> np.ndarray:
-        h, s = np.exp(u[..., :D]), np.exp(u[..., D])
+        h, s = np.exp(u[..., :D]), np.full(u.shape[:-1], known) if known else np.exp(u[..., D])
         prior = h @ of_H[1] - 0.5 * (h * h) @ of_H[0] - of_H[2].sum()
         noise = alpha * math.log(theta) - math.lgamma(alpha) - (alpha + 1) * np.log(s) - theta / s
         rows = log_rows_given_one(x, seen, h, s, of_W)
-        return prior + noise + rows + u.sum(-1)  # the last: the Jacobian of the logarithms
+        return prior + (0.0 if known else noise) + rows + u.sum(-1)  # the last: the Jacobian of the logarithms
 
-    return trapezoid(log_integrand, D + 1, step, fall)
+    return trapezoid(log_integrand, D if known else D + 1, step, fall)
 
 
 def trapezoid(log_integrand: Any, size: int, step: float = 0.6, fall: float = 16.0) -> float:
