@@ -187,6 +187,46 @@ def test_rank_goes_on_from_a_file_and_takes_the_criteria():
     assert "restarts" in refused(*command, "--restarts", 3)
 
 
+def test_priors_are_taken_from_the_command_line():
+    said = ("--rate", 0.5, "--noise-shape", 2, "--noise-scale", 3)
+    short = ("--draws", 3, "--warmup", 3)
+    assert call("fit", "toy9x8", "--rank", 2, *short, *said, "--out", "a.nc").exit_code == 0
+    model = ppnmf.Posterior.load("a.nc").model
+    assert (model.rate_W, model.rate_H, model.noise_shape, model.noise_scale) == (0.5, 0.5, 2.0, 3.0)
+    known = call("fit", "toy9x8", "--rank", 2, *short, "--noise-variance", 0.7, "--out", "b.nc")
+    assert known.exit_code == 0 and bool((ppnmf.Posterior.load("b.nc").draws["sigma2"] == 0.7).all())
+    table = call("rank", "toy9x8", "--ranks", "1,2", "--method", "stepping_stone", "--quick", *said)
+    assert (
+        table.exit_code == 0 and "Priors: rate_W = 0.5, rate_H = 0.5, noise_shape = 2, noise_scale = 3" in table.stdout
+    )
+    both = call("compare", "toy9x8", "--rank", 2, "--quick", "--noise-variance", 0.7, "--rate", 2, "--out", "c")
+    assert both.exit_code == 0 and "sigma2=0.7" in both.stdout and "rate_W=2" in both.stdout
+    assert json.loads(Path("c/run.json").read_text())["options"]["priors"] == {"rate": 2.0, "sigma2": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "sentence"),
+    [
+        (
+            "rank",
+            ("--noise-variance", 1, "--noise-scale", 2),
+            "--noise-scale, --noise-variance: the noise variance is given, and",
+        ),
+        ("fit", ("--model", "ard_gaussian", "--rate", 1), "--rate: ard_gaussian has no rate"),
+        (
+            "compare",
+            ("--model", "gamma_poisson", "--noise-variance", 1),
+            "--noise-variance: gamma_poisson has no sigma2",
+        ),
+        ("fit", ("--rate", -1), "--rate: rate_W"),
+        ("rank", ("--noise-variance", 0), "--noise-variance: sigma2 is 0"),
+    ],
+)
+def test_priors_that_a_model_has_not_are_refused(command, said, sentence):
+    ranks = ("--ranks", "1,2") if command == "rank" else ("--rank", 2)
+    assert sentence in refused(command, "toy9x8", *ranks, *said)
+
+
 def test_ranks_are_read_with_both_ends():
     assert rank._whole_numbers("1:4") == [1, 2, 3, 4]
     assert rank._whole_numbers("2:8:3") == [2, 5, 8]

@@ -28,12 +28,14 @@ from ppnmf.cli.options import (
     length_given,
     options_given,
 )
+from ppnmf.cli.priors import AS_FOR_DATA, Priors, takes_priors
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 
 DRAWS = 500  # of each chain that are kept, at most: half of what a fit keeps, for all of them are looked at
 
 
 @reads_data
+@takes_priors
 def compare(
     data: Data,
     rank: Rank,
@@ -47,6 +49,7 @@ def compare(
     until: Until = None,
     max_seconds: MaxSeconds = None,
     reading: Reading = AS_IT_IS,
+    priors: Priors = AS_FOR_DATA,
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
@@ -63,6 +66,10 @@ def compare(
     say_heading(source)
     from ppnmf import report
     from ppnmf.data.labelled import Labelled
+    from ppnmf.models import for_data
+
+    if priors.given:
+        priors.of(for_data(model or report.DEFAULT, source.X, rank, source.mask))
 
     of_fixed_length = options_given(quick, draws=draws, warmup=warmup)
     of_gibbs = (
@@ -75,6 +82,7 @@ def compare(
         rank,
         mask=source.mask,
         model=model or report.DEFAULT,
+        priors=priors.given,
         held_out=held_out,
         options={"gibbs": of_gibbs, "icm": of_icm, "pae": of_pae},
         seed=seed,

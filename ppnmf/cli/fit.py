@@ -28,11 +28,13 @@ from ppnmf.cli.options import (
     length_given,
     options_given,
 )
+from ppnmf.cli.priors import AS_FOR_DATA, Priors, takes_priors
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 from ppnmf.disk import try_to_write
 
 
 @reads_data
+@takes_priors
 def fit(
     data: Data,
     rank: Rank,
@@ -65,6 +67,7 @@ def fit(
         Path | None, typer.Option(help="Zarr store that takes the draws of gibbs as they come, not the memory.")
     ] = None,
     reading: Reading = AS_IT_IS,
+    priors: Priors = AS_FOR_DATA,
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> None:
@@ -78,7 +81,7 @@ def fit(
     from ppnmf.inference import default_model
     from ppnmf.models import for_data
 
-    chosen = for_data(model or default_model(method), source.X, rank, source.mask)
+    chosen = priors.of(for_data(model or default_model(method), source.X, rank, source.mask))
     options = options_given(chains=chains, survey=survey, restarts=restarts, steps=steps)
     options |= options_given(checkpoint=checkpoint, every=every, resume=resume)
     lasting = length_given if method == "gibbs" else options_given

@@ -22,6 +22,7 @@ from ppnmf.cli.options import (
     folder_to_write,
     options_given,
 )
+from ppnmf.cli.priors import AS_FOR_DATA, Priors, takes_priors
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 from ppnmf.disk import write_text
 
@@ -38,6 +39,7 @@ QUICK_CRITERIA: dict[str, dict[str, Any]] = {
 
 
 @reads_data
+@takes_priors
 def choose_rank(
     data: Data,
     ranks: Annotated[
@@ -77,6 +79,7 @@ def choose_rank(
         Path | None, typer.Option(help="Go on from such a file; with the same --checkpoint, begin if there is none.")
     ] = None,
     reading: Reading = AS_IT_IS,
+    priors: Priors = AS_FOR_DATA,
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
@@ -105,7 +108,7 @@ def choose_rank(
     options = chosen | (_short_options(methods, chosen) if quick else {})
     note_checkpoint(checkpoint or resume)
     table = ppnmf.select_rank(
-        lambda rank: for_data(model or DEFAULT, X, rank, source.mask),
+        lambda rank: priors.of(for_data(model or DEFAULT, X, rank, source.mask)),
         X,
         _whole_numbers(ranks),
         method=methods,
@@ -122,6 +125,7 @@ def choose_rank(
         if folder is not None:
             with finishing():
                 asked = {"ranks": ranks, "model": model or DEFAULT, "method": method, "seed": seed}
+                asked |= {"priors": priors.given} if priors.given else {}
                 _write_rank(table, folder, source, asked | options)
     finally:
         typer.echo(f"\n{table}\n")

@@ -11,7 +11,7 @@ import typer
 
 from ppnmf.cli.options import options_given
 
-__all__ = ["AS_IT_IS", "Reading", "reads_data"]
+__all__ = ["AS_IT_IS", "Reading", "options_of", "reads_data"]
 
 AllowNegative = Annotated[bool, typer.Option("--allow-negative", help="Take a file with negative entries.")]
 Missing = Annotated[
@@ -54,21 +54,28 @@ class Reading(NamedTuple):
 AS_IT_IS = Reading()
 
 
-def reads_data(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of `Reading` in place of its parameter `reading`."""
-    signature = inspect.signature(command, eval_str=True)
-    kinds = get_type_hints(Reading, include_extras=True)
+def options_of(record: Any, parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """What gives a command the fields of a NamedTuple as options, in place of a parameter that is one."""
+    kinds = get_type_hints(record, include_extras=True)
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kinds[name])
-        for name, default in Reading._field_defaults.items()
+        for name, default in record._field_defaults.items()
     ]
-    others = [own for name, own in signature.parameters.items() if name != "reading"]
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        reading = Reading(**{name: given.pop(name) for name in Reading._fields if name in given})
-        command(**given, reading=reading)
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        others = [own for name, own in signature.parameters.items() if name != parameter]
 
-    parameters = [own.replace(kind=inspect.Parameter.KEYWORD_ONLY) for own in others] + options
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return run
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            said = record(**{name: given.pop(name) for name in record._fields if name in given})
+            command(**given, **{parameter: said})
+
+        parameters = [own.replace(kind=inspect.Parameter.KEYWORD_ONLY) for own in others] + options
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return with_options
+
+
+reads_data = options_of(Reading, "reading")

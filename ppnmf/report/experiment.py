@@ -15,6 +15,7 @@ from torch import Tensor
 from ppnmf.data.matrix import Dense, as_matrix, in_memory, without_noise
 from ppnmf.inference import METHODS, check, fit
 from ppnmf.models import for_data
+from ppnmf.models.replaced import replaced
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Model
 from ppnmf.report.comparison import Comparison, compare
@@ -66,6 +67,7 @@ def compare_methods(
     mask: Any = None,
     missing: str = "error",
     model: str = DEFAULT,
+    priors: Mapping[str, float] | None = None,
     held_out: float = 0.1,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -81,6 +83,7 @@ def compare_methods(
         X: data (N, D).
         mask, missing, device: as in `ppnmf.fit`.
         model: the name of the one that Gibbs and ICM fit.
+        priors: hyperparameters of that one, by their names, in place of those on the data's scale ("rate" is of both factors).
         held_out: share of the known cells that no method sees.
         options: of each of "gibbs", "icm" and "pae", as `ppnmf.fit` takes them.
 
@@ -98,12 +101,14 @@ def compare_methods(
             posteriors[name] = "the run was interrupted before it began"
             continue
         story = for_data(own_model or model, fitted, rank)
+        story = story if own_model else replaced(story, priors or {})
         reason = _refusal(story, method, data)
         own = own_options.get(name, {})
         posteriors[name] = reason or fit(story, fitted, method=method, seed=seed, progress=progress, **own)
     known = _with_gaps(data)
     table = compare(posteriors, known, mask=seen)
-    facts = {"rank": rank, "model": model, "held_out": held_out, "seed": seed, "methods": own_options}
+    facts: dict[str, Any] = {"rank": rank, "model": model, "held_out": held_out, "seed": seed, "methods": own_options}
+    facts |= {"priors": dict(priors)} if priors else {}
     return Experiment(posteriors, table, known, seen.cpu().numpy(), facts, time.perf_counter() - began)
 
 
