@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same to Python
-    from ppnmf import anndata, models, plots
+    from ppnmf import anndata, models, nn, plots
     from ppnmf.data import datasets
     from ppnmf.data.files import read
     from ppnmf.data.matrix import as_matrix
@@ -42,6 +42,7 @@ __all__ = [
     "log_evidence",
     "mode_masses",
     "models",
+    "nn",
     "plots",
     "read",
     "select_rank",
@@ -67,6 +68,7 @@ _HOME = {  # public name -> the module that holds it
     "NMF": "ppnmf.estimator",
     "anndata": "ppnmf.anndata",
     "models": "ppnmf.models",
+    "nn": "ppnmf.nn",
     "datasets": "ppnmf.data.datasets",
     "plots": "ppnmf.plots",
 }

@@ -27,7 +27,7 @@ LAYERS = [
     },
     {"factored", "priors"},
     {"data", "kernels"},
-    {"gaussian", "poisson"},
+    {"gaussian", "nn", "poisson"},
     {"models"},
     {
         "posterior",

@@ -18,7 +18,7 @@ from torch import Tensor
 from ppnmf.kernels.lanes import COMPILED, INNER
 from ppnmf.protocols import Statistics
 
-__all__ = ["solved"]
+__all__ = ["NO_SLOPE", "SINGULAR", "descend", "solved"]
 
 SINGULAR = 1e-12  # share of its own Q_kk that an entry must add to the others for it to be solved for
 NO_SLOPE = 1e-12  # relative to the terms that balance in it, a gradient that counts as none
@@ -45,7 +45,7 @@ def _solve(start, P, Q, out, room):  # type: ignore[no-untyped-def]
         own = Q[i if len(Q) > 1 else 0]
         for k in range(K):
             out[i, k] = start[i, k]
-        _descend(out[i], P[i], own, free, is_free, room)
+        descend(out[i], P[i], own, free, is_free, room)
         if not _value(out[i], P[i], own) <= _value(start[i], P[i], own):
             for k in range(K):
                 out[i, k] = start[i, k]
@@ -64,7 +64,7 @@ def _value(w, P, Q):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _descend(w, P, Q, free, is_free, room):  # type: ignore[no-untyped-def]
+def descend(w, P, Q, free, is_free, room):  # type: ignore[no-untyped-def]
     """w at its minimum, in place."""
     K = len(w)
     for k in range(K):
