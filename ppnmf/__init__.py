@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from ppnmf.inference import fit
     from ppnmf.inference.extended import extend
     from ppnmf.joining import join
+    from ppnmf.labelling import predicted_labels
     from ppnmf.posterior import Posterior
     from ppnmf.report import compare
 
@@ -44,6 +45,7 @@ __all__ = [
     "models",
     "nn",
     "plots",
+    "predicted_labels",
     "read",
     "select_rank",
     "shard",
@@ -70,6 +72,7 @@ _HOME = {  # public name -> the module that holds it
     "models": "ppnmf.models",
     "nn": "ppnmf.nn",
     "datasets": "ppnmf.data.datasets",
+    "predicted_labels": "ppnmf.labelling",
     "plots": "ppnmf.plots",
 }
 

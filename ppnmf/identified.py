@@ -139,7 +139,9 @@ def identified(post: Posterior, n: int = 100, seed: int = 0) -> xarray.Dataset:
     data = xr.Dataset({"lp": (sample, _array(post.stats["lp"]))})
     for site in post.small_sites:
         values = _array(post._kept(site))
-        places = [f"place of {site}"] if values.ndim == 3 else [f"{site}_{axis}" for axis in range(values.ndim - 2)]
+        if values.ndim > 3:  # between layers: its rows and columns have neither order nor scale
+            continue
+        places = [f"place of {site}"] if values.ndim == 3 else []
         data[site] = ((*sample, *places), -np.sort(-values, axis=-1) if values.ndim == 3 else values)
     if {"W", "H"} <= set(post.draws):
         rows, columns = chosen_cells(post.X.shape, n, seed).unbind(-1)

@@ -60,6 +60,7 @@ class Site(IntEnum):
     EXPOSURE = 15
     DISPERSION = 16
     THINNING = 17
+    LAYERS = 24
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ TELLING = {  # hyperparameters under which a mistake shows, of other models; the
         "noise_shape": 5.0,
         "noise_scale": 20.0,
     },
+    "hierarchical": {"rates": (0.8, 1.3, 0.6), "noise_shape": 5.0, "noise_scale": 20.0},
 }
 
 

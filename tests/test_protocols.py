@@ -32,6 +32,9 @@ QUICK = {
     "vb": {"draws": 5, "tol": 1e-3},
     "svi": {"draws": 5, "steps": 20},
     "smc": {"particles": 30, "replicates": 2, "sweeps": 1},
+    "layerwise": {"restarts": 2, "tol": 1e-2},
+    "deep": {"restarts": 2, "tol": 1e-2},
+    "neural": {"restarts": 2, "steps": 20},
 }
 PAIRS = [(name, method) for name in REGISTRY for method in methods_of(REGISTRY[name](rank=2))]
 masked = pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])

@@ -16,6 +16,7 @@ from ppnmf.compilation import announced
 from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
+from ppnmf.inference import labelled
 from ppnmf.inference.options import FitOptions
 from ppnmf.inference.room import require_room
 from ppnmf.inference.spread import run_spread, said_once
@@ -25,6 +26,7 @@ from ppnmf.posterior import Posterior
 from ppnmf.protocols import (
     Amortised,
     Entries,
+    Layered,
     LeastSquares,
     Matrix,
     Model,
@@ -56,6 +58,9 @@ METHODS = {
     "svi": Method("ppnmf.inference.svi", Amortised, dense=True),
     "nuts": Method("ppnmf.inference.nuts", Sweeping, dense=True),
     "smc": Method("ppnmf.inference.smc", Sweeping),
+    "layerwise": Method("ppnmf.inference.layerwise", Layered, dense=True),
+    "deep": Method("ppnmf.inference.deep", Layered, dense=True),
+    "neural": Method("ppnmf.inference.neural", Layered, dense=True),
 }
 
 
@@ -82,7 +87,7 @@ def fit(
         X: data (N, D): array, tensor, sparse matrix, memory map, Zarr array, a path, a pandas, polars or xarray container, an
             AnnData ... (`ppnmf.as_matrix`). Names of its rows and columns become the posterior's.
         rank: with a model's name, the number of components.
-        method: "gibbs", "icm", "hals", "mu", "nnls", "vb", "svi", "nuts" or "smc".
+        method: "gibbs", "icm", "hals", "mu", "nnls", "vb", "svi", "nuts", "smc", "layerwise", "deep" or "neural".
         mask: boolean (N, D), True where observed.
         missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
         device: where to work; X's own by default.
@@ -91,13 +96,21 @@ def fit(
         progress: show a bar, in a terminal or a notebook, and say when kernels are being compiled.
         options: the method's own, such as draws, warmup, thin, chains, init, keep, moves, checkpoint, every, resume,
             store (`gibbs`); restarts, tol, max_sweeps, init (`icm`, `hals`, `mu`, `nnls`, `vb`); steps, batch_size, draws (`svi`);
-            particles, replicates (`smc`): see the `run` of its module.
+            particles, replicates (`smc`): see the `run` of its module. With "semi_supervised" also labels, a name for each row of
+            X or None where it is not known, and label_weight, a number or "heldout" (`ppnmf.inference.labelled`); with
+            `layerwise`, `deep` and `neural` labels are of X's columns.
 
     Raises:
         ValueError: bad input, in one sentence that says what to do.
         TypeError: the model lacks what the method needs, or the method has no such option.
         MemoryError: the factors or their draws need more than there is.
     """
+    if "labels" in options and METHODS[one_of("method", method, METHODS)].ability is not Layered:
+        labelled.require_labelled(model)
+        if rank is None:
+            raise TypeError(f"labels need rank=, the number of components, beside {described(model)}")
+        told = labelled.prepared(X, mask, missing, device, noise)
+        return labelled.fitted(fit, told, rank, method, progress, {**options, "seed": seed})
     run = method_named(method)
     known_options(method, run, options)
     story: Any = model

@@ -19,7 +19,7 @@ from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Params, Sweeping, require_ability
+from ppnmf.protocols import Deriving, Params, Sweeping, require_ability
 from ppnmf.rng import Stream, forked
 from ppnmf.settings import own_settings
 
@@ -78,8 +78,10 @@ def run(
     sizes = {site: tuple(dims.values()) for site, dims in model.sites(*X.shape).items()}
     random = [site for site in sizes if site in samples[0]]
     found = {site: torch.cat([sample[site] for sample in samples]).to(X.dtype) for site in random}
-    known = start(model, X, Stream.of(seed, chains)) if len(random) < len(sizes) else {}
-    found |= {site: known[site][:, None].expand(-1, draws, *sizes[site]) for site in sizes if site not in random}
+    if isinstance(model, Deriving):
+        found |= model.derived(found)
+    known = start(model, X, Stream.of(seed, chains)) if len(found) < len(sizes) else {}
+    found |= {site: known[site][:, None].expand(-1, draws, *sizes[site]) for site in sizes if site not in found}
     found = {site: found[site].reshape(chains, draws, *size) for site, size in sizes.items()}
     lp = log_joint(model, X, {site: values.flatten(0, 1) for site, values in found.items()})
     return Posterior(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from ppnmf.inference.start import Start
 
@@ -43,3 +43,5 @@ class FitOptions(TypedDict, total=False):
     particles: int
     replicates: int
     sweeps: int
+    labels: Any
+    label_weight: float | str | None

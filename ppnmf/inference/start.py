@@ -69,7 +69,7 @@ def _given(model: Sweeping, X: Matrix, chains: list[int], values: Mapping[str, A
             raise ValueError(
                 f"init's {site} has shape {tuple(given.shape)}; give {wanted}, or a leading axis with a value a chain"
             )
-        zero = site not in FACTORS and bool((given == 0).any())
+        zero = len(wanted) < 2 and bool((given == 0).any())
         if not bool(given.isfinite().all()) or bool((given < 0).any()) or zero:
             raise ValueError(f"init's {site} has entries that are negative, zero where it must not be, or not finite")
         params[site] = given[torch.tensor(chains) % len(given)]

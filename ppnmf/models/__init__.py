@@ -8,8 +8,10 @@ from ppnmf.models.ard_gaussian import ARDGaussian
 from ppnmf.models.exponential_gaussian import ExponentialGaussian
 from ppnmf.models.gamma_poisson import GammaPoisson
 from ppnmf.models.half_normal_gaussian import HalfNormalGaussian
+from ppnmf.models.hierarchical import Hierarchical
 from ppnmf.models.negative_binomial_gamma import NegativeBinomialGamma
 from ppnmf.models.pae_nmf import PAENMF
+from ppnmf.models.semi_supervised import SemiSupervised
 from ppnmf.models.truncated_normal_gaussian import TruncatedNormalGaussian
 from ppnmf.protocols import Model
 
@@ -20,7 +22,9 @@ __all__ = [
     "ExponentialGaussian",
     "GammaPoisson",
     "HalfNormalGaussian",
+    "Hierarchical",
     "NegativeBinomialGamma",
+    "SemiSupervised",
     "TruncatedNormalGaussian",
     "for_data",
     "same",
@@ -31,6 +35,8 @@ MODELS = (
     HalfNormalGaussian,
     TruncatedNormalGaussian,
     ARDGaussian,
+    SemiSupervised,
+    Hierarchical,
     GammaPoisson,
     NegativeBinomialGamma,
     PAENMF,

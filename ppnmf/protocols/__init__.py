@@ -1,12 +1,13 @@
 """What a model may offer to a method, and what a data matrix must offer to a sweep.
 
 A method asks for an ability (`Sweeping`, `Climbing`, `Multiplicative`, `LeastSquares`, `Variational`, `Blocked`,
-`Stepping`, `Amortised`) and never for a class; a model that lacks it is refused, in one place (`require_ability`), with a
-`TypeError` that names the ability. Abilities tell the whole truth: a model that passes `isinstance` works.
+`Stepping`, `Layered`, `Amortised`) and never for a class; a model that lacks it is refused, in one place (`require_ability`), with
+a `TypeError` that names the ability. Abilities tell the whole truth: a model that passes `isinstance` works.
 """
 
 from ppnmf.protocols.abilities import ABILITIES, require_ability
 from ppnmf.protocols.amortised import Amortised, Asked, Proposal, Recipe
+from ppnmf.protocols.layered import Deriving, Layered
 from ppnmf.protocols.matrix import Matrix, Params, Statistics
 from ppnmf.protocols.model import Entries, Exposing, Model, exposed
 from ppnmf.protocols.sweeping import (
@@ -41,10 +42,12 @@ __all__ = [
     "Asked",
     "Blocked",
     "Climbing",
+    "Deriving",
     "Drawn",
     "Entries",
     "Exposing",
     "Held",
+    "Layered",
     "LeastSquares",
     "Lowered",
     "Matrix",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ppnmf.protocols.amortised import Amortised
+from ppnmf.protocols.layered import Layered
 from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Stepping, Sweeping, Variational
 
 __all__ = ["ABILITIES", "require_ability"]
@@ -18,6 +19,7 @@ ABILITIES: dict[type, str] = {
     Multiplicative: "multiplicative updates",
     LeastSquares: "a squared error",
     Variational: "moments of its conditionals",
+    Layered: "layers",
 }
 
 

@@ -1,0 +1,116 @@
+"""Labels of observations: a column of names, some of them missing, or scores; as numbers for a factorisation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf.checks import borrowed, described
+from ppnmf.data.matrix import Dense, as_matrix
+
+__all__ = ["Labels", "as_labels", "joined"]
+
+
+class Labels(NamedTuple):
+    """What is known of the classes of n observations.
+
+    Args:
+        classes: their names, c of them.
+        scores: (n, c), float64, zero where nothing is known: one-hot where names were given.
+        known: boolean (n,), which observations have a label.
+        are_names: whether each has one class, and not scores.
+    """
+
+    classes: tuple[str, ...]
+    scores: Tensor
+    known: Tensor
+    are_names: bool
+
+    @property
+    def codes(self) -> Tensor:
+        """The number of each observation's class, the one of its greatest score, (n,); -1 where it is not known."""
+        return torch.where(self.known, self.scores.argmax(-1), -1)
+
+    def without(self, hidden: Tensor) -> Labels:
+        """The same where those that are True in `hidden` (n,) are not known."""
+        known = self.known & ~hidden
+        return self._replace(known=known, scores=torch.where(known[:, None], self.scores, 0.0))
+
+
+def as_labels(labels: Any, n: int, of_what: str, least: int = 2) -> Labels:
+    """Labels of n observations from what a user has.
+
+    Args:
+        labels: a column (n,) of names or whole numbers, where None, NaN and "" are missing ones; or scores (n, c), where
+            rows with a NaN are missing ones; or `Labels`, which are given back.
+        of_what: they belong to, for the sentences: "rows of X", or "columns".
+        least: how many classes there must be.
+
+    Raises:
+        ValueError: another number of labels, none known, or too few classes.
+    """
+    if isinstance(labels, Labels):
+        return labels
+    names = getattr(labels, "columns", None)
+    given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if given.ndim not in (1, 2) or len(given) != n:
+        raise ValueError(
+            f"labels are {described(labels)} and there are {n} {of_what}; give one for each, or scores ({n}, classes)"
+        )
+    found = _of_names(given) if given.ndim == 1 else _of_scores(given, names)
+    if not bool(found.known.any()) or len(found.classes) < least:
+        raise ValueError(
+            f"labels have {int(found.known.sum())} known ones of {len(found.classes)} class(es); {least} classes are the least"
+        )
+    return found
+
+
+def _of_names(given: np.ndarray) -> Labels:
+    known = np.array([not _is_missing(value) for value in given.tolist()])
+    values = [value for value, seen in zip(given.tolist(), known, strict=True) if seen]
+    classes = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    place = {value: number for number, value in enumerate(classes)}
+    scores = torch.zeros(len(given), len(classes), dtype=torch.float64)
+    for row, value in zip(np.flatnonzero(known).tolist(), values, strict=True):
+        scores[row, place[value]] = 1.0
+    return Labels(tuple(_name(value) for value in classes), scores, torch.from_numpy(known), True)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == "" or value != value  # NaN is not itself
+
+
+def _name(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _of_scores(given: np.ndarray, names: Any) -> Labels:
+    scores = torch.as_tensor(borrowed("labels", given), dtype=torch.float64)
+    known = ~scores.isnan().any(-1)
+    if bool(scores.isinf().any()):
+        raise ValueError("labels have scores that are infinite")
+    classes = range(scores.shape[1]) if names is None else names
+    scores = torch.where(known[:, None], scores, 0.0)
+    return Labels(tuple(map(str, classes)), scores, known, False)
+
+
+def joined(X: Dense, labels: Labels | None, weight: float, classes: int = 0) -> Dense:
+    """The columns [X, Y] of a weight above 0, with their noise and their mask; X itself where it is 0.
+
+    Args:
+        labels: of the rows; None where none is known, of so many `classes`.
+    """
+    if weight == 0:
+        return X
+    N, D = X.shape
+    scores = X.values.new_zeros(N, classes) if labels is None else labels.scores.to(X.values)
+    known = torch.zeros(N, dtype=torch.bool) if labels is None else labels.known
+    c = scores.shape[1]
+    seen = torch.ones(N, D, dtype=torch.bool, device=X.device) if X.mask is None else X.mask
+    mask = torch.cat([seen, known.to(X.device)[:, None].expand(N, c)], 1)
+    own = X.values.new_ones(1, D) if X.noise is None else X.noise.variance.expand(-1, D)
+    noise = torch.cat([own, own.new_full((len(own), c), 1 / weight)], 1)
+    return as_matrix(torch.cat([X.values, scores], 1), None if bool(mask.all()) else mask, noise=noise)

@@ -1,0 +1,206 @@
+r"""Predicted labels: how likely each class is for every observation, averaged over the draws of a fit to which labels were given.
+
+Where an observation has one class, its label is one of the unit vectors e_c, which have one length; so with noise of variance
+τ² about the fitted scores s its probabilities are
+
+.. math:: p(c) \propto \exp(-\|e_c - s\|^2 / 2 \tau^2) \propto \exp(s_c / \tau^2).
+
+A name is no Gaussian number, though, and such probabilities may be too sure of themselves. Where λ was chosen by hidden labels, so
+was a sharpness q, p(c) ∝ exp(q s_c / τ²); and by Laplace's rule of succession of n + 2 labels, n of them known, one goes to a
+class at random.
+
+Where labels are scores, the class is the one of the greatest, and its probability how often replicates with that noise have it
+there. Probabilities are of the observations whose label is not known to the fit and of the others alike.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ppnmf.checks import described
+from ppnmf.data.labelled import names_of
+from ppnmf.data.labels import as_labels, joined
+from ppnmf.data.matrix import as_matrix, in_memory
+from ppnmf.rng import Site, Stream
+from ppnmf.settings import own_settings
+
+if TYPE_CHECKING:
+    from ppnmf.posterior import Posterior
+
+__all__ = ["PredictedLabels", "of_names", "of_rows", "predicted_labels"]
+
+LEAST = 1e-12  # probability, and variance: a logarithm is taken of the one, and a division made by the other
+SHOWN = 10  # rows that are printed
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedLabels:
+    """The classes' probabilities.
+
+    Args:
+        classes: their names, c of them.
+        probabilities: (n, c), float64.
+        known: boolean (n,), whether the fit was told the observation's label.
+        names: of the observations; None where they have none.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: Tensor
+    known: Tensor
+    names: tuple[str, ...] | None = None
+
+    @property
+    def codes(self) -> Tensor:
+        """The number of the likeliest class of each observation, (n,)."""
+        return self.probabilities.argmax(-1)
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class of each observation."""
+        return [self.classes[code] for code in self.codes.tolist()]
+
+    def accuracy(self, truth: Any) -> float:
+        """The share of the observations with a true label, but unknown to the fit, whose likeliest class is right.
+
+        Args:
+            truth: labels (n,), None where there is none; where all are known to the fit, they are all counted.
+        """
+        codes, rows = self._judged(truth)
+        return float((self.codes[rows] == codes).double().mean())
+
+    def brier(self, truth: Any) -> float:
+        """The mean of Σ_c (p_c - [c is true])² over the same; 0 is best, and 2 the worst there is."""
+        codes, rows = self._judged(truth)
+        off = self.probabilities[rows].clone()
+        off[torch.arange(len(codes)), codes] -= 1
+        return float(off.square().sum(-1).mean())
+
+    def log_score(self, truth: Any) -> float:
+        """The mean log probability of the true class over the same; 0 is best."""
+        codes, rows = self._judged(truth)
+        own = self.probabilities[rows][torch.arange(len(codes)), codes]
+        return float(own.clamp(min=LEAST).log().mean())
+
+    def _judged(self, truth: Any) -> tuple[Tensor, Tensor]:
+        """The true classes, and the observations, (m,), that a score counts."""
+        found = as_labels(truth, len(self.known), "observations", least=1)
+        place = {name: code for code, name in enumerate(self.classes)}
+        strange = set(found.classes) - set(place)
+        if strange:
+            raise ValueError(
+                f"truth has the classes {', '.join(sorted(strange))}, and the fit {', '.join(self.classes)}"
+            )
+        rows = found.known & ~self.known
+        rows = (rows if bool(rows.any()) else found.known).nonzero()[:, 0]
+        own = torch.tensor([place[name] for name in found.classes])
+        return own[found.codes[rows]], rows
+
+    def to_pandas(self) -> Any:
+        """A DataFrame, an observation a row and a class a column."""
+        import pandas
+
+        return pandas.DataFrame(self.probabilities.numpy(), index=self.names, columns=list(self.classes))
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        unknown = (~self.known).nonzero()[:, 0].tolist()
+        yield f"{len(unknown)} of {len(self.known)} labels predicted, of {', '.join(self.classes)}"
+        for row in unknown[:SHOWN]:
+            name = row if self.names is None else self.names[row]
+            yield f"{name}: {self.labels[row]} ({float(self.probabilities[row].max()):.2f})"
+        if len(unknown) > SHOWN:
+            yield f"and {len(unknown) - SHOWN} more"
+
+
+@own_settings()
+def predicted_labels(post: Posterior, X: Any = None, seed: int = 0) -> PredictedLabels:
+    """The classes' probabilities for each observation, from a fit with labels.
+
+    Args:
+        post: of `ppnmf.fit(..., labels=...)`; of several modes the best is read.
+        X: new rows (M, D), of the columns that were fitted, in place of the fit's: their loadings are drawn from what X and
+            the fit say of them (`Posterior.transform`). Of a fit whose labels are of X's rows.
+        seed: of replicates, where labels are scores, and of new rows' loadings.
+
+    Raises:
+        ValueError: no labels were given to the fit, or they had no weight; X has other columns.
+        TypeError: X is given for a fit whose labels are of X's columns.
+    """
+    facts = post.attrs.get("labels")
+    if facts is None or (facts["of"] == "rows" and not facts["weight"]):
+        raise ValueError(
+            f"labels had no say in the fit of {described(post.model)}; fit with labels=, and a weight above 0"
+        )
+    if X is not None:
+        post, facts = _with_new_rows(post, facts, X, seed)
+    codes = torch.tensor(facts["codes"])
+    scores, variance = _of_columns(post, facts) if facts["of"] == "columns" else of_rows(post, facts)
+    if facts["are_names"]:
+        n_known = int((torch.tensor(facts["codes"]) >= 0).sum()) if X is None else facts["n_known"]
+        probabilities = of_names(scores, variance / facts.get("sharpness", 1.0), n_known)
+    else:
+        probabilities = _of_scores(scores, variance, seed)
+    names = post.names.get(facts["of"])
+    known = codes >= 0
+    return PredictedLabels(tuple(facts["classes"]), probabilities.cpu(), known, None if names is None else tuple(names))
+
+
+def _with_new_rows(post: Posterior, facts: Any, X: Any, seed: int) -> tuple[Posterior, Any]:
+    """The fit for new rows, whose labels are not known."""
+    if facts["of"] != "rows":
+        raise TypeError("new rows have no labels of columns; X goes with a fit whose labels are of X's rows")
+    data = in_memory(as_matrix(X), "predicted_labels")
+    columns = names_of(data).to_dict().get("columns")
+    fitted = post.names.get("columns")
+    if columns and fitted and list(columns) != list(fitted)[: len(columns)]:
+        raise ValueError("X's columns are not named as those of the fit; bring them into its order")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\d+ column\(s\) of X have nothing observed")  # their B is known
+        rows = joined(data, None, facts["weight"], len(facts["classes"]))
+    named = {what: own for what, own in names_of(data).to_dict().items() if what == "rows"}
+    n_known = sum(code >= 0 for code in facts["codes"])
+    new = {**facts, "codes": [-1] * data.shape[0], "n_known": n_known}
+    return replace(post.transform(rows, seed=seed), names=named), new
+
+
+def _of_columns(post: Posterior, facts: Any) -> tuple[Tensor, Tensor]:
+    """Scores B S of the columns (1, D, c), and the variance of the known ones about them, (1,)."""
+    at = int(post.height.argmax()) // post.n_draws
+    B = torch.tensor(facts["coefficients"][at], dtype=torch.float64)
+    scores = (B @ post.best().draws["H"][0, 0].double().cpu()).mT
+    return scores[None], torch.tensor([facts["variance"][at]], dtype=torch.float64).clamp(min=LEAST)
+
+
+def of_rows(post: Posterior, facts: Any) -> tuple[Tensor, Tensor]:
+    """Scores W B of the rows (draws, N, c), and the variance of their noise, (draws,)."""
+    shown = post.typical()
+    B = shown._kept("H")[..., -len(facts["classes"]) :].flatten(0, 1).double()
+    W = shown._kept("W").flatten(0, 1).double()
+    return W @ B, shown._kept("sigma2").flatten(0, 1).double() / facts["weight"]
+
+
+def of_names(scores: Tensor, variance: Tensor, n_known: int) -> Tensor:
+    """Probabilities (n, c) of one class each, from scores (draws, n, c) and the variance of their noise (draws,)."""
+    p = torch.softmax(scores / variance[:, None, None], -1).mean(0)
+    at_random = 1 / (n_known + 2)
+    return (1 - at_random) * p + at_random / p.shape[-1]
+
+
+def _of_scores(scores: Tensor, variance: Tensor, seed: int) -> Tensor:
+    """How often each class has the greatest score of replicates."""
+    draws, n, c = scores.shape
+    wins = torch.zeros(n, c, dtype=torch.float64, device=scores.device)
+    stream = Stream.of(seed)
+    for draw in range(draws):
+        z = torch.special.ndtri(stream.uniforms(draw, Site.DATA, range(n), c, scores.device)[0])
+        best = (scores[draw] + variance[draw].sqrt() * z).argmax(-1)
+        wins += torch.nn.functional.one_hot(best, c)
+    return wins / draws
