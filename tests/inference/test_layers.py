@@ -18,6 +18,8 @@ LABELS = ["a", "b", "a", None, "b"] * 3
 def fit(method, X=X, model=MODEL, **options):
     if method != "neural":
         options = {"tol": 1e-3, **options}
+    elif model is MODEL:
+        options = {"steps": 100, **options}
     return ppnmf.fit(model, X, method=method, progress=False, **options)
 
 
