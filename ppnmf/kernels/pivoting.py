@@ -3,8 +3,10 @@ r"""Non-negative least squares in normal form by block principal pivoting: many 
 For each row the w >= 0 that minimises ½ w Q wᵀ - P · w. Kim and Park (2011) exchange all entries that break a condition at
 once: those that are free and negative, and those that are fixed at zero and would rather rise. Here the system is kept as a
 tableau in which an exchange is one sweep (Goodnight 1979), K² operations that fill vector registers, in place of a
-factorisation; what rounding the sweeps leave, one step of refinement takes away. A row whose free set goes round in circles,
-or in which an entry is made up by others, is left to the active-set method of `kernels.nnls`, which always ends.
+factorisation. The tableau is in single precision, whose registers hold twice as many; steps of refinement in double precision
+then bring the solution to rounding, and what holds at the minimum is looked at there. A row for which it does not hold, whose
+free set goes round in circles, or in which an entry is made up by others, is left to the active-set method of `kernels.nnls`,
+which always ends.
 
 References: Kim and Park (2011), "Fast nonnegative matrix factorization", doi:10.1137/110821172, algorithm 2; Goodnight (1979),
 "A tutorial on the SWEEP operator", doi:10.1080/00031305.1979.10482685; Portugal, Júdice, Vicente (1994).
@@ -19,12 +21,16 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ppnmf.kernels.lanes import COMPILED, INNER
-from ppnmf.kernels.nnls import NO_SLOPE, SINGULAR, descend
+from ppnmf.kernels.lanes import COMPILED, INLINED, INNER
+from ppnmf.kernels.nnls import descend
 from ppnmf.threads import ordered_map
 
 __all__ = ["least"]
 
+REFINEMENTS = 2  # of a solution, each of which takes away all but κ(Q) times the rounding of single precision
+NO_SLOPE_HERE = 1e-5  # relative to P, a slope in single precision that counts as none
+SINGULAR_HERE = 1e-6  # as `SINGULAR`, in single precision
+LANES = 8  # that a row of the tableau is a multiple of
 PATIENCE = 3  # exchanges of everything that may pass without fewer conditions broken
 ROUNDING = 1e-11  # relative to the terms that balance in it, a slope at the minimum that counts as none
 ROWS_AT_ONCE = 256  # of a task; rows are independent, so this changes nothing but who does them
@@ -56,14 +62,16 @@ class Desk(NamedTuple):
     """What a row is worked out on, one after another.
 
     Args:
-        tableau: (K, K + 1); of the free entries F it holds the inverse of Q_FF, w_F in the last column, and there the
-            slopes of the others.
-        row: (K + 1,). slope: (K,), P - Q w. is_free, change: (K,), whether an entry is free, and whether it changes sides.
+        tableau: float32, (K, K + 1) and columns of zeros beyond; of the free entries F it holds the inverse of Q_FF, w_F in column
+            K, and there the slopes of the others.
+        row: as long as one of its rows. slope, step: (K,), P - Q w, and a step of w.
+        is_free, change: (K,), whether an entry is free, and whether it changes sides.
     """
 
     tableau: np.ndarray
     row: np.ndarray
     slope: np.ndarray
+    step: np.ndarray
     is_free: np.ndarray
     change: np.ndarray
 
@@ -81,7 +89,9 @@ def _solve(P, Q, unbound, out):  # type: ignore[no-untyped-def]
     """The rows of P (R, K)."""
     R, K = P.shape
     is_free = np.empty(K, np.bool_)
-    desk = Desk(np.empty((K, K + 1)), np.empty(K + 1), np.empty(K), is_free, np.empty(K, np.bool_))
+    wide = (K + LANES) // LANES * LANES
+    tableau = np.zeros((K, wide), np.float32)
+    desk = Desk(tableau, np.zeros(wide, np.float32), np.empty(K), np.zeros(K), is_free, np.empty(K, np.bool_))
     free = np.empty(K, np.int64)
     room = np.empty((K + 3, K))
     for i in range(R):
@@ -91,7 +101,7 @@ def _solve(P, Q, unbound, out):  # type: ignore[no-untyped-def]
             descend(out[i], P[i], Q, free, is_free, room)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _pivoted(w, P, Q, unbound, desk):  # type: ignore[no-untyped-def]
     """Whether w, in place, could be brought to its minimum by exchanges."""
     K = len(w)
@@ -121,20 +131,20 @@ def _pivoted(w, P, Q, unbound, desk):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _look(P, desk):  # type: ignore[no-untyped-def]
     """How many entries break their condition; `desk.change` is those that do: free and negative, or fixed and drawn upwards."""
     K = len(P)
     number = 0
     for k in range(K):
         value = desk.tableau[k, K]
-        breaks = value < 0.0 if desk.is_free[k] else value > NO_SLOPE * abs(P[k])
+        breaks = value < 0.0 if desk.is_free[k] else value > NO_SLOPE_HERE * abs(P[k])
         desk.change[k] = breaks
         number += breaks
     return number
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _leave_the_last(change):  # type: ignore[no-untyped-def]
     """Of the entries that would change, the last alone: the rule under which no set comes twice."""
     found = False
@@ -144,54 +154,59 @@ def _leave_the_last(change):  # type: ignore[no-untyped-def]
         found = found or change[k]
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _exchanged(Q, desk):  # type: ignore[no-untyped-def]
     """Let entries change sides; False where the system of the free ones would be singular."""
     for k in range(len(Q)):
         if not desk.change[k]:
             continue
-        if not desk.is_free[k] and desk.tableau[k, k] <= SINGULAR * Q[k, k]:
+        if not desk.is_free[k] and desk.tableau[k, k] <= SINGULAR_HERE * Q[k, k]:
             return False
         _sweep(desk.tableau, k, desk.row)
         desk.is_free[k] = not desk.is_free[k]
     return True
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _sweep(tableau, k, row):  # type: ignore[no-untyped-def]
-    """Goodnight's sweep on entry k; doing it twice undoes it. row (K + 1,) is room: apart from the tableau, for vector lanes."""
+    """Goodnight's sweep on entry k; doing it twice undoes it. `row` is room: apart from the tableau, for vector lanes."""
     K = len(tableau)
-    pivot = 1.0 / tableau[k, k]
-    for j in range(K + 1):
+    pivot = np.float32(1.0) / tableau[k, k]
+    for j in range(len(row)):
         row[j] = tableau[k, j] * pivot
     for i in range(K):
         own = tableau[i]
         factor = own[k]
-        for j in range(K + 1):
+        for j in range(len(row)):
             own[j] -= factor * row[j]
         own[k] = -factor * pivot
-    for j in range(K + 1):
+    for j in range(len(row)):
         tableau[k, j] = row[j]
     tableau[k, k] = pivot
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _refined(w, P, Q, desk):  # type: ignore[no-untyped-def]
-    """w from the tableau and one step of refinement, in place; whether every condition then holds."""
+    """w from the tableau and steps of refinement, in place; whether every condition of a minimum then holds."""
     K = len(w)
     tableau = desk.tableau
     slope = desk.slope
     is_free = desk.is_free
     for k in range(K):
         w[k] = tableau[k, K] if is_free[k] else 0.0
-    _slopes(w, P, Q, slope)
+    for _ in range(REFINEMENTS):
+        _slopes(w, P, Q, slope)
+        for l in range(K):
+            if is_free[l]:
+                own = tableau[l]
+                value = slope[l]
+                for k in range(K):
+                    desk.step[k] += own[k] * value
+        for k in range(K):
+            w[k] = w[k] + desk.step[k] if is_free[k] else 0.0
+            desk.step[k] = 0.0
     for k in range(K):
-        if is_free[k]:
-            step = 0.0
-            for l in range(K):
-                if is_free[l]:
-                    step += tableau[k, l] * slope[l]
-            w[k] = max(w[k] + step, 0.0)
+        w[k] = max(w[k], 0.0)
     size = _slopes(w, P, Q, slope)
     for k in range(K):
         off = abs(slope[k]) if is_free[k] else slope[k]
