@@ -67,7 +67,7 @@ def choose_rank(
     ] = False,
     restarts: Annotated[int | None, typer.Option(help="Starts of aic, bic, mdl, elbo and consensus.")] = None,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="What twice and half the rates would do to the log evidence.")
+        bool, typer.Option("--sensitivity", help="What other rates and noise scales would do to the log evidence.")
     ] = False,
     jobs: Annotated[
         int, typer.Option(help="Ranks worked on at once, in processes; -1 for as many as there are cores.")

@@ -32,6 +32,9 @@ from ppnmf.checks import whole_numbers
 from ppnmf.data.matrix import Dense, in_memory
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.inference import gibbs
+from ppnmf.inference.beginning import beginning
+from ppnmf.inference.clock import Clock
+from ppnmf.inference.start import SCALED, Start
 from ppnmf.progress import bar
 from ppnmf.protocols import Sweeping, exposed, require_ability
 from ppnmf.rng import Site, Stream
@@ -103,6 +106,8 @@ def run(
     draws: int = 100,
     warmup: int = 100,
     chains: int = 1,
+    init: Start = "survey",
+    survey: int | None = None,
     nested: bool = False,
     seed: int = 0,
     progress: bool = True,
@@ -115,6 +120,7 @@ def run(
         folds: parts the observed cells are divided into, at least 2.
         used: how many of the folds are hidden in turn, all by default; fewer save time, and one gives no error.
         draws: sweeps that are averaged, after `warmup` others, in each of `chains` chains.
+        init, survey: where the chains start, as in `gibbs.run`.
         nested: hide the used folds in pairs too, so that `nested_choice` can tell the error of choosing the rank.
 
     Raises:
@@ -144,7 +150,11 @@ def run(
         for group in groups:
             cells = [fold_of == fold for fold in group]
             stream = Stream.of(seed, chains, [_number(group, folds)])
-            fitted = reconstructed(model, X.hide(~torch.stack(cells).any(0)), stream, draws, warmup, ticker.update)
+            kept = X.hide(~torch.stack(cells).any(0))
+            begun = beginning(model, kept, seed, chains, init, survey, warmup)
+            where, _ = begun.without_record(Clock(kept, began, None), False)
+            start = SCALED if where is None else where
+            fitted = reconstructed(model, kept, stream, draws, warmup, start, ticker.update)
             squared = X.observed_over_noise((X.values - fitted.mean).double().square())
             rhat[group] = _rhat(fitted.lp)
             errors[group] = [float(squared[own].mean()) for own in cells]
@@ -234,10 +244,10 @@ class Reconstructed(NamedTuple):
 
 
 def reconstructed(
-    model: Sweeping, X: Dense, stream: Stream, draws: int, warmup: int, tick: Any = lambda: None
+    model: Sweeping, X: Dense, stream: Stream, draws: int, warmup: int, begin: Start = SCALED, tick: Any = lambda: None
 ) -> Reconstructed:
     """Posterior mean of W @ H, times the model's exposures, without keeping the draws."""
-    state, total = gibbs.init(model, X, stream), torch.zeros_like(X.values)
+    state, total = gibbs.init(model, X, stream, begin), torch.zeros_like(X.values)
     lps = []
     for n in range(warmup + draws):
         state, info = gibbs.step(model, state, X, stream)

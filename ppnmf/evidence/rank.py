@@ -81,7 +81,7 @@ def select_rank(
         method: one or a list of "chib", "stepping_stone", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo",
             "loo" and "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is.
         sensitivity: for the methods that give evidence, look again at the best rank and its neighbours with twice and half the
-            rates.
+            rates, and say what ten times and a tenth of the noise scale would do, which is told from draws.
         n_jobs: ranks worked on at once, in processes, by joblib; by default one, or what `joblib.parallel_config` says,
             which can also hand them to dask or, with `ray.util.joblib.register_ray()` before, to ray. It pays when a
             rank takes longer than a process takes to start.

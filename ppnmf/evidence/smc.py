@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 
 from ppnmf.checks import whole_numbers
 from ppnmf.evidence.estimate import Evidence, priors_of, why_failed
+from ppnmf.evidence.sensitivity import to_noise
 from ppnmf.evidence.settled import settled
 from ppnmf.inference.smc import Climb, climbs
 from ppnmf.protocols import Matrix, Sweeping
@@ -79,6 +80,7 @@ def run(
             "warmup": warmup,
             "seed": seed,
             "below": below,
+            "noise_scale": to_noise(model, max(found, key=lambda one: one.log_evidence).params),
             "integrals": integrals.tolist(),
             "greatest_log_likelihood": greatest,
             "temperatures": len(found[0].ladder),

@@ -53,6 +53,7 @@ from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
 from ppnmf.evidence.orders import in_one_order
 from ppnmf.evidence.permanent import MOST
 from ppnmf.evidence.places import Fitted, Places
+from ppnmf.evidence.sensitivity import to_noise
 from ppnmf.evidence.settled import CHAINS, finished, settled
 from ppnmf.evidence.smc import jackknife_error, log_mean
 from ppnmf.inference import gibbs
@@ -127,8 +128,8 @@ def run(
     centres = [centre(own) for own in near]
     each = [of_mode(path, runs, centres, g) for g, (path, runs) in enumerate(zip(paths, found, strict=True))]
     modes = [one.mode for one in each if one.mode.log_evidence > -math.inf]
-    top = max(mode.log_evidence for mode in modes)
-    counted = [one for one in each if one.mode.log_evidence > top - HEAVY]
+    heaviest = max(each, key=lambda one: one.mode.log_evidence)
+    counted = [one for one in each if one.mode.log_evidence > heaviest.mode.log_evidence - HEAVY]
     greatest = max(one.greatest for one in each)
     why = [why_failed("stepping_stone", one.mode.replicates, greatest) for one in counted]
     return Evidence.over(
@@ -146,6 +147,7 @@ def run(
             "warmup": warmup,
             "width": width,
             "seed": seed,
+            "noise_scale": to_noise(model, found[each.index(heaviest)][0].params),
             "greatest_log_likelihood": greatest,
             "temperatures": max(len(own.ladder) for runs in found for own in runs),
             "least_effective": min(own.least_effective for runs in found for own in runs),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ppnmf.evidence.estimate import Evidence, describe
 from ppnmf.evidence.heldout import Nested, nested_choice
+from ppnmf.evidence.sensitivity import SCALES
 
 __all__ = ["RankTable", "Task", "times"]
 
@@ -166,6 +167,14 @@ class RankTable:
                 }
                 for method, by_factor in self.sensitivity.items()
             },
+            "noise_scale": {
+                method: {
+                    f"{factor:g}": {str(r): v for r, v in self.with_noise_scale(method, factor).items()}
+                    for factor in SCALES
+                }
+                for method in self.with_evidence
+                if method in scored
+            },
             "edge": self.edge() if first else None,
             "interrupted": self.interrupted,
             "shape": list(self.shape),
@@ -230,9 +239,39 @@ class RankTable:
                 yield f"Priors{whose} by rank:"
                 yield from (f"  {rank}: {line}" for rank, line in known)
 
+    def with_noise_scale(self, method: str, factor: float) -> dict[int, float]:
+        """The log evidence of the ranks that can be chosen, had the noise's prior so many times its scale (10 or 0.1).
+
+        From draws of the posterior (`evidence.sensitivity`). Empty where a method or a model does not tell.
+        """
+        changes = {rank: score.attrs.get("noise_scale") or {} for rank, score in self.judged(method).items()}
+        key = f"{factor:g}"
+        if not changes or not all(key in own for own in changes.values()):
+            return {}
+        return {rank: self.scores[method][rank].value + own[key] for rank, own in changes.items()}
+
+    def _of_noise_scale(self) -> Iterator[str]:
+        """What other scales of the noise's prior would do: where they are asked for, or another rank would be best."""
+        for method in self.with_evidence:
+            for factor in SCALES:
+                values = self.with_noise_scale(method, factor)
+                if not values:
+                    continue
+                best, before = max(sorted(values), key=values.__getitem__), self.best_by(method)
+                changes = ", ".join(f"{rank}: {v - self.scores[method][rank].value:+.3g}" for rank, v in values.items())
+                if self.sensitivity or best != before:
+                    yield (
+                        f"With {times(factor)} the noise scale, {method}'s log evidence changes by (rank: nats) {changes}; rank "
+                        f"{best} is then best{'' if best == before else f', no longer {before}'}."
+                    )
+
     def _sensitivity(self) -> Iterator[str]:
+        yield from self._of_noise_scale()
         if not self.sensitivity and self.with_evidence:
-            yield "Evidence depends on the priors; sensitivity=True says what twice and half the rates would do to it."
+            yield (
+                "Evidence depends on the priors; sensitivity=True says what twice and half the rates, ten times and a tenth of "
+                "the noise scale would do to it."
+            )
         for method, by_factor in self.sensitivity.items():
             for factor, by_rank in by_factor.items():
                 changes = {rank: score.lead_over(self.scores[method][rank]) for rank, score in by_rank.items()}
@@ -277,7 +316,7 @@ class Task(NamedTuple):
 
 
 def times(factor: float) -> str:
-    return {2.0: "twice", 0.5: "half"}.get(factor, f"{factor:g} times")
+    return {2.0: "twice", 0.5: "half", 10.0: "ten times", 0.1: "a tenth of"}.get(factor, f"{factor:g} times")
 
 
 def lead_in_doubt(best: Evidence, other: Evidence) -> float:

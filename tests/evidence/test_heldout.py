@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -175,3 +176,12 @@ def test_folds_that_had_not_converged_are_named():
     assert "the fit had not converged with fold(s)" in early.warnings[0] and max(early.attrs["rhat"]) > 1.2
     late = heldout.run(model, as_matrix(X), draws=100, warmup=500, progress=False)
     assert late.warnings == () and max(late.attrs["rhat"]) < 1.2 and late.value < early.value
+
+
+def test_folds_begin_at_the_best_of_a_survey_and_not_in_a_worse_mode():
+    """Strong signals, one component too many: from a random start a fold of five errs by hundreds."""
+    generator = np.random.default_rng(0)
+    X = generator.exponential(10, (30, 3)) @ generator.exponential(10, (3, 20)) + generator.normal(0, 1, (30, 20))
+    model, few = ExponentialGaussian(4, 0.1, 0.1), {"used": 1, "progress": False}
+    begun = {init: heldout.run(model, as_matrix(X), init=init, **few).value for init in ("scaled", "survey")}
+    assert begun["survey"] < 10 < 100 < begun["scaled"]

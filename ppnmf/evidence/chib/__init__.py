@@ -61,6 +61,7 @@ from ppnmf.evidence.chib.runs import Problem, explore
 from ppnmf.evidence.chib.stages import long_ordinate, short_stages
 from ppnmf.evidence.distinct import distinct
 from ppnmf.evidence.estimate import HEAVY, Evidence, priors_of, why_failed
+from ppnmf.evidence.sensitivity import to_noise
 from ppnmf.inference import gibbs
 from ppnmf.inference.beginning import beginning
 from ppnmf.inference.clock import Clock
@@ -133,7 +134,10 @@ def run(
         stream = Stream.of(seed, replicates=range(replicates, replicates := replicates + MORE))
         there = {site: values[groups[lone][0]] for site, values in watched.draws.items()}
         each[lone] = each[lone].beside(estimated(model, X, length, stream, _spread(there, MORE), progress)[0])
-    return _evidence(model, each, length, facts | {"seed": seed}, time.perf_counter() - began)
+    heaviest = max(range(len(each)), key=lambda g: float(each[g].estimates.mean()))
+    there = {site: values[list(groups[heaviest])].flatten(0, 1) for site, values in watched.draws.items()}
+    facts |= {"seed": seed, "noise_scale": to_noise(model, there)}
+    return _evidence(model, each, length, facts, time.perf_counter() - began)
 
 
 class Length(NamedTuple):
