@@ -17,7 +17,9 @@ from ppnmf.protocols import Model
 __all__ = ["Evidence", "Mode", "describe", "priors_of", "why_failed"]
 
 CLEAR = math.log(20)  # of posterior odds, which a lead must exceed before it counts
-MOST_APART = 50.0  # nats between the replicates, or between the ends of a bracket, above which an estimate has failed
+MOST_APART = (
+    50.0  # nats between the replicates, or between the ends of a stage's bracket, above which an estimate has failed
+)
 NEXT = {
     "chib": "method='stepping_stone'",
     "smc": "method='stepping_stone'",
@@ -176,7 +178,7 @@ def why_failed(method: str, replicates: Sequence[float], greatest: float, gap: f
 
     Args:
         greatest: the greatest log likelihood met.
-        gap: between the ends of a bracket.
+        gap: between the ends of the widest stage's bracket.
     """
     top, apart = max(replicates), max(replicates) - min(replicates)
     if not math.isfinite(sum(replicates)):
@@ -186,7 +188,7 @@ def why_failed(method: str, replicates: Sequence[float], greatest: float, gap: f
     elif apart > MOST_APART:
         why = f"the replicates lie {apart:.4g} nats apart (limit {MOST_APART:g})"
     elif gap > MOST_APART:
-        why = f"forward and reverse ordinates lie {gap:.4g} nats apart (limit {MOST_APART:g})"
+        why = f"forward and reverse ordinates of one stage lie {gap:.4g} nats apart (limit {MOST_APART:g})"
     else:
         return ""
     return f"{why}; try {NEXT.get(method, 'another method')}"

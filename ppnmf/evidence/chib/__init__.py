@@ -167,9 +167,9 @@ def estimated(
     with single_threaded(), bar(length.sweeps(K), f"chib, rank {K}", progress) as ticker:
         problem = Problem(model, X, stream, ticker.update, thin)
         explored = explore(problem, warmup, draws, init)
-        state, stages = short_stages(problem, explored, length.burn, draws)
-        of_long = long_ordinate(problem, state, explored.point, length.burn, draws)
-        joint = gibbs.log_joint(model, X, explored.point)
+        state, point, stages = short_stages(problem, explored, length.burn, draws)
+        of_long = long_ordinate(problem, state, point, length.burn, draws)
+        joint = gibbs.log_joint(model, X, point)
     return Found.of(joint - of_long, stages, explored, bridge), explored.watched
 
 
@@ -196,7 +196,7 @@ def _evidence(model: Blocked, each: list[Found], length: Length, facts: dict[str
     best = max(counted, key=lambda one: float(one.estimates.mean()))
     greatest = max(float(one.greatest.max()) for one in each)
     gap = max(sum(one.stage_gaps) for one in counted)
-    why = [why_failed("chib", one.estimates.tolist(), greatest, sum(one.stage_gaps)) for one in counted]
+    why = [why_failed("chib", one.estimates.tolist(), greatest, max(one.stage_gaps)) for one in counted]
     return Evidence.over(
         modes,
         method="chib",

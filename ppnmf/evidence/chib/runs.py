@@ -68,6 +68,11 @@ class Problem:
         """For each component the first one with its priors in W and in H: the posterior is symmetric among equals."""
         return self.model.classes()
 
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all components may change places."""
+        return len(set(self.classes)) == 1
+
 
 class Explored(NamedTuple):
     """What the run over the posterior leaves."""
@@ -125,9 +130,8 @@ def sampled(
     """
     model, X, stream = problem.model, problem.X, problem.stream
     stay = Held(W=held, others=not noise) if problem.short == "W" else Held(H=held, others=not noise)
-    alike = len(set(problem.classes)) == 1
-    for lot in lots(burn + draws * problem.thin, problem.at_once * problem.thin if alike else EXCHANGE):
-        state = state if alike else exchanged(problem, state, held)
+    for lot in lots(burn + draws * problem.thin, problem.at_once * problem.thin if problem.alike else EXCHANGE):
+        state = state if problem.alike else exchanged(problem, state, held)
         due = burn + problem.thin - 1 - lot.start
         kept = range(due if due >= 0 else due % problem.thin, len(lot), problem.thin)
         asked = Sweeps(number=len(lot), kept=kept, held=stay, moves=held < model.rank)

@@ -17,15 +17,20 @@ from ppnmf.rng import Site
 __all__ = ["Likely", "densities", "long_ordinate", "picked", "pinned", "short_stages"]
 
 
-def short_stages(problem: Problem, explored: Explored, burn: int, draws: int) -> tuple[State, list[Stage]]:
-    """σ² and the shorter factor's components: each a stage, whose next run holds it; and a state at the factor's point."""
+def short_stages(problem: Problem, explored: Explored, burn: int, draws: int) -> tuple[State, Params, list[Stage]]:
+    """σ² and the shorter factor's components: each a stage, whose next run holds it; a state at the factor's point; and θ*.
+
+    θ*_k is taken anew in the burn-in of its stage, where the components before it stay at theirs, and the other factor from
+    the last run, where the shorter one stays at its own: W* @ H* is then where the data are.
+    """
     state, point, classes, stages = explored.state, explored.point, problem.classes, []
     before, labels = explored.densities, [0]  # of the block that the run at hand is the first to hold
     K = problem.model.rank
     for k in range(K + 1):
         free, own, after = [m for m in range(k, K) if classes[m] == classes[k]] if k < K else [], [], []
         likely = None
-        for reached, kept, _ in sampled(problem, state, burn, draws, k):
+        state, point, left = anew(problem, state, point, k, burn)
+        for reached, kept, _ in sampled(problem, state, left, draws, k):
             state = reached
             after.append(_held(problem, kept, point, k))
             if free:
@@ -36,7 +41,32 @@ def short_stages(problem: Problem, explored: Explored, burn: int, draws: int) ->
         if likely:
             before, labels = torch.cat(own, 1), free
             state = State(pinned(problem, likely, point, k, classes), state.sweep)
-    return state, stages
+    return state, point, stages
+
+
+def anew(problem: Problem, state: State, point: Params, k: int, burn: int) -> tuple[State, Params, int]:
+    """A burn-in of run k, and θ* with the mean of its second half: of the components from k on, and of the whole longer factor.
+
+    Where components are superfluous, draws of the posterior go through several ways to share the data among them; the mean
+    over all of them is like none, and they are met one at a time. Where priors differ, θ* stays: the orders that components are
+    in matter there, and a short run may have seen the lesser one.
+
+    Returns: the state, θ*, and how many sweeps of burn-in are left.
+    """
+    number = burn // 2 // problem.thin
+    if number == 0 or not problem.alike:
+        return state, point, burn
+    mean, seen = dict(point), 0
+    for reached, kept, _ in sampled(problem, state, burn - number * problem.thin, number, k):
+        state = reached
+        for n in range(kept["W"].shape[1]):
+            seen += 1
+            draw = ordered_like(point, {site: values[:, n] for site, values in kept.items()}, problem.classes, first=k)
+            mean = {site: value + (draw[site] - value) / seen for site, value in mean.items()}
+    short = _rows_leading(problem.short, mean).clone()
+    short[..., :k] = _rows_leading(problem.short, point)[..., :k]
+    own = short if problem.short == "W" else short.mT.contiguous()
+    return state, {**point, problem.long: mean[problem.long], problem.short: own}, 0
 
 
 def _held(problem: Problem, kept: Params, point: Params, k: int) -> Tensor:
