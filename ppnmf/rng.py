@@ -61,6 +61,8 @@ class Site(IntEnum):
     DISPERSION = 16
     THINNING = 17
     LAYERS = 24
+    COLLAPSED_SHEAR = 30
+    COLLAPSED_ROW = 31
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.factored import Factored, shape_of
-from ppnmf.gaussian import ascent, blocks, moments, path, start, statistics, sweep
+from ppnmf.gaussian import ascent, blocks, collapsed, moments, path, start, statistics, sweep
 from ppnmf.gaussian.base import GaussianModel
 from ppnmf.kernels.reference import column
 from ppnmf.priors import RectifiedPrior
@@ -110,6 +110,10 @@ class RectifiedGaussian(Factored, GaussianModel):
         if asked.read is Read.MOMENTS:
             return moments.swept(self._story, X, params, asked.number)
         return sweep.swept(self._story, X, params, asked, at)
+
+    def longer_steps(self, params: Params, X: Matrix) -> tuple[str, ...]:
+        """The sites whose shears with a row integrated out pay from here."""
+        return collapsed.pays(self.prior, X, params)
 
     def climb(
         self, X: Matrix, params: Params, before: Params, reach: tuple[Tensor, Tensor], lp: Tensor, pace: Pace, most: int

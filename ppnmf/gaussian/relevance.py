@@ -25,7 +25,7 @@ from scipy import special
 from torch import Tensor
 
 from ppnmf.data.sharded import Sharded
-from ppnmf.gaussian import moments, start, sweep
+from ppnmf.gaussian import collapsed, moments, start, sweep
 from ppnmf.gaussian.noise import Noise
 from ppnmf.gaussian.sweep import Story
 from ppnmf.priors import Exponential, Natural
@@ -39,6 +39,7 @@ __all__ = [
     "begin",
     "divergence",
     "draws",
+    "longer_steps",
     "prior_draws",
     "swept",
     "swept_moments",
@@ -137,6 +138,13 @@ def _one(
             rate = hyperprior.draw(after["W"], after["H"], *at)
         after["rate"] = rate.to(params["rate"])
     return after, torch.cat([one.log_likelihood[:, 0] for one in each])
+
+
+def longer_steps(X: Matrix, params: Params) -> tuple[str, ...]:
+    """The sites whose shears with a row integrated out pay (`gaussian.collapsed`), as the first chain's rates tell."""
+    rate = params["rate"][0].double()
+    priors = {"W": Exponential(rate[None]), "H": Exponential(rate[:, None])}
+    return collapsed.pays(priors.__getitem__, X, params)
 
 
 def begin(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.data.dense import Dense
-from ppnmf.gaussian import ridge, statistics
+from ppnmf.gaussian import collapsed, ridge, statistics
 from ppnmf.gaussian.noise import Noise, NoisePrior, log_likelihood
 from ppnmf.kernels import cpu, dense, kernels_for, split
 from ppnmf.priors import RectifiedPrior
@@ -61,7 +61,7 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     if isinstance(story.noise, NoisePrior) and not asked.held.others:
         noise = story.noise.given(X.n_observed, asked.power)
     first = asked.held.W, asked.held.H
-    plan = dense.Plan(asked.power, first, noise=noise, moves=asked.moves, kept=asked.kept)
+    plan = dense.Plan(asked.power, first, (1, 1), noise, asked.moves, asked.kept, asked.collapsed)
     with single_threaded():
         after, kept = dense.sweep(whole, params, asked.number, at, plan)
     draws = {"W": kept.W, "H": kept.H, "sigma2": kept.sigma2}
@@ -75,6 +75,7 @@ def _one_by_one(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Addr
     first = asked.held.W, asked.held.H
     for s in range(asked.number):
         step = at.step + s
+        params = collapsed.swept(asked.collapsed, story.prior, X, params, Address(at.stream, step), asked.power)
         W, H, left = sweep_factors(story.prior, params, X, Address(at.stream, step), asked.power, first)
         sigma2 = params["sigma2"]
         if not asked.held.others:

@@ -46,9 +46,10 @@ def step(
     power: float = 1.0,
     moves: bool = True,
     held: Held = Held(),  # noqa: B008  # a value
+    collapsed: tuple[str, ...] = (),
 ) -> tuple[State, Info]:
     """One sweep, as a pure function; the arguments are those of `protocols.Sweeps`."""
-    after, _, lp = several(model, state, X, stream, Sweeps(power=power, moves=moves, held=held))
+    after, _, lp = several(model, state, X, stream, Sweeps(power=power, moves=moves, held=held, collapsed=collapsed))
     return after, Info(lp[:, 0])
 
 

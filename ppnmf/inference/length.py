@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from ppnmf.inference.clock import Clock
 from ppnmf.inference.record import Recorder
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Matrix, Sweeping, Sweeps
+from ppnmf.protocols import Collapsing, Matrix, Sweeping, Sweeps
 from ppnmf.rng import Stream
 
 __all__ = ["Chains", "Ended", "Fixed", "Goal", "goal", "run", "run_until"]
@@ -100,6 +100,7 @@ class Chains:
     Args:
         sites: whose draws are kept. moves: along the ridge.
         every: sweeps between checkpoints, if that was said.
+        collapsed: as in `protocols.Sweeps`.
     """
 
     model: Sweeping
@@ -109,6 +110,7 @@ class Chains:
     sites: list[str]
     moves: bool
     every: int | None
+    collapsed: tuple[str, ...] = ()
 
     @property
     def at_once(self) -> int:
@@ -120,12 +122,25 @@ class Chains:
 
     def advance(self, state: State, kept: range, number: int) -> State:
         """So many sweeps, of which some are kept."""
-        asked = Sweeps(number=number, kept=kept, moves=self.moves)
+        asked = Sweeps(number=number, kept=kept, moves=self.moves, collapsed=self.collapsed)
         state, drawn, lp = several(self.model, state, self.X, self.stream, asked)
         if lp.shape[1]:
             self.recorder.keep({site: drawn[site] for site in self.sites}, lp)
         self.recorder.save(state)
         return state
+
+    def with_longer_steps(self, state: State | None = None) -> Chains:
+        """The chains with the shears that pay from a state on; without one, with those that the record knows of.
+
+        They are chosen once, and the same after a run is resumed: from there on the chains are of one kind.
+        """
+        notes = self.recorder.notes
+        if state is not None and "collapsed" not in notes:
+            found: tuple[str, ...] = ()
+            if self.moves and isinstance(self.model, Collapsing):
+                found = self.model.longer_steps(state.params, self.X)
+            self.recorder.notes = {**notes, "collapsed": list(found)}
+        return replace(self, collapsed=tuple(self.recorder.notes.get("collapsed", ())))
 
     def posterior(self, first: int) -> Posterior:
         """The draws from a number on, of this process's rows."""
@@ -173,7 +188,8 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
     """Sweeps until the chains agree or the time is up. Raises KeyboardInterrupt before the first draw is kept.
 
     Every `thin`-th sweep after the warm-up is kept. When the room is full, every second draw goes, and `thin` is doubled.
-    The chains are looked at after 200 sweeps, 1.3 times as many, and so on, which a resumed run does at the same sweeps.
+    The chains are looked at after 200 sweeps, 1.3 times as many, and so on, which a resumed run does at the same sweeps. The
+    first look also chooses whether shears integrate rows of a factor out.
     """
     recorder = chains.recorder
     seconds = {"start": clock.gone} if state.sweep == 1 else {}
@@ -194,6 +210,7 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
         "until": UNTIL[0],
         "ended": ended,
         "sweeps": recorder.latest_sweep - 1,
+        "collapsed": recorder.notes.get("collapsed", []),
         "target_ess": goal.target_ess,
         "max_seconds": goal.max_seconds,
     }
@@ -203,6 +220,7 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
 def _until_ended(chains: Chains, state: State, goal: Goal, clock: Clock, ticker: Any) -> tuple[str, int]:
     """How the run ended, "agree" or "time", and the first draw that counts."""
     recorder = chains.recorder
+    chains = chains.with_longer_steps()
     doubt = Doubt()
     while True:
         done = state.sweep - 1 - goal.warmup
@@ -212,6 +230,7 @@ def _until_ended(chains: Chains, state: State, goal: Goal, clock: Clock, ticker:
             if first is not None:
                 return "agree", first
             ticker.set_postfix_str(str(doubt))
+            chains = chains.with_longer_steps(state)
             look = _next_look(done + 1)
         if recorder.done and clock.is_past():
             return "time", recorder.done // 2

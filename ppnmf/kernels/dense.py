@@ -20,6 +20,7 @@ from ppnmf.kernels.cpu.sweeps import (
     GRAM_OF_H,
     LOT,
     Chains,
+    Collapsed,
     Data,
     Factors,
     Finish,
@@ -28,6 +29,8 @@ from ppnmf.kernels.cpu.sweeps import (
     Shelf,
     Side,
     Turn,
+    collapsed_H,
+    collapsed_W,
     finished,
     gram,
     left_over,
@@ -101,6 +104,7 @@ class Plan:
         noise: shape and scale of σ²'s conditional, but for β / 2 times the misfit in the scale; None leaves σ² alone.
         moves: move along the ridge, among the components that are free in both.
         kept: of the sweeps 0, 1, 2 ...
+        collapsed: the sites whose shears with a row integrated out are made too.
     """
 
     power: float = 1.0
@@ -109,6 +113,7 @@ class Plan:
     noise: tuple[float, float] | None = None
     moves: bool = False
     kept: range = range(1)
+    collapsed: tuple[str, ...] = ()
 
 
 class Kept(NamedTuple):
@@ -155,6 +160,7 @@ class _Run:
     sides: tuple[Side, Side]  # of W and of H
     finish: Finish
     shelf: Shelf
+    sites: tuple[str, ...]  # of the shears with a row integrated out
 
     @classmethod
     def of(cls, problem: Problem, params: Params, draw: tuple[Stream, int] | None, plan: Plan) -> _Run:
@@ -168,7 +174,7 @@ class _Run:
         side_H = Side.of(problem.natural_H, Site.H, W.dtype, plan.first[1], plan.passes[1], sample)
         rates = problem.rates if plan.moves else None
         finish = Finish.of(plan.noise, plan.power, rates, max(plan.first), W.dtype)
-        return cls(problem, chains, (side_W, side_H), finish, _empty_shelf(chains, plan.kept))
+        return cls(problem, chains, (side_W, side_H), finish, _empty_shelf(chains, plan.kept), plan.collapsed)
 
     def together(self, group: tuple[int, int], sweeps: int) -> None:
         """All sweeps of a group of chains, on this thread."""
@@ -177,7 +183,7 @@ class _Run:
         room = Room.of(p.X.shape[1], D, K, p.block, p.X.dtype)
         data = (p.X, p.block, p.squares, p.cancels)
         sides = (tuple(self.sides[0]), tuple(self.sides[1]))
-        ends = (tuple(self.finish), tuple(self.shelf), tuple(room), self._room_for_moves)
+        ends = (tuple(self.finish), tuple(self.shelf), tuple(room), self._room_for_moves, tuple(self._collapsed))
         sweep_chains(group, sweeps, data, tuple(self.chains), sides, *ends)
 
     def divided(self, s: int) -> None:
@@ -188,6 +194,9 @@ class _Run:
         weight = self.finish.power / float(self.chains.sigma2[0])
         key0, key1 = self.chains.keys[0].tolist()
         turn = Turn(weight, key0, key1, self.chains.step + s)
+        shears = self._collapsed
+        if shears.of_W:
+            collapsed_W(data, factors, turn, shears, self._room)
         R, G = update_W(data, factors, self.sides[0], turn, 0)
 
         def columns(lo: int) -> None:
@@ -195,8 +204,24 @@ class _Run:
             updated(H, R, G[..., None], self.sides[1], turn, rows, room_for_rows(len(H)))
 
         ordered_map(columns, range(0, H.shape[1], BAND), 100.0 * min(H.shape[1], BAND) * len(H))
-        misfit = left_over(data, factors, R, G, np.empty_like(R))
+        if shears.of_H:
+            room = self._room
+            room.R[0] = R
+            room.G[0] = G
+            misfit = collapsed_H(data, factors, turn, shears, room)
+        else:
+            misfit = left_over(data, factors, R, G, np.empty_like(R))
         finished(s, misfit, self.chains, self.finish, self.shelf, self._room_for_moves)
+
+    @property
+    def _collapsed(self) -> Collapsed:
+        return Collapsed.of(self.sites, self.problem.natural_W, self.problem.natural_H, self.chains)
+
+    @property
+    def _room(self) -> Room:
+        """For sums of all rows alone."""
+        K, D = self.chains.H.shape[1:]
+        return Room.of(1, D, K, 1, self.problem.X.dtype)
 
     @property
     def _room_for_moves(self) -> tuple:

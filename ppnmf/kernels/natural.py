@@ -17,7 +17,7 @@ from ppnmf.kernels.cpu.ridge import divide, least_ratio, permute, scale, shift, 
 from ppnmf.kernels.lanes import COMPILED, INNER, fused
 from ppnmf.rng import Site, uniform_pair
 
-__all__ = ["move", "truncated"]
+__all__ = ["move", "products", "truncated"]
 
 SITE_SCALE = int(Site.SCALE)
 SITE_SHEAR = int(Site.SHEAR)
@@ -39,7 +39,7 @@ class ScaleDensity(NamedTuple):
 
 
 @njit(**INNER)
-def _products(a, F, G, k):  # type: ignore[no-untyped-def]
+def products(a, F, G, k):  # type: ignore[no-untyped-def]
     """Σ_i a[k, i] F_i G_i."""
     own = a[k if len(a) > 1 else 0]
     total = 0.0
@@ -124,9 +124,9 @@ def _move_scales(W, H, of_W, of_H, kind, key0, key1, step):  # type: ignore[no-u
     p = float(W.shape[1] - H.shape[1])
     width = 4.0 / math.sqrt(W.shape[1] + H.shape[1])
     for k in range(K):
-        A = _products(of_W[0], W[k], W[k], k)
+        A = products(of_W[0], W[k], W[k], k)
         B = _sums(of_W[1], W[k], k)
-        A_H = _products(of_H[0], H[k], H[k], k)
+        A_H = products(of_H[0], H[k], H[k], k)
         B_H = _sums(of_H[1], H[k], k)
         if W[k].any() and H[k].any():
             c = _drawn_scale(ScaleDensity(p, A, B, A_H, B_H), kind, width, key0, key1, step, k, K)
@@ -167,8 +167,8 @@ def truncated(square, slope, low, high, u):  # type: ignore[no-untyped-def]
 @njit(**INNER)
 def _slope(W, H, of_W, of_H, k, l):  # type: ignore[no-untyped-def]
     """The linear part of the shear's log density, W_l ← W_l + t W_k and H_k ← H_k - t H_l."""
-    slope = _sums(of_W[1], W[k], l) - _products(of_W[0], W[l], W[k], l)
-    slope -= _sums(of_H[1], H[l], k) - _products(of_H[0], H[k], H[l], k)
+    slope = _sums(of_W[1], W[k], l) - products(of_W[0], W[l], W[k], l)
+    slope -= _sums(of_H[1], H[l], k) - products(of_H[0], H[k], H[l], k)
     return slope
 
 
@@ -184,7 +184,7 @@ def _move_shears(W, H, of_W, of_H, key0, key1, step, room):  # type: ignore[no-u
             l = order[turn, 2 * m + 1]
             pair = uniform_pair(key0, key1, m // 2, turn, step, SITE_SHEAR)
             u = pair[0] if m % 2 == 0 else pair[1]
-            square = _products(of_W[0], W[k], W[k], l) + _products(of_H[0], H[l], H[l], k)
+            square = products(of_W[0], W[k], W[k], l) + products(of_H[0], H[l], H[l], k)
             slope = _slope(W, H, of_W, of_H, k, l)
             t = truncated(square, slope, -least_ratio(W[l], W[k]), least_ratio(H[k], H[l]), u)
             shift(W[l], W[k], t)

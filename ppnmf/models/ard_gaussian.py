@@ -159,6 +159,10 @@ class ARDGaussian(GaussianModel):
             return relevance.swept_moments(hyper, self.noise, X, params, asked.number)
         return relevance.swept(hyper, self.noise, X, params, asked, at)
 
+    def longer_steps(self, params: Params, X: Matrix) -> tuple[str, ...]:
+        """The sites whose shears with a row integrated out pay from here."""
+        return relevance.longer_steps(X, params)
+
     def others_at_mode(self, factors: Factors, X: Matrix) -> Params:
         """σ² and the rates at their modes given the factors."""
         rate = self.hyperprior(X.shape).mode(factors.W, factors.H)

@@ -18,6 +18,7 @@ __all__ = [
     "Ascent",
     "Blocked",
     "Climbing",
+    "Collapsing",
     "Drawn",
     "Held",
     "LeastSquares",
@@ -70,6 +71,7 @@ class Sweeps(NamedTuple):
         held: what stays.
         moves: move along the ridge after each sweep, among the components that are free in both factors.
         flat: leave the factors' priors out, for modes: ordinary NMF.
+        collapsed: of "W" and "H" those whose shears with a row integrated out are made too (`Collapsing`); nothing is held then.
     """
 
     read: Read = Read.DRAW
@@ -79,6 +81,7 @@ class Sweeps(NamedTuple):
     held: Held = Held()
     moves: bool = True
     flat: bool = False
+    collapsed: tuple[str, ...] = ()
 
 
 class Swept(NamedTuple):
@@ -137,6 +140,15 @@ class Sweeping(Model, Protocol):
 
     def for_rows(self, rows: range) -> Self:
         """The model of those rows of X alone."""
+        ...
+
+
+@runtime_checkable
+class Collapsing(Sweeping, Protocol):
+    """A model whose sweeps can move along the ridge with a row of a factor integrated out."""
+
+    def longer_steps(self, params: Params, X: Matrix) -> tuple[str, ...]:
+        """The sites of `Sweeps.collapsed` that pay where chains stand; none where other moves go as far."""
         ...
 
 

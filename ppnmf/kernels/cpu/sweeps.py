@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numba import njit
 
+from ppnmf.kernels.cpu.collapsed import address_of_shears, call_shears, room_for_shears
 from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
 from ppnmf.kernels.cpu.ridge import address_of_move, call_move
 from ppnmf.kernels.cpu.rows import address_of_update_rows, call_update_rows, room_for_rows
@@ -20,6 +21,7 @@ __all__ = [
     "GRAM_OF_H",
     "LOT",
     "Chains",
+    "Collapsed",
     "Data",
     "Factors",
     "Finish",
@@ -28,6 +30,8 @@ __all__ = [
     "Shelf",
     "Side",
     "Turn",
+    "collapsed_H",
+    "collapsed_W",
     "factors_swept",
     "finished",
     "gram",
@@ -41,6 +45,8 @@ LOT = 8  # blocks of rows in a task
 ALL_ROWS, A_LOT, A_BLOCK, GRAM_OF_H = range(4)  # whose sums stand where in a `Room`
 # NumPy's numbers, or a function that takes them would be compiled once more for just these
 NOT_SHIFTED: Any = np.int64(0)
+ROWS_OF_W: Any = np.int64(0)  # where the addresses of shears begin
+ROWS_OF_H: Any = np.int64(2**30)
 FIRST_ROW: Any = np.int64(0)
 
 Natural = tuple[np.ndarray, np.ndarray]  # precision and linear of a prior
@@ -163,6 +169,36 @@ def _of_free(rates: Natural, first: int) -> Natural:
     return of_W[first if len(of_W) > 1 else 0 :], of_H[first if len(of_H) > 1 else 0 :]
 
 
+class Collapsed(NamedTuple):
+    """The shears that integrate a row of W or of H out (`gaussian.collapsed`), and what they work in."""
+
+    of_W: bool
+    of_H: bool
+    shears: int  # the address of the compiled function
+    prior_W: Natural  # (1 | K, 1 | N)
+    prior_H: Natural  # (1 | K, 1 | D)
+    P: np.ndarray  # H Xᵀ, (K, N), where rows of W are integrated out
+    jumps: np.ndarray  # (K, K)
+    room: np.ndarray  # `collapsed.room_for_shears`
+
+    @classmethod
+    def of(cls, sites: tuple[str, ...], prior_W: Natural, prior_H: Natural, chains: Chains) -> Self:
+        """For factors of these shapes; priors: (1 | R, 1 | K), as the sides have them. Empty where no site is asked for."""
+        K, N = chains.W.shape[1:]
+        dtype = chains.W.dtype
+        of_W, of_H = _transposed_prior(prior_W), _transposed_prior(prior_H)
+        if not sites:
+            return cls(False, False, 0, of_W, of_H, np.empty((0, 0), dtype), np.empty((0, 0)), np.empty((0, 0)))
+        P = np.empty((K, N if "W" in sites else 0), dtype)
+        room = room_for_shears(max(N, chains.H.shape[2]))
+        return cls("W" in sites, "H" in sites, address_of_shears(dtype), of_W, of_H, P, np.empty((K, K)), room)
+
+
+def _transposed_prior(prior: Natural) -> Natural:
+    precision, linear = prior
+    return np.ascontiguousarray(precision.T), np.ascontiguousarray(linear.T)
+
+
 class Shelf(NamedTuple):
     """Which sweeps are kept, and where: n of each of C chains."""
 
@@ -238,7 +274,7 @@ def _lot(data, factors, side, turn, rows, room, into):  # type: ignore[no-untype
             _add(room.G[into], room.G[A_BLOCK])
 
 
-@njit(**INLINED)
+@njit(**INNER)
 def _left_over(data, factors, R, G, GH):  # type: ignore[no-untyped-def]
     """The residual sum of squares, off the products unless so little is left that the subtraction would cancel.
 
@@ -294,6 +330,28 @@ def factors_swept(data, factors, sides, turn, room):  # type: ignore[no-untyped-
     return _left_over(data, factors, room.R[ALL_ROWS], room.G[ALL_ROWS], room.R[A_BLOCK])
 
 
+@njit(**COMPILED)
+def collapsed_W(data, factors, turn, own, room):  # type: ignore[no-untyped-def]
+    """The shears with rows of W integrated out, before a sweep, in place."""
+    W, H = factors
+    np.dot(H, data.X.T, own.P)
+    gram(H, room.G[GRAM_OF_H])
+    address = (turn.key0, turn.key1, turn.step, ROWS_OF_W)
+    G = room.each_G[GRAM_OF_H]
+    call_shears(own.shears, (H, W, own.P, G, turn.weight, own.prior_H, own.prior_W, address, own.jumps, own.room))
+
+
+@njit(**COMPILED)
+def collapsed_H(data, factors, turn, own, room):  # type: ignore[no-untyped-def]
+    """The shears with rows of H integrated out, after a sweep whose sums are still in the room; gives the misfit."""
+    W, H = factors
+    R = room.R[ALL_ROWS]
+    address = (turn.key0, turn.key1, turn.step, ROWS_OF_H)
+    G = room.each_G[ALL_ROWS]
+    call_shears(own.shears, (W, H, R, G, turn.weight, own.prior_W, own.prior_H, address, own.jumps, own.room))
+    return _left_over(data, factors, R, room.G[ALL_ROWS], room.R[A_BLOCK])
+
+
 @njit(**INLINED)
 def _finish(c, s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyped-def]
     """After chain c's factors in sweep s: σ², moves, and the draw where it is kept. room: `ridge.room_for_moves`."""
@@ -322,7 +380,7 @@ def _keep(c, n, misfit, chains, shelf):  # type: ignore[no-untyped-def]
 
 
 @njit(**ENTRY)
-def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_for_moves):  # type: ignore[no-untyped-def]
+def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_for_moves, collapsed):  # type: ignore[no-untyped-def]
     """Sweeps of chains group[0] to group[1], in place; data: X (1 | C, N, D), block, squares (1 | C,) and cancels.
 
     The records come as plain tuples, which Numba takes from Python far faster: a call is some hundred microseconds.
@@ -332,13 +390,18 @@ def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_f
     end = Finish(*finish)
     own_shelf = Shelf(*shelf)
     own_room = Room(*room)
+    shears = Collapsed(*collapsed)
     both = (Side(*sides[0]), Side(*sides[1]))
     for c in range(group[0], group[1]):
         own = Data(X[c if len(X) > 1 else 0], block, squares[c if len(squares) > 1 else 0], cancels)
         factors = Factors(now.W[c], now.H[c])
         for s in range(sweeps):
             turn = Turn(end.power / np.float64(now.sigma2[c]), now.keys[c, 0], now.keys[c, 1], now.step + s)
+            if shears.of_W:
+                collapsed_W(own, factors, turn, shears, own_room)
             misfit = factors_swept(own, factors, both, turn, own_room)
+            if shears.of_H:
+                misfit = collapsed_H(own, factors, turn, shears, own_room)
             _finish(c, s, misfit, now, end, own_shelf, room_for_moves)
 
 
