@@ -46,7 +46,9 @@ __all__ = ["FIRST_ROWS", "Side", "pays", "reference", "swept"]
 
 FIRST_ROWS = {"W": 0, "H": 2**30}  # of the addresses of either side's random numbers
 PARTNERS = 3  # of each component, whose steps are looked at
-LONGER = 2.0  # squared steps, times those of the other moves, from which they pay
+LONGER = (
+    8.0  # squared steps, times those of the other moves, from which they pay: they cost as much as two or three sweeps
+)
 
 Prior = Callable[[str], RectifiedPrior]
 
@@ -135,7 +137,7 @@ def _gain(side: Side) -> float:
         row = _Row.of(k, side, F, R, G)
         for away in range(1, min(PARTNERS + 1, K)):
             l = (k + away) % K
-            _, width = row.density(l, E, F, side).near_mode()
+            width = row.density(l, E, F, side).near_mode().width
             gains.append(2 * width.square().sum() / _other_steps(side, row, l).sum())
     return float(torch.stack(gains).nan_to_num(0.0).median()) if gains else 0.0
 
@@ -188,8 +190,7 @@ def reference(side: Side, at: Address) -> Sheared:
             E[:, l] = (E[:, l] + t[:, None] * E[:, k]).clamp(min=0)
             R[:, l] += t[:, None] * R[:, k]
             _shear_gram(G, k, l, t)
-        drawn = conditional.distribution.survival_inverse(uniforms[..., k])
-        F[:, k] = torch.where(alive[:, None], drawn, F[:, k])
+        F[:, k] = conditional.distribution.survival_inverse(uniforms[..., k])
     return Sheared(E.to(side.E.dtype), F.to(side.F.dtype), jumps)
 
 
@@ -276,38 +277,45 @@ class _Density(NamedTuple):
         found = torch.maximum(torch.minimum(each, own), self.low)
         return torch.where(steepest[:, 0] > 0, found, self.low)
 
-    def near_mode(self) -> tuple[Tensor, Tensor]:
-        """A point near the mode, and how wide the density is there; each chain's own steps of Newton's method."""
+    def near_mode(self) -> _Mode:
+        """Each chain's own steps of Newton's method from 0, or from the wall where the density falls from there on."""
+        falls = self.slope - self.square * self.low <= 0
+        t = torch.where(falls, self.low, self.low.clamp(min=0))
         bound = self.bound()
-        at = torch.maximum(torch.minimum(torch.zeros_like(bound), bound), self.low)
-        t = at
-        done = torch.zeros_like(at, dtype=torch.bool)
-        slope, bend = torch.zeros_like(at), torch.zeros_like(at)
+        at, last = t, self.tangent(t)
+        done = torch.zeros_like(falls)
         for _ in range(compiled.MOST_STEPS):
-            at = torch.where(done, at, t)
-            _, slope, bend = self.tangent(at)
+            _, slope, bend = last
+            root = bend.clamp(min=0).sqrt()
             step = torch.where(bend > 0, slope / bend, torch.copysign(torch.full_like(slope, torch.inf), slope))
-            t = torch.maximum(torch.minimum(at + step, bound), self.low)
-            done = done | ((t - at).abs() * bend.clamp(min=0).sqrt() < compiled.CLOSE) | ~t.isfinite()
+            limit = torch.where(step * root < compiled.FAR, torch.inf, bound)
+            ahead = torch.maximum(torch.minimum(at + step, limit), self.low)
+            t = torch.where(done, t, ahead)
+            done = done | ((t - at).abs() * root < compiled.CLOSE) | ~t.isfinite()
             if bool(done.all()):
                 break
-        rate = bend.clamp(min=0) + torch.where(t == self.low, slope, 0.0).square()
-        return torch.where(t.isfinite(), t, 0.0), torch.where(t.isfinite() & (rate > 0), rate.rsqrt(), 0.0)
+            at = torch.where(done, at, t)
+            value, slope, bend = (torch.where(done, *pair) for pair in zip(last, self.tangent(at), strict=True))
+            last = value, slope, bend
+        rate = last[2].clamp(min=0) + torch.where(t == self.low, last[1], 0.0).square()
+        usable = t.isfinite() & (rate > 0)
+        return _Mode(torch.where(usable, t, 0.0), torch.where(usable, rate.rsqrt(), 0.0), at, last)
 
     def tent(self) -> _Tent:
-        """Tangents a width to the left and, where the density falls, to the right of the mode."""
-        mode, width = self.near_mode()
-        left = torch.maximum(mode - width, self.low)
+        """Tangents about a width to the left and, where the density falls, to the right of the mode."""
+        mode, width, at, last = self.near_mode()
+        left = torch.where(self._serves(mode, width, at, -1), at, torch.maximum(mode - width, self.low))
         stride = torch.where(width > 0, width, 1.0)
+        right = torch.where(self._serves(mode, width, at, 1) & (last[1] < 0), at, mode + stride)
         value_left, slope_left, _ = self.tangent(left)
-        value_right, slope_right, _ = self.tangent(mode + stride)
+        value_right, slope_right, _ = self.tangent(right)
         for _ in range(compiled.MOST_STEPS):
             falls = slope_right < 0
             if bool(falls.all()):
                 break
             stride = torch.where(falls, stride, 2 * stride)
-            value_right, slope_right, _ = self.tangent(mode + stride)
-        right = mode + stride
+            right = torch.where(falls, right, mode + stride)
+            value_right, slope_right, _ = self.tangent(right)
         differ = slope_left > slope_right
         crossing = value_right - value_left + slope_left * left - slope_right * right
         cross = torch.where(differ, crossing / torch.where(differ, slope_left - slope_right, 1.0), right)
@@ -317,6 +325,12 @@ class _Density(NamedTuple):
         slope = torch.where(slope_left.abs() * room < compiled.FLAT, 0.0, slope_left)
         usable = (width > 0) & (slope_right < 0)
         return _Tent(cross, top, slope, torch.where(usable, slope_right, -1.0), room, usable)
+
+    @staticmethod
+    def _serves(mode: Tensor, width: Tensor, at: Tensor, side: int) -> Tensor:
+        """Whether a point lies about a width to this side of the mode, -1 or 1."""
+        away = side * (at - mode)
+        return (away > compiled.NEAR * width) & (away < compiled.AWAY * width)
 
     def drawn(self, at: Address, row: int) -> Tensor:
         """t (C,) by rejection; 0 where there is no density."""
@@ -335,6 +349,15 @@ class _Density(NamedTuple):
             if bool(done.all()):
                 break
         return found
+
+
+class _Mode(NamedTuple):
+    """A point near the mode, how wide the density is there, 0 where there is none, the last point on the way and its tangent."""
+
+    t: Tensor
+    width: Tensor
+    at: Tensor
+    last: tuple[Tensor, Tensor, Tensor]
 
 
 class _Tent(NamedTuple):

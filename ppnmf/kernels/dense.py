@@ -170,8 +170,11 @@ class _Run:
         sample = draw is not None
         stream, step = draw if draw is not None else (Stream(((0, 0),) * len(W)), 0)
         chains = Chains(W, H, sigma2, np.array(stream.keys, np.int64), step)
-        side_W = Side.of(problem.natural_W, Site.W, W.dtype, plan.first[0], plan.passes[0], sample)
-        side_H = Side.of(problem.natural_H, Site.H, W.dtype, plan.first[1], plan.passes[1], sample)
+        passes = [
+            0 if site in plan.collapsed else own for site, own in zip(("W", "H"), plan.passes, strict=True)
+        ]  # the shears draw these rows
+        side_W = Side.of(problem.natural_W, Site.W, W.dtype, plan.first[0], passes[0], sample)
+        side_H = Side.of(problem.natural_H, Site.H, W.dtype, plan.first[1], passes[1], sample)
         rates = problem.rates if plan.moves else None
         finish = Finish.of(plan.noise, plan.power, rates, max(plan.first), W.dtype)
         return cls(problem, chains, (side_W, side_H), finish, _empty_shelf(chains, plan.kept), plan.collapsed)

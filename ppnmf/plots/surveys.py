@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -10,14 +12,21 @@ from ppnmf.plots.factors import label_of
 from ppnmf.plots.style import COLOURS, entitle, legend_below, new_figure, plain, styled
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
+from ppnmf.surveyed import Survey
+
+if TYPE_CHECKING:
+    from ppnmf.diagnostics.modes import Masses
 
 
 @styled
-def survey(post: Posterior, title: str | None = None) -> Figure:
+def survey(post: Posterior, title: str | None = None, masses: Masses | None = None) -> Figure:
     """How far each start of the survey lies below the best one, sorted; where chains began, and what was left out.
 
+    Args:
+        masses: of the chains' modes (`mode_masses`): where chains began is then marked by mode, with the mode's log mass.
+
     Raises:
-        ValueError: the chains did not begin at a survey's starts.
+        ValueError: the chains did not begin at a survey's starts, or the masses are those of other chains.
     """
     require_posterior("survey", post)
     found = post.survey
@@ -32,8 +41,9 @@ def survey(post: Posterior, title: str | None = None) -> Figure:
     place = np.arange(1, found.starts + 1)
     figure = new_figure(8.5, 3.6)
     ax = figure.subplots()
+    began = {"where a chain began": (chosen, COLOURS[0], "D")} if masses is None else _by_mode(found, masses, order)
     kinds = {
-        "where a chain began": (chosen, COLOURS[0], "D"),
+        **began,
         "in the mode of a chain": (here & ~chosen, COLOURS[0], "o"),
         "left out": (~here, COLOURS[1], "x"),
     }
@@ -48,3 +58,19 @@ def survey(post: Posterior, title: str | None = None) -> Figure:
     legend_below(figure, [ax])
     entitle(figure, title or f"{label_of(post)}: survey of {found.starts} starts")
     return figure
+
+
+def _by_mode(found: Survey, masses: Masses, order: np.ndarray) -> dict[str, tuple[np.ndarray, str, str]]:
+    """Where the chains of each mode began, with its mass: label -> the starts, as they are sorted, colour and marker."""
+    if sum(map(len, masses.groups)) != len(found.chosen):
+        raise ValueError(
+            f"masses are of {sum(map(len, masses.groups))} chain(s), and {len(found.chosen)} began at starts of the survey: "
+            "give mode_masses of this posterior"
+        )
+    kinds = {}
+    for mode, group in enumerate(masses.groups):
+        starts = [found.chosen[chain] for chain in group]
+        label = f"mode {mode} began, log mass {masses.log_mass[mode]:.1f} ± {masses.error[mode]:.2g}"
+        colour = COLOURS[0] if mode == 0 else COLOURS[2 + (mode - 1) % (len(COLOURS) - 2)]
+        kinds[label] = (np.isin(order, starts), colour, "D")
+    return kinds

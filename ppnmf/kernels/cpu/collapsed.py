@@ -20,13 +20,27 @@ from ppnmf.kernels.natural import products
 from ppnmf.kernels.parts import address_of, called_by_address
 from ppnmf.rng import Site
 
-__all__ = ["ATTEMPTS", "CLOSE", "FLAT", "MOST_STEPS", "address_of_shears", "call_shears", "room_for_shears", "shears"]
+__all__ = [
+    "ATTEMPTS",
+    "AWAY",
+    "CLOSE",
+    "FAR",
+    "FLAT",
+    "MOST_STEPS",
+    "NEAR",
+    "address_of_shears",
+    "call_shears",
+    "room_for_shears",
+    "shears",
+]
 
 SITE_SHEAR = int(Site.COLLAPSED_SHEAR)
 SITE_ROW = int(Site.COLLAPSED_ROW)
-CUT = 10.0  # standard deviations above zero from which an entry is looked at only where t goes far
-CERTAIN = 8.3  # of them, above which the logarithm of Φ is zero
-CLOSE = 0.5  # standard deviations within which Newton's method has found the mode
+CUT = 8.0  # standard deviations above zero from which an entry is looked at only where t goes far
+CERTAIN = 7.0  # of them, above which the logarithm of Φ is zero, to 2e-12
+CLOSE = 1.5  # widths of a last step of Newton's method, after which the mode is near enough
+FAR = 3.0  # widths of a step from which it may lead past all that there is
+NEAR, AWAY = 0.5, 1.8  # widths between which a point that was looked at serves for a tangent
 MOST_STEPS = 60  # of Newton's method, or of doubling
 ATTEMPTS = 100  # to draw from under the tangents
 FLAT = 1e-9  # fall of an envelope's piece that is taken as flat
@@ -105,26 +119,47 @@ def _bound(density):  # type: ignore[no-untyped-def]
     return max(bound, low)
 
 
+class Mode(NamedTuple):
+    """A point near the mode, how wide the density is there, 0 where there is none, and the last tangent on the way."""
+
+    t: float
+    width: float
+    last: Tangent
+    farthest: float  # of all points that were looked at
+
+
 @njit(**INNER)
 def _near_mode(density):  # type: ignore[no-untyped-def]
-    """A point near the mode, how wide the density is there, and the farthest that was looked at; the width is 0 where none is."""
+    """Newton's steps from t = 0, or from the wall where the density falls from there on; bounded where they are long."""
     low = density.low
-    bound = _bound(density)
-    t = max(min(0.0, bound), low)
-    at = _tangent(density, t)
+    t = low if density.slope - density.square * low <= 0.0 else max(0.0, low)
+    bound = math.inf
     farthest = t
+    at = _tangent(density, t)
     for _ in range(MOST_STEPS):
+        root = math.sqrt(max(at.bend, 0.0))
         step = at.slope / at.bend if at.bend > 0.0 else math.copysign(math.inf, at.slope)
+        if not step * root < FAR:
+            bound = min(bound, _bound(density))
         t = min(max(at.t + step, low), bound)
         if t == math.inf:
-            return 0.0, 0.0, t
+            return Mode(0.0, 0.0, at, t)
         farthest = max(farthest, t)
-        if abs(t - at.t) * math.sqrt(max(at.bend, 0.0)) < CLOSE:
+        if abs(t - at.t) * root < CLOSE:
             break
         at = _tangent(density, t)
     slope = at.slope if t == low else 0.0
     rate = max(at.bend, 0.0) + slope * slope
-    return t, (1.0 / math.sqrt(rate) if rate > 0.0 else 0.0), farthest
+    return Mode(t, 1.0 / math.sqrt(rate) if rate > 0.0 else 0.0, at, farthest)
+
+
+class Chord(NamedTuple):
+    """A line below a log density, between two of its points: value + slope x, x from where the tangents meet."""
+
+    low: float
+    high: float
+    slope: float
+    value: float
 
 
 class Tent(NamedTuple):
@@ -140,19 +175,31 @@ class Tent(NamedTuple):
     room: float  # from low to cross
     mass_left: float
     mass_right: float
+    under: Chord
 
 
 @njit(**INNER)
-def _tent(density, mode, width):  # type: ignore[no-untyped-def]
-    """Tangents a width to the left and, where the density falls, to the right of the mode; also the farthest point."""
-    left = _tangent(density, max(mode - width, density.low))
-    stride = width
-    right = _tangent(density, mode + stride)
+def _serves(mode, side):  # type: ignore[no-untyped-def]
+    """Whether the last tangent on the way lies about a width to this side of the mode, -1 or 1."""
+    away = side * (mode.last.t - mode.t)
+    return (away > NEAR * mode.width) & (away < AWAY * mode.width)
+
+
+@njit(**INNER)
+def _tent(density, mode):  # type: ignore[no-untyped-def]
+    """Tangents about a width to the left and, where the density falls, to the right of the mode; also the farthest point."""
+    left = mode.last
+    if not _serves(mode, -1.0):
+        left = _tangent(density, max(mode.t - mode.width, density.low))
+    stride = mode.width
+    right = mode.last
+    if not (_serves(mode, 1.0) and right.slope < 0.0):
+        right = _tangent(density, mode.t + stride)
     for _ in range(MOST_STEPS):
         if right.slope < 0.0:
             break
         stride *= 2.0
-        right = _tangent(density, mode + stride)
+        right = _tangent(density, mode.t + stride)
     cross = right.t
     if left.slope > right.slope:
         cross = (right.value - left.value + left.slope * left.t - right.slope * right.t) / (left.slope - right.slope)
@@ -162,7 +209,9 @@ def _tent(density, mode, width):  # type: ignore[no-untyped-def]
     mass_left = room if is_flat else -math.expm1(-left.slope * room) / left.slope
     top = left.value + left.slope * (cross - left.t)
     slope = 0.0 if is_flat else left.slope
-    return Tent(cross, top, slope, right.slope, room, mass_left, -1.0 / right.slope), right.t
+    chord = (right.value - left.value) / (right.t - left.t)
+    under = Chord(left.t - cross, right.t - cross, chord, left.value - chord * (left.t - cross))
+    return Tent(cross, top, slope, right.slope, room, mass_left, -1.0 / right.slope, under), right.t
 
 
 @njit(**INNER)
@@ -183,11 +232,12 @@ def _below(tent, u):  # type: ignore[no-untyped-def]
 @njit(**INNER)
 def _drawn(density, key0, key1, step, row):  # type: ignore[no-untyped-def]
     """t from its log-concave density, by rejection, and the farthest that was looked at; 0 where there is no density."""
-    mode, width, farthest = _near_mode(density)
-    if width == 0.0:
-        return 0.0, farthest
-    tent, looked = _tent(density, mode, width)
-    farthest = max(farthest, looked)
+    mode = _near_mode(density)
+    if mode.width == 0.0:
+        return 0.0, mode.farthest
+    tent, looked = _tent(density, mode)
+    farthest = max(mode.farthest, looked)
+    under = tent.under
     if not tent.right < 0.0:
         return 0.0, farthest
     for attempt in range(ATTEMPTS):
@@ -195,9 +245,24 @@ def _drawn(density, key0, key1, step, row):  # type: ignore[no-untyped-def]
         away, height = _below(tent, u)
         t = tent.cross + away
         farthest = max(farthest, t)
-        if math.log(v) <= _value(density, t) - height:
+        level = height + math.log(v)
+        if under.low <= away <= under.high and level <= under.value + under.slope * away:
+            return t, farthest  # below the density without looking
+        if level <= _value(density, t):
             return t, farthest
     return 0.0, farthest
+
+
+@njit(**INNER)
+def _explain(g, F, left):  # type: ignore[no-untyped-def]
+    """left -= g F; g (1 | n,), F and left (n,)."""
+    if len(g) == 1:
+        shared = np.float64(g[0])
+        for j in range(len(F)):
+            left[j] = fused(-shared, np.float64(F[j]), left[j])
+    else:
+        for j in range(len(F)):
+            left[j] = fused(-np.float64(g[j]), np.float64(F[j]), left[j])
 
 
 @njit(**INLINED)
@@ -208,14 +273,14 @@ def _begin(k, F, R, G, weight, of_F, room):  # type: ignore[no-untyped-def]
     linear = of_F[1][k if len(of_F[1]) > 1 else 0]
     n = F.shape[1]
     for j in range(n):
-        own = j if G.shape[2] > 1 else 0
-        left = np.float64(R[k, j])
-        for m in range(len(F)):
-            if m != k:
-                left -= np.float64(G[k, m, own]) * np.float64(F[m, j])
+        b[j] = np.float64(R[k, j])
+    for m in range(len(F)):
+        if m != k:
+            _explain(G[k, m], F[m], b)
+    for j in range(n):
         a = precision[j if len(precision) > 1 else 0]
-        q[j] = weight * np.float64(G[k, k, own])
-        b[j] = weight * left + linear[j if len(linear) > 1 else 0]
+        q[j] = weight * np.float64(G[k, k, j if G.shape[2] > 1 else 0])
+        b[j] = weight * b[j] + linear[j if len(linear) > 1 else 0]
         whole = q[j] + a
         share[j] = q[j] / whole if whole > 0.0 else 0.0
         root[j] = 1.0 / math.sqrt(whole) if whole > 0.0 else 0.0
@@ -310,10 +375,8 @@ def shears(E, F, R, G, weight, of_E, of_F, address, jumps, room):  # type: ignor
     key0, key1, step, first_row = address
     K = len(E)
     for k in range(K):
-        if not E[k].any():
-            continue
         _begin(k, F, R, G, weight, of_F, room)
-        for l in range(K):
+        for l in range(K if E[k].any() else 0):
             if l == k:
                 continue
             density, reach = _density(k, l, E, F, of_E, of_F, room)
