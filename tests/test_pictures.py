@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 import ppnmf
 from ppnmf import plots
 from ppnmf.data.matrix import as_matrix
+from ppnmf.diagnostics.modes import Masses
 from ppnmf.evidence.table import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
 from ppnmf.posterior import Kind, Posterior
@@ -135,9 +136,11 @@ def surveyed(starts=24, left=13):
     return replace(posterior(), attrs={"survey": found.to_dict()})
 
 
+MASSES = Masses(groups=((1,), (0,)), log_mass=(-301706.7, -303012.4), error=(1.7, 2.2))
 DRAWINGS |= {
     "survey": lambda: plots.survey(surveyed()),
     "survey, all in one mode": lambda: plots.survey(surveyed(6, 0)),
+    "survey, with masses": lambda: plots.survey(surveyed(), masses=MASSES),
     "survey of many": lambda: plots.survey(surveyed(96, 60), "a title that tells a story " * 4),
 }
 
@@ -146,6 +149,14 @@ def test_a_survey_shows_where_chains_began_and_what_was_left_out():
     figure = plots.survey(surveyed())
     sizes = {line.get_label(): len(line.get_xdata()) for line in figure.axes[0].lines}
     assert sizes == {"where a chain began": 2, "in the mode of a chain": 9, "left out": 13}
+    lines = plots.survey(surveyed(), masses=MASSES).axes[0].lines
+    places = {line.get_label(): list(line.get_xdata()) for line in lines if "mass" in line.get_label()}
+    assert places == {
+        "mode 0 began, log mass -301706.7 ± 1.7": [2],
+        "mode 1 began, log mass -303012.4 ± 2.2": [1],
+    }
+    with pytest.raises(ValueError, match=r"masses are of 1 chain\(s\), and 2 began at starts"):
+        plots.survey(surveyed(), masses=replace(MASSES, groups=((0,),)))
     with pytest.raises(ValueError, match="gibbs made no survey of starts: fit with init='survey'"):
         plots.survey(posterior())
 

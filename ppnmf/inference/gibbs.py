@@ -78,7 +78,8 @@ def run(
             in no more sweeps than two fifths of the warm-up (a fifth of a run with as many draws): a short run has a short
             survey or none. 0 for none: chains then start "scaled".
         keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
-        moves: move along the ridge after each sweep; off, chains crawl.
+        moves: move along the ridge after each sweep; off, chains crawl. With `until`, moves that integrate a row of W or of H
+            out come too where they take longer steps (`gaussian.collapsed`); attrs["collapsed"] says of which factor.
         checkpoint, every, resume, store: for long runs, see `record.open`.
 
     Returns: a Posterior; after Ctrl-C with the draws so far, attrs["interrupted"] True.
