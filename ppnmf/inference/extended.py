@@ -54,7 +54,8 @@ def extend(post: Posterior, draws: int = 1000, *, progress: bool = True) -> Post
     params: Params = {site: values[:, -1].clone() for site, values in post.draws.items()}
     recorder = record.open(model, post.X, lambda: params, sites=list(params), draws=draws, plan={})
     stream = Stream.of(post.seed, post.chains)
-    chains = length.Chains(model, post.X, stream, recorder, list(params), bool(post.attrs["moves"]), None)
+    shears = tuple(post.attrs.get("collapsed", ()))
+    chains = length.Chains(model, post.X, stream, recorder, list(params), bool(post.attrs["moves"]), None, shears)
     clock = Clock(post.X, began, None)
     with recorder, single_threaded():
         ended = length.run(chains, State(params, done + 1), length.Fixed(done, draws, thin), clock, progress)

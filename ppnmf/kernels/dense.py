@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppnmf.kernels.cpu.collapsed import Collapsed
 from ppnmf.kernels.cpu.ridge import room_for_moves
 from ppnmf.kernels.cpu.rows import room_for_rows
 from ppnmf.kernels.cpu.sweeps import (
     GRAM_OF_H,
     LOT,
     Chains,
-    Collapsed,
     Data,
     Factors,
     Finish,
@@ -218,7 +218,9 @@ class _Run:
 
     @property
     def _collapsed(self) -> Collapsed:
-        return Collapsed.of(self.sites, self.problem.natural_W, self.problem.natural_H, self.chains)
+        K, N = self.chains.W.shape[1:]
+        shape = (K, N, self.chains.H.shape[2])
+        return Collapsed.of(self.sites, self.problem.natural_W, self.problem.natural_H, shape, self.chains.W.dtype)
 
     @property
     def _room(self) -> Room:

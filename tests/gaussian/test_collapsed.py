@@ -173,7 +173,7 @@ def noiseless(sigma=1e-3):
     return X, {"W": W, "H": H + sigma / 4}
 
 
-@pytest.mark.parametrize("name", ["exponential_gaussian", "ard_gaussian", "half_normal_gaussian"])
+@pytest.mark.parametrize("name", ["exponential_gaussian", "ard_gaussian"])
 def test_they_pay_where_data_are_nearly_noiseless(name):
     X, factors = noiseless()
     model = REGISTRY[name].for_data(X, 3)

@@ -6,251 +6,28 @@ F is the factor whose rows are integrated out and drawn anew, E the other one; b
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numba import njit, types
 from numba.core.typing import Signature
 
-from ppnmf.kernels.cpu.normal import draw_lanes, survival_factor
+from ppnmf.kernels.cpu.concave import Density, drawn
+from ppnmf.kernels.cpu.normal import draw_lanes
 from ppnmf.kernels.cpu.ridge import least_ratio, rated, shift
-from ppnmf.kernels.cpu.uniforms import pair_of_uniforms, uniforms_of_rows
-from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, exp, fused, log, select, total_of
+from ppnmf.kernels.cpu.uniforms import uniforms_of_rows
+from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, fused, total_of
 from ppnmf.kernels.natural import products
 from ppnmf.kernels.parts import address_of, called_by_address
 from ppnmf.rng import Site
 
-__all__ = [
-    "ATTEMPTS",
-    "AWAY",
-    "CLOSE",
-    "FAR",
-    "FLAT",
-    "MOST_STEPS",
-    "NEAR",
-    "address_of_shears",
-    "call_shears",
-    "room_for_shears",
-    "shears",
-]
+__all__ = ["Collapsed", "address_of_shears", "call_shears", "room_for_shears", "shears"]
 
-SITE_SHEAR = int(Site.COLLAPSED_SHEAR)
 SITE_ROW = int(Site.COLLAPSED_ROW)
 CUT = 8.0  # standard deviations above zero from which an entry is looked at only where t goes far
 CERTAIN = 7.0  # of them, above which the logarithm of Φ is zero, to 2e-12
-CLOSE = 1.5  # widths of a last step of Newton's method, after which the mode is near enough
-FAR = 3.0  # widths of a step from which it may lead past all that there is
-NEAR, AWAY = 0.5, 1.8  # widths between which a point that was looked at serves for a tangent
-MOST_STEPS = 60  # of Newton's method, or of doubling
-ATTEMPTS = 100  # to draw from under the tangents
-FLAT = 1e-9  # fall of an envelope's piece that is taken as flat
 LANES = 128
-PER_ROOT = 0.3989422804014327  # 1 / √(2π)
 ROWS = 14  # of a room
-
-
-class Density(NamedTuple):
-    """log density of t, Σ_j log Φ(z_j - t d_j) + slope t - square t² / 2 on [low, ∞), of the first n entries."""
-
-    z: np.ndarray
-    d: np.ndarray
-    n: int
-    slope: float
-    square: float
-    low: float
-    out: np.ndarray  # (3, n), room for the terms
-
-
-class Tangent(NamedTuple):
-    """Value, slope and curvature (of the opposite sign) of the log density at t."""
-
-    t: float
-    value: float
-    slope: float
-    bend: float
-
-
-@njit(**INNER)
-def _value(density, t):  # type: ignore[no-untyped-def]
-    """The log density at t."""
-    z, d, n, slope, square, _, out = density
-    value = out[0]
-    for j in range(n):
-        x = fused(-t, d[j], z[j])
-        far = abs(x)
-        fall = -0.5 * far * far
-        beyond = survival_factor(far)
-        below = select(x < 0.0, beyond, 1.0 - beyond * exp(select(fall > -600.0, fall, -600.0)))
-        value[j] = select(x < 0.0, fall, 0.0) + log(below)
-    return total_of(value[:n]) + t * (slope - 0.5 * square * t)
-
-
-@njit(**INNER)
-def _tangent(density, t):  # type: ignore[no-untyped-def]
-    """The log density at t with its derivatives."""
-    z, d, n, slope, square, _, out = density
-    value, first, second = out[0], out[1], out[2]
-    for j in range(n):
-        x = fused(-t, d[j], z[j])
-        far = abs(x)
-        fall = -0.5 * far * far
-        beyond = survival_factor(far)
-        near = exp(select(fall > -600.0, fall, -600.0))
-        below = select(x < 0.0, beyond, 1.0 - beyond * near)
-        hazard = d[j] * PER_ROOT * select(x < 0.0, 1.0, near) / below
-        value[j] = select(x < 0.0, fall, 0.0) + log(below)
-        first[j] = -hazard
-        second[j] = hazard * (d[j] * x + hazard)
-    at = total_of(value[:n]) + t * (slope - 0.5 * square * t)
-    return Tangent(t, at, total_of(first[:n]) + slope - square * t, total_of(second[:n]) + square)
-
-
-@njit(**INNER)
-def _bound(density):  # type: ignore[no-untyped-def]
-    """Beyond which the mode cannot lie: no entry alone outweighs the greatest slope there is."""
-    z, d, n, slope, square, low, _ = density
-    steepest = slope - square * low
-    if steepest <= 0.0:
-        return low
-    bound = slope / square if square > 0.0 else math.inf
-    for j in range(n):
-        if d[j] > 0.0:
-            bound = min(bound, (z[j] + steepest / d[j]) / d[j])
-    return max(bound, low)
-
-
-class Mode(NamedTuple):
-    """A point near the mode, how wide the density is there, 0 where there is none, and the last tangent on the way."""
-
-    t: float
-    width: float
-    last: Tangent
-    farthest: float  # of all points that were looked at
-
-
-@njit(**INNER)
-def _near_mode(density):  # type: ignore[no-untyped-def]
-    """Newton's steps from t = 0, or from the wall where the density falls from there on; bounded where they are long."""
-    low = density.low
-    t = low if density.slope - density.square * low <= 0.0 else max(0.0, low)
-    bound = math.inf
-    farthest = t
-    at = _tangent(density, t)
-    for _ in range(MOST_STEPS):
-        root = math.sqrt(max(at.bend, 0.0))
-        step = at.slope / at.bend if at.bend > 0.0 else math.copysign(math.inf, at.slope)
-        if not step * root < FAR:
-            bound = min(bound, _bound(density))
-        t = min(max(at.t + step, low), bound)
-        if t == math.inf:
-            return Mode(0.0, 0.0, at, t)
-        farthest = max(farthest, t)
-        if abs(t - at.t) * root < CLOSE:
-            break
-        at = _tangent(density, t)
-    slope = at.slope if t == low else 0.0
-    rate = max(at.bend, 0.0) + slope * slope
-    return Mode(t, 1.0 / math.sqrt(rate) if rate > 0.0 else 0.0, at, farthest)
-
-
-class Chord(NamedTuple):
-    """A line below a log density, between two of its points: value + slope x, x from where the tangents meet."""
-
-    low: float
-    high: float
-    slope: float
-    value: float
-
-
-class Tent(NamedTuple):
-    """Two tangents that lie above a log density, which meet at `cross`; `top` is how high.
-
-    The masses under their exponentials are those of [low, cross] and of [cross, ∞), over exp(top).
-    """
-
-    cross: float
-    top: float
-    left: float  # slopes
-    right: float
-    room: float  # from low to cross
-    mass_left: float
-    mass_right: float
-    under: Chord
-
-
-@njit(**INNER)
-def _serves(mode, side):  # type: ignore[no-untyped-def]
-    """Whether the last tangent on the way lies about a width to this side of the mode, -1 or 1."""
-    away = side * (mode.last.t - mode.t)
-    return (away > NEAR * mode.width) & (away < AWAY * mode.width)
-
-
-@njit(**INNER)
-def _tent(density, mode):  # type: ignore[no-untyped-def]
-    """Tangents about a width to the left and, where the density falls, to the right of the mode; also the farthest point."""
-    left = mode.last
-    if not _serves(mode, -1.0):
-        left = _tangent(density, max(mode.t - mode.width, density.low))
-    stride = mode.width
-    right = mode.last
-    if not (_serves(mode, 1.0) and right.slope < 0.0):
-        right = _tangent(density, mode.t + stride)
-    for _ in range(MOST_STEPS):
-        if right.slope < 0.0:
-            break
-        stride *= 2.0
-        right = _tangent(density, mode.t + stride)
-    cross = right.t
-    if left.slope > right.slope:
-        cross = (right.value - left.value + left.slope * left.t - right.slope * right.t) / (left.slope - right.slope)
-        cross = min(max(cross, left.t), right.t)
-    room = cross - density.low
-    is_flat = abs(left.slope) * room < FLAT
-    mass_left = room if is_flat else -math.expm1(-left.slope * room) / left.slope
-    top = left.value + left.slope * (cross - left.t)
-    slope = 0.0 if is_flat else left.slope
-    chord = (right.value - left.value) / (right.t - left.t)
-    under = Chord(left.t - cross, right.t - cross, chord, left.value - chord * (left.t - cross))
-    return Tent(cross, top, slope, right.slope, room, mass_left, -1.0 / right.slope, under), right.t
-
-
-@njit(**INNER)
-def _below(tent, u):  # type: ignore[no-untyped-def]
-    """A point drawn under the tent by a uniform, as its distance from where the tangents meet, and the tent's height there."""
-    place = u * (tent.mass_left + tent.mass_right)
-    if place >= tent.mass_left:
-        away = math.log1p(-(place - tent.mass_left) / tent.mass_right) / tent.right
-        return away, tent.top + tent.right * away
-    share = place / tent.mass_left
-    if tent.left == 0.0:
-        return -share * tent.room, tent.top
-    away = math.log1p(share * math.expm1(-tent.left * tent.room)) / tent.left
-    away = max(away, -tent.room)
-    return away, tent.top + tent.left * away
-
-
-@njit(**INNER)
-def _drawn(density, key0, key1, step, row):  # type: ignore[no-untyped-def]
-    """t from its log-concave density, by rejection, and the farthest that was looked at; 0 where there is no density."""
-    mode = _near_mode(density)
-    if mode.width == 0.0:
-        return 0.0, mode.farthest
-    tent, looked = _tent(density, mode)
-    farthest = max(mode.farthest, looked)
-    under = tent.under
-    if not tent.right < 0.0:
-        return 0.0, farthest
-    for attempt in range(ATTEMPTS):
-        u, v = pair_of_uniforms(key0, key1, attempt, row, step, SITE_SHEAR)
-        away, height = _below(tent, u)
-        t = tent.cross + away
-        farthest = max(farthest, t)
-        level = height + math.log(v)
-        if under.low <= away <= under.high and level <= under.value + under.slope * away:
-            return t, farthest  # below the density without looking
-        if level <= _value(density, t):
-            return t, farthest
-    return 0.0, farthest
 
 
 @njit(**INNER)
@@ -381,9 +158,9 @@ def shears(E, F, R, G, weight, of_E, of_F, address, jumps, room):  # type: ignor
                 continue
             density, reach = _density(k, l, E, F, of_E, of_F, room)
             row = first_row + k * K + l
-            t, farthest = _drawn(density, key0, key1, step, row)
+            t, farthest = drawn(density, key0, key1, step, row)
             if farthest > reach:
-                t, _ = _drawn(_whole(l, F, density, room), key0, key1, step, row)
+                t, _ = drawn(_whole(l, F, density, room), key0, key1, step, row)
             jumps[k, l] = t
             _shear(k, l, t, E, F, R, G, room)
         _draw_row(k, F, key0, key1, step, first_row, room)
@@ -409,3 +186,39 @@ call_shears = called_by_address(_signature_of_shears)
 def address_of_shears(dtype: np.dtype) -> int:
     """For `call_shears`, of factors of this type."""
     return address_of(shears, _signature_of_shears, dtype)
+
+
+# What compiled sweeps are told of them
+
+Natural = tuple[np.ndarray, np.ndarray]  # precision and linear of a prior
+
+
+class Collapsed(NamedTuple):
+    """The shears that integrate a row of W or of H out (`gaussian.collapsed`), and what they work in."""
+
+    of_W: bool
+    of_H: bool
+    shears: int  # the address of the compiled function
+    prior_W: Natural  # (1 | K, 1 | N)
+    prior_H: Natural  # (1 | K, 1 | D)
+    P: np.ndarray  # H Xᵀ, (K, N), where rows of W are integrated out
+    jumps: np.ndarray  # (K, K)
+    room: np.ndarray  # `room_for_shears`
+
+    @classmethod
+    def of(
+        cls, sites: tuple[str, ...], prior_W: Natural, prior_H: Natural, shape: tuple[int, int, int], dtype: np.dtype
+    ) -> Self:
+        """For factors of these shapes (K, N, D); priors: (1 | R, 1 | K), as sweeps have them. Empty where no site is asked for."""
+        K, N, D = shape
+        of_W, of_H = _transposed_prior(prior_W), _transposed_prior(prior_H)
+        if not sites:
+            return cls(False, False, 0, of_W, of_H, np.empty((0, 0), dtype), np.empty((0, 0)), np.empty((0, 0)))
+        P = np.empty((K, N if "W" in sites else 0), dtype)
+        room = room_for_shears(max(N, D))
+        return cls("W" in sites, "H" in sites, address_of_shears(dtype), of_W, of_H, P, np.empty((K, K)), room)
+
+
+def _transposed_prior(prior: Natural) -> Natural:
+    precision, linear = prior
+    return np.ascontiguousarray(precision.T), np.ascontiguousarray(linear.T)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numba import njit
 
-from ppnmf.kernels.cpu.collapsed import address_of_shears, call_shears, room_for_shears
+from ppnmf.kernels.cpu.collapsed import Collapsed, call_shears
 from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
 from ppnmf.kernels.cpu.ridge import address_of_move, call_move
 from ppnmf.kernels.cpu.rows import address_of_update_rows, call_update_rows, room_for_rows
@@ -21,7 +21,6 @@ __all__ = [
     "GRAM_OF_H",
     "LOT",
     "Chains",
-    "Collapsed",
     "Data",
     "Factors",
     "Finish",
@@ -169,36 +168,6 @@ def _of_free(rates: Natural, first: int) -> Natural:
     return of_W[first if len(of_W) > 1 else 0 :], of_H[first if len(of_H) > 1 else 0 :]
 
 
-class Collapsed(NamedTuple):
-    """The shears that integrate a row of W or of H out (`gaussian.collapsed`), and what they work in."""
-
-    of_W: bool
-    of_H: bool
-    shears: int  # the address of the compiled function
-    prior_W: Natural  # (1 | K, 1 | N)
-    prior_H: Natural  # (1 | K, 1 | D)
-    P: np.ndarray  # H Xᵀ, (K, N), where rows of W are integrated out
-    jumps: np.ndarray  # (K, K)
-    room: np.ndarray  # `collapsed.room_for_shears`
-
-    @classmethod
-    def of(cls, sites: tuple[str, ...], prior_W: Natural, prior_H: Natural, chains: Chains) -> Self:
-        """For factors of these shapes; priors: (1 | R, 1 | K), as the sides have them. Empty where no site is asked for."""
-        K, N = chains.W.shape[1:]
-        dtype = chains.W.dtype
-        of_W, of_H = _transposed_prior(prior_W), _transposed_prior(prior_H)
-        if not sites:
-            return cls(False, False, 0, of_W, of_H, np.empty((0, 0), dtype), np.empty((0, 0)), np.empty((0, 0)))
-        P = np.empty((K, N if "W" in sites else 0), dtype)
-        room = room_for_shears(max(N, chains.H.shape[2]))
-        return cls("W" in sites, "H" in sites, address_of_shears(dtype), of_W, of_H, P, np.empty((K, K)), room)
-
-
-def _transposed_prior(prior: Natural) -> Natural:
-    precision, linear = prior
-    return np.ascontiguousarray(precision.T), np.ascontiguousarray(linear.T)
-
-
 class Shelf(NamedTuple):
     """Which sweeps are kept, and where: n of each of C chains."""
 
@@ -336,7 +305,7 @@ def collapsed_W(data, factors, turn, own, room):  # type: ignore[no-untyped-def]
     W, H = factors
     np.dot(H, data.X.T, own.P)
     gram(H, room.G[GRAM_OF_H])
-    address = (turn.key0, turn.key1, turn.step, ROWS_OF_W)
+    address = (turn.key0, turn.key1, turn.step, FIRST_ROW)
     G = room.each_G[GRAM_OF_H]
     call_shears(own.shears, (H, W, own.P, G, turn.weight, own.prior_H, own.prior_W, address, own.jumps, own.room))
 
@@ -346,8 +315,8 @@ def collapsed_H(data, factors, turn, own, room):  # type: ignore[no-untyped-def]
     """The shears with rows of H integrated out, after a sweep whose sums are still in the room; gives the misfit."""
     W, H = factors
     R = room.R[ALL_ROWS]
-    address = (turn.key0, turn.key1, turn.step, ROWS_OF_H)
     G = room.each_G[ALL_ROWS]
+    address = (turn.key0, turn.key1, turn.step, ROWS_OF_H)
     call_shears(own.shears, (W, H, R, G, turn.weight, own.prior_W, own.prior_H, address, own.jumps, own.room))
     return _left_over(data, factors, R, room.G[ALL_ROWS], room.R[A_BLOCK])
 
