@@ -1,5 +1,7 @@
 """Runs that go on until their chains agree: when they end, what they keep, and that they go on where they were cut."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,15 @@ def test_its_draws_are_those_of_a_run_of_known_length(monkeypatch):
     whole = ppnmf.fit(MODEL, X, draws=agreed.n_draws, **plan)
     assert all(torch.equal(whole.draws[site], agreed.draws[site]) for site in whole.draws)
     assert torch.equal(whole.stats["lp"], agreed.stats["lp"])
+
+
+def test_it_can_be_extended_with_the_moves_that_it_had(agreed):
+    assert agreed.attrs["collapsed"] == ["W"]
+    at_once = ppnmf.extend(agreed, 40, progress=False)
+    in_parts = ppnmf.extend(ppnmf.extend(agreed, 15, progress=False), 25, progress=False)
+    assert same(at_once, in_parts) and at_once.attrs["collapsed"] == ["W"]
+    without = ppnmf.extend(replace(agreed, attrs={**agreed.attrs, "collapsed": []}), 40, progress=False)
+    assert not torch.equal(without.draws["W"][:, -1], at_once.draws["W"][:, -1])
 
 
 @pytest.mark.parametrize("thin", [1, 3])

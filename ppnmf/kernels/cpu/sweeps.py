@@ -1,5 +1,4 @@
 """Sweeps of a complete matrix, compiled: the factors by blocks and lots of rows, σ², the moves, and what is kept.
-
 Numba's `dot` calls SciPy's BLAS. `kernels.dense` and `kernels.ascent` call what stands here.
 """
 
@@ -304,9 +303,9 @@ def collapsed_W(data, factors, turn, own, room):  # type: ignore[no-untyped-def]
     """The shears with rows of W integrated out, before a sweep, in place."""
     W, H = factors
     np.dot(H, data.X.T, own.P)
+    G = room.each_G[GRAM_OF_H]
     gram(H, room.G[GRAM_OF_H])
     address = (turn.key0, turn.key1, turn.step, FIRST_ROW)
-    G = room.each_G[GRAM_OF_H]
     call_shears(own.shears, (H, W, own.P, G, turn.weight, own.prior_H, own.prior_W, address, own.jumps, own.room))
 
 
@@ -315,8 +314,8 @@ def collapsed_H(data, factors, turn, own, room):  # type: ignore[no-untyped-def]
     """The shears with rows of H integrated out, after a sweep whose sums are still in the room; gives the misfit."""
     W, H = factors
     R = room.R[ALL_ROWS]
-    G = room.each_G[ALL_ROWS]
     address = (turn.key0, turn.key1, turn.step, ROWS_OF_H)
+    G = room.each_G[ALL_ROWS]
     call_shears(own.shears, (W, H, R, G, turn.weight, own.prior_W, own.prior_H, address, own.jumps, own.room))
     return _left_over(data, factors, R, room.G[ALL_ROWS], room.R[A_BLOCK])
 
