@@ -132,7 +132,7 @@ def judge_modes(model: Any, X: Tensor, mask: Tensor | None, sweeps: int = 40) ->
 
 
 def judge_loss(model: Any, sweep: Any, X: Tensor, mask: Tensor | None, sweeps: int = 60) -> None:
-    """The loss never rises; it is the squared error, as a share of that of W @ H = 0."""
+    """The loss never rises; it is the squared error, or for counts the Kullback-Leibler divergence, as a share of its unit."""
     data = as_matrix(X, mask)
     params = model.begin(data, Stream.of(0, 2), "scaled")
     before = torch.full((2,), math.inf, dtype=torch.float64)
@@ -141,8 +141,13 @@ def judge_loss(model: Any, sweep: Any, X: Tensor, mask: Tensor | None, sweeps: i
         assert bool((loss <= before * (1 + 1e-10)).all())
         before = loss
     W, H = model.factors(params)
-    square = (X - W @ H).square() if mask is None else (X - W @ H).square() * mask
-    torch.testing.assert_close(before * data.sum_of_squares, square.sum((-2, -1)), rtol=1e-9, atol=0)
+    if model.accepts is Entries.COUNTS:
+        means = model.means(params)
+        each = torch.xlogy(X, X) - torch.xlogy(X, means) - X + means
+    else:
+        each = (X - W @ H).square()
+    seen = each if mask is None else each * mask
+    torch.testing.assert_close(before * model.loss_unit(data), seen.sum((-2, -1)), rtol=1e-9, atol=0)
     assert set(params) == set(model.sites(*X.shape))
 
 
@@ -158,8 +163,21 @@ def judge_moments(model: Any, X: Tensor, mask: Tensor | None, sweeps: int = 60, 
         before = elbo
         if sweep in (1, sweeps - 1):
             drawn = model.approximate_draws(state.params, data, draws, Stream.of(5))
-            logs = gibbs.log_joint(model, data, drawn.params) - drawn.log_density
+            logs = _log_joint_of(model, data, state.params, drawn.params) - drawn.log_density
             assert abs(float(logs.mean()) - elbo) < 4 * float(logs.std()) / draws**0.5
+
+
+def _log_joint_of(model: Any, data: Any, q: Any, params: Any) -> Tensor:
+    """The log joint at draws; where q holds the counts' components too, E_q[log p(X, Z, draw) - log q(Z)] over them."""
+    if model.accepts is not Entries.COUNTS:
+        return gibbs.log_joint(model, data, params)
+    typical, X = q["W.log"][0, :, :, None] + q["H.log"][0, None], data.values  # (N, K, D)
+    own = params["W"].log()[..., None] + params["H"].log()[:, None]
+    shares = torch.softmax(typical, 1)
+    log_means = (shares * (own - torch.log_softmax(typical, 1))).sum(2) + model.exposure(X).log()
+    each = X * log_means - model.means(params) - torch.lgamma(X + 1)
+    seen = each if data.mask is None else torch.where(data.mask, each, 0.0)
+    return model.log_prior(params) + seen.sum((-2, -1))
 
 
 def judge_program(model: Any, X: Tensor, mask: Tensor | None) -> None:

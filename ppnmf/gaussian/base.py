@@ -57,6 +57,10 @@ class GaussianModel(Frozen):
         """Multiplicative updates of W and H; the other sites at their modes."""
         return self._lowered(descent.lowered(X, params, descent.multiplied), X)
 
+    def loss_unit(self, X: Matrix) -> float:
+        """The squared error of W @ H = 0."""
+        return X.sum_of_squares
+
     def by_rows(self, params: Params, X: Matrix) -> Lowered:
         """Non-negative least squares for W and then for H; the other sites at their modes."""
         return self._lowered(descent.lowered(X, params, descent.by_rows), X)

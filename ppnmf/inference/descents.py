@@ -1,4 +1,4 @@
-"""What the methods of ordinary NMF share: `mu`, `hals` and `nnls` lower the squared error, or another loss, sweep by sweep."""
+"""What the methods of ordinary NMF share: `mu`, `hals` and `nnls` lower a loss sweep by sweep."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ def run(
     X: Matrix,
     plan: Plan,
     accelerated: bool = False,
+    unit: float | None = None,
 ) -> Posterior:
     """The posterior of descents from each start; a restart is a chain of one draw, and `lp` its log joint.
 
-    The plan's `tol` is the share of Σ x² (over the noise) by which a sweep must lower the loss for a descent to go on. A
-    start that is given is taken as it is.
+    The plan's `tol` is the share of the loss's unit by which a sweep must lower the loss for a descent to go on. A start that
+    is given is taken as it is.
 
     Args:
         method: its name.
-        sweep: parameters and X -> the parameters after a sweep, and their loss.
+        sweep: parameters and X -> the parameters after a sweep, and their loss as a share of the unit.
+        unit: of the loss; Σ x² (over the noise) where it is not given.
         accelerated: begin sweeps ahead, as `icm.advance` does.
 
     Returns: a Posterior, whose stats hold "lp" and "loss"; attrs hold "sweeps", "converged" and "dead_components" of each
@@ -56,8 +58,9 @@ def run(
 
     foot = lambda: _foot(model, X, plan)  # noqa: E731
     ends = climbs.climbed(method, several, model, X, foot, plan, curve=True, accelerated=accelerated)
-    stats = {"lp": log_joint(model, X, ends.params), "loss": -X.sum_of_squares * ends.lp}
-    return climbs.of_modes(method, model, X, ends, stats, plan, began, loss_curve=_curves(ends, X))
+    size = X.sum_of_squares if unit is None else unit
+    stats = {"lp": log_joint(model, X, ends.params), "loss": -size * ends.lp}
+    return climbs.of_modes(method, model, X, ends, stats, plan, began, loss_curve=_curves(ends, size))
 
 
 def stepping(sweep: Callable[[Params, Matrix], Lowered]) -> icm.Step:
@@ -79,8 +82,8 @@ def _foot(model: Sweeping, X: Matrix, plan: Plan) -> State:
     return State({site: torch.cat([own[site] for own in each]) for site in each[0]}, 1)
 
 
-def _curves(ends: Ends, X: Matrix) -> list[list[float]]:
+def _curves(ends: Ends, size: float) -> list[list[float]]:
     """Each restart's loss by sweep."""
     assert ends.curve is not None
-    curves: list[Tensor] = list(-X.sum_of_squares * ends.curve)
+    curves: list[Tensor] = list(-size * ends.curve)
     return [own[own.isfinite()].tolist() for own in curves]

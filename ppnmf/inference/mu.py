@@ -2,8 +2,9 @@
 
 Every factor is multiplied by a quotient, so that zeros stay zeros and nothing becomes negative. They look at X alone: the
 priors of the model do not enter, but for its other sites, which are at their modes. For a Gaussian model the loss is the
-squared error, over known noise variances and under the mask; from the same start it is scikit-learn's
-`NMF(solver="mu")`, sweep by sweep.
+squared error, over known noise variances and under the mask; for Poisson counts it is the Kullback-Leibler divergence of X from
+their means, exposures among them. From the same start they are scikit-learn's `NMF(solver="mu")` and its
+`beta_loss="kullback-leibler"`, sweep by sweep.
 
 Reference: Lee and Seung (2001), "Algorithms for non-negative matrix factorization", NIPS 13.
 """
@@ -46,4 +47,4 @@ def run(
     """
     require_ability("mu", model, Multiplicative)
     plan = Plan(restarts, tol, max_sweeps, seed, init, checkpoint, every, resume, progress)
-    return descents.run("mu", model.multiplied, model, X, plan)
+    return descents.run("mu", model.multiplied, model, X, plan, unit=model.loss_unit(X))

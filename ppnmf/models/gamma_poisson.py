@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ppnmf.distributions.counts import Poisson
 from ppnmf.factored import shape_of
-from ppnmf.poisson import start, sweep
+from ppnmf.poisson import divergence, moments, start, sweep
 from ppnmf.poisson.model import PoissonFamily
 from ppnmf.priors import Hyper
-from ppnmf.protocols import Address, Matrix, Params, Sweeps, Swept
+from ppnmf.protocols import Address, Drawn, Lowered, Matrix, Params, Read, Sweeps, Swept
 from ppnmf.rng import Stream
 
 __all__ = ["GammaPoisson"]
@@ -98,5 +98,27 @@ class GammaPoisson(PoissonFamily):
         return start.prior_draws(self._story, self.rank, shape, n, stream)
 
     def sweep(self, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
-        """So many sweeps: the components of the counts, W, H, and the move along the ridge."""
+        """So many sweeps: the components of the counts, W, H, and the move along the ridge; or moments of an approximation."""
+        if asked.read is Read.MOMENTS:
+            return moments.swept(self._story, X, params, asked.number)
         return sweep.swept(self._story, X, params, asked, at)
+
+    def multiplied(self, params: Params, X: Matrix) -> Lowered:
+        """W and then H by the updates for the Kullback-Leibler divergence."""
+        return divergence.multiplied(self._story, X, params)
+
+    def loss_unit(self, X: Matrix) -> float:
+        """The divergence of X from means in proportion to the exposures."""
+        return divergence.unit(self._story, X)
+
+    def approximated(self, params: Params, X: Matrix) -> Params:
+        """The approximation that stands at these values."""
+        return moments.approximated(params)
+
+    def divergence(self, q: Params, X: Matrix) -> Tensor:
+        """KL(q || p) of W and H, (C,)."""
+        return moments.divergence(self._story, X, q)
+
+    def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
+        """n draws of W and H from one approximation."""
+        return moments.draws(q, n, stream, X.dtype)

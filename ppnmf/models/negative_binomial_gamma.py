@@ -159,7 +159,7 @@ class NegativeBinomialGamma(PoissonFamily):
         prior, e = sweep.prior_for_modes(self._story, asked), self._exposures
         for _ in range(asked.number):
             exposing = overdispersion.latent(params["dispersion"].double(), e)
-            params = sweep.modes_of_factors(prior, X, params, exposing)
+            params, _told = sweep.modes_of_factors(prior, X, sweep.above_zero(params), exposing)
             params["dispersion"] = overdispersion.mode_of_dispersion(self.dispersion, X, params, e)
             if not asked.flat:
                 params = scale.balanced(prior, X, params)

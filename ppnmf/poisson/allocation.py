@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 NONE = np.empty(0)
+TINY = 1e-280  # stands for a mean that is zero
+MOST = 0.2  # of the entries not zero: from there on products of whole matrices are quicker than those of the counts alone
 Known = tuple[Tensor | None, Tensor | None, Tensor | None]  # the exposures of rows, of columns and of places
 
 
@@ -44,12 +46,13 @@ class Counts(NamedTuple):
     data: Tensor  # (M,), float64
     columns: Tensor  # (M,), int32
     starts: Tensor  # (1 | C, B + 1), int64
+    dense: Tensor | None = None  # the same (B, D), float64, where most are not zero and all chains have them
 
     def of(self, chain: int) -> Counts:
         """Those of one chain, whose starts count from 0."""
         own = self.starts[chain if len(self.starts) > 1 else 0]
         span = slice(int(own[0]), int(own[-1]))
-        return Counts(self.data[span], self.columns[span], (own - own[0])[None])
+        return Counts(self.data[span], self.columns[span], (own - own[0])[None], self.dense)
 
     @property
     def rows(self) -> Tensor:
@@ -97,7 +100,9 @@ def _of_dense(values: Tensor) -> Counts:
     row, column = values.reshape(-1, D).nonzero(as_tuple=True)
     ends = torch.bincount(row, minlength=values.numel() // D).cumsum(0).reshape(-1, B)
     before = torch.cat([ends.new_zeros(1), ends[:-1, -1]])[:, None]
-    return Counts(values.reshape(-1, D)[row, column].double(), column.int(), torch.cat([before, ends], 1))
+    most = values.ndim == 2 and len(row) >= MOST * values.numel()
+    dense = values.double().contiguous() if most else None
+    return Counts(values.reshape(-1, D)[row, column].double(), column.int(), torch.cat([before, ends], 1), dense)
 
 
 def _of_sparse(block: Any) -> Counts:
@@ -124,6 +129,8 @@ def allocated(counts: Counts, W: Tensor, Ht: Tensor, place: Place) -> Shares:
 
 def expected(counts: Counts, W: Tensor, Ht: Tensor, columns: bool = True) -> Shares:
     """The expectation of the shares; without those of the columns where they are not asked for."""
+    if counts.dense is not None:
+        return _expected_of_all(counts.dense, W, Ht, columns)
     shares = _nothing(W, Ht if columns else Ht[:, :0])
     if is_compiled(W):
         compiled.expect(*counts.arrays(), W.numpy(), Ht.numpy(), *(part.numpy() for part in shares))
@@ -140,14 +147,37 @@ def expected(counts: Counts, W: Tensor, Ht: Tensor, columns: bool = True) -> Sha
     return shares
 
 
+def _expected_of_all(values: Tensor, W: Tensor, Ht: Tensor, columns: bool) -> Shares:
+    """The same by products of whole matrices, a chain at a time: what a chain gets is then the same among others."""
+    each = [_expected_of_one(values, own, other, columns) for own, other in zip(W, Ht, strict=True)]
+    if len(each) == 1:
+        return Shares(*(part[None] for part in each[0]))
+    of_rows, of_columns = zip(*each, strict=True)
+    return Shares(torch.stack(of_rows), torch.stack(of_columns))
+
+
+def _expected_of_one(values: Tensor, W: Tensor, Ht: Tensor, columns: bool) -> tuple[Tensor, Tensor]:
+    ratio = W @ Ht.mT
+    torch.div(values, ratio.clamp_(min=TINY), out=ratio)  # where the mean is zero no component has a share: 0 times a number
+    return W * (ratio @ Ht), Ht * (W.mT @ ratio).mT if columns else Ht[:0]
+
+
 def log_means(counts: Counts, W: Tensor, Ht: Tensor, known: Known) -> Tensor:
     """Σ x log(e w·h) over the counts, (C,), e the product of what rows (B,), columns (D,) and places (M,) are exposed to."""
+    if counts.dense is not None and known[2] is None:
+        return torch.stack([_log_means_of_all(counts.dense, own, other, known) for own, other in zip(W, Ht, strict=True)])
     if is_compiled(W):
         out = torch.empty(len(W), dtype=torch.float64)
         exposures = (NONE if own is None else own.contiguous().numpy() for own in known)
         compiled.log_means(*counts.arrays(), W.numpy(), Ht.numpy(), *exposures, out.numpy())
         return out
     return torch.stack([_log_means(counts, c, W[c], Ht[c], known) for c in range(len(W))])
+
+
+def _log_means_of_all(values: Tensor, W: Tensor, Ht: Tensor, known: Known) -> Tensor:
+    rows, columns, _ = known
+    mean = (W if rows is None else rows[:, None] * W) @ (Ht if columns is None else columns[:, None] * Ht).mT
+    return torch.xlogy(values, mean).sum()
 
 
 def _log_means(counts: Counts, chain: int, W: Tensor, Ht: Tensor, known: Known) -> Tensor:

@@ -23,7 +23,7 @@ from ppnmf.priors import Gamma
 from ppnmf.protocols import Address, Matrix, Params
 from ppnmf.rng import Site
 
-__all__ = ["balanced", "moved"]
+__all__ = ["balanced", "greatest", "moved", "sums"]
 
 Prior = Callable[[str], Gamma]
 
@@ -40,27 +40,33 @@ class Sums(NamedTuple):
 def moved(prior: Prior, X: Matrix, params: Params, at: Address, first: int = 0) -> dict[str, Tensor]:
     """The scale of every component from `first` on from its conditional."""
     W, H = params["W"], params["H"]
-    own = _sums(prior, X, W, H)
+    own = sums(prior, X, W, H)
     alive = (own.rate_W > 0) & (own.rate_H > 0)
     alive[:, :first] = False
     p = own.size_W - own.size_H
-    a, b = (torch.where(alive, 2 * sums, 1.0) for sums in (own.rate_W, own.rate_H))
+    a, b = (torch.where(alive, 2 * total, 1.0) for total in (own.rate_W, own.rate_H))
     c = _drawn(p, a, b, at)
     return _scaled(params, torch.where(alive, c, 1.0))
 
 
 def balanced(prior: Prior, X: Matrix, params: Params) -> dict[str, Tensor]:
     """The scales at which the priors' density of W and H is greatest: it is stationary where B c² - A c - B' = 0."""
-    own = _sums(prior, X, params["W"], params["H"])
-    (N, D) = X.shape
-    A = (own.size_W - N) - (own.size_H - D)
+    own = sums(prior, X, params["W"], params["H"])
+    N, D = X.shape
+    return _scaled(params, greatest(own._replace(size_W=own.size_W - N, size_H=own.size_H - D)))
+
+
+def greatest(own: Sums) -> Tensor:
+    """c (C, K) where (size_W - size_H) log c - rate_W c - rate_H / c is greatest; 1 where it grows without end."""
+    A = own.size_W - own.size_H
     alive = (own.rate_W > 0) & (own.rate_H > 0)
     root = (A.square() + 4 * own.rate_W * own.rate_H).sqrt()
     c = torch.where(A > 0, (A + root) / (2 * own.rate_W), 2 * own.rate_H / (root - A))
-    return _scaled(params, torch.where(alive, c, 1.0))
+    return torch.where(alive, c, 1.0)
 
 
-def _sums(prior: Prior, X: Matrix, W: Tensor, H: Tensor) -> Sums:
+def sums(prior: Prior, X: Matrix, W: Tensor, H: Tensor) -> Sums:
+    """Of W (C, N, K) and H (C, K, D)."""
     (size_W, rate_W), (size_H, rate_H) = (prior(site).on(W.device) for site in ("W", "H"))
     each_W = torch.stack([size_W.expand(W.shape).sum(-2), (rate_W * W.double()).sum(-2)])
     of_W = X.add_up(each_W)

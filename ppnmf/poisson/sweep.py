@@ -32,14 +32,18 @@ from ppnmf.threads import single_threaded
 __all__ = [
     "Story",
     "Told",
+    "above_zero",
+    "folded",
     "gathered",
     "known",
     "least",
+    "log_factorials",
     "log_likelihood",
     "modes_of_factors",
     "prior_for_modes",
     "require_modes",
     "require_untempered",
+    "rows_of",
     "sweep_factors",
     "swept",
 ]
@@ -148,7 +152,7 @@ def sweep_factors(
         e = exposing(rows, block, group, counts, old, Ht, place)
         shares = allocated(counts, old, Ht, place)
         updated[group, own] = _drawn(
-            shares.of_rows, e.over_columns(Ht), _rows(size, own), _rows(rate, own), place, Site.W, W.dtype
+            shares.of_rows, e.over_columns(Ht), rows_of(size, own), rows_of(rate, own), place, Site.W, W.dtype
         )
         updated[group, own, : first[0]] = W[group, own, : first[0]]
         return Told(shares.of_columns, e.over_rows(updated[group, own].double()))
@@ -205,16 +209,18 @@ def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
     """Sweeps of modes: of W, of H, and then the scales of the components; only the last can be kept."""
     prior = prior_for_modes(story, asked)
     for _ in range(asked.number):
-        params = modes_of_factors(prior, X, params, known(story))
+        params, _told = modes_of_factors(prior, X, above_zero(params), known(story))
         if not asked.flat:
             params = scale.balanced(prior, X, params)
     draws = {site: values[:, None] for site, values in params.items()}
     return Swept(params, draws, log_likelihood(story, X, params)[:, None])
 
 
-def modes_of_factors(prior: Callable[[str], Gamma], X: Matrix, params: Params, exposing: Exposing) -> dict[str, Tensor]:
-    """W and H each at the mode of its conditional under the expected shares, all else as it was."""
-    W, H = (_above_zero(params[site]) for site in ("W", "H"))
+def modes_of_factors(
+    prior: Callable[[str], Gamma], X: Matrix, params: Params, exposing: Exposing
+) -> tuple[dict[str, Tensor], Told]:
+    """W and H each at the mode of its conditional under the expected shares, all else as it was; what W tells about H."""
+    W, H = params["W"], params["H"]
     updated = torch.empty_like(W, memory_format=torch.contiguous_format)
     columns = H.mT.double().contiguous()
     size, rate = prior("W").on(X.device)
@@ -224,7 +230,7 @@ def modes_of_factors(prior: Callable[[str], Gamma], X: Matrix, params: Params, e
         F = W[group, own].double().contiguous()
         e = exposing(rows, block, group, counts, F, Ht, None)
         shares = expected(counts, F, Ht, columns=False)
-        new = _mode(shares.of_rows, e.over_columns(Ht), _rows(size, own), _rows(rate, own))
+        new = _mode(shares.of_rows, e.over_columns(Ht), rows_of(size, own), rows_of(rate, own))
         updated[group, own] = new.to(W.dtype)
         F = updated[group, own].double()
         e = exposing(rows, block, group, counts, F, Ht, None)
@@ -234,7 +240,7 @@ def modes_of_factors(prior: Callable[[str], Gamma], X: Matrix, params: Params, e
         told = folded(X, W, of_block)
         size_H, rate_H = (values.mT for values in prior("H").on(X.device))
         H = _mode(*told, size_H, rate_H).mT.to(H.dtype)
-    return {**params, "W": updated, "H": H}
+    return {**params, "W": updated, "H": H}, told
 
 
 def _mode(shares: Tensor, exposed: Tensor, size: Tensor, rate: Tensor) -> Tensor:
@@ -243,9 +249,11 @@ def _mode(shares: Tensor, exposed: Tensor, size: Tensor, rate: Tensor) -> Tensor
     return torch.where(below > 0, (size - 1 + shares) / below, torch.zeros_like(shares))
 
 
-def _above_zero(F: Tensor) -> Tensor:
+def above_zero(params: Params) -> dict[str, Tensor]:
     """An update multiplies, so it could not bring back what a step ahead had cut off at zero: it is left next to nothing."""
-    return F.clamp(min=1e-4 * torch.finfo(F.dtype).eps * float(F.mean()))
+    factors = {site: params[site] for site in ("W", "H")}
+    lifted = {site: F.clamp(min=1e-4 * torch.finfo(F.dtype).eps * float(F.mean())) for site, F in factors.items()}
+    return {**params, **lifted}
 
 
 def log_likelihood(story: Story, X: Matrix, params: Params, told: Told | None = None) -> Tensor:
@@ -280,6 +288,6 @@ def log_factorials(X: Matrix) -> Tensor:
     return kept["log factorials"]
 
 
-def _rows(values: Tensor, rows: slice) -> Tensor:
+def rows_of(values: Tensor, rows: slice) -> Tensor:
     """A hyperparameter (1 | N, 1 | K) of some rows."""
     return values if len(values) == 1 else values[rows]

@@ -244,7 +244,8 @@ class Lowered(NamedTuple):
 
     Args:
         params: (C, *site); sites that are no factors are at what the factors then say.
-        loss: what the sweep lowers, relative to that of W @ H = 0, (C,), float64.
+        loss: what the sweep lowers, relative to its unit (`Multiplicative.loss_unit`), that of W @ H = 0 for squared errors,
+            (C,), float64.
     """
 
     params: Params
@@ -257,6 +258,10 @@ class Multiplicative(Sweeping, Protocol):
 
     def multiplied(self, params: Params, X: Matrix) -> Lowered:
         """W and then H, each times a quotient that is never negative; the loss never rises."""
+        ...
+
+    def loss_unit(self, X: Matrix) -> float:
+        """What `Lowered.loss` is a share of: the loss of W @ H = 0, or where that is infinite of a plain guess."""
         ...
 
 
@@ -294,8 +299,9 @@ class Variational(Sweeping, Protocol):
     """A model whose sweeps read moments too: `sweep` with Read.MOMENTS takes an approximation and gives a better one.
 
     An approximation q is a dict of float64 tensors with a leading axis C, the means of W and H among them by these names.
-    The `log_likelihood` of such a sweep is E_q[log p(X | ·)], (C, 1), and the evidence lower bound that less `divergence`;
-    each step of the sweep maximises it over one block.
+    The `log_likelihood` of such a sweep is E_q[log p(X | ·)], (C, 1), where counts are allocated E_q[log p(X, Z | ·) - log q(Z)]
+    over their components Z, and the evidence lower bound that less `divergence`; each step of the sweep maximises it over one
+    block.
     """
 
     def approximated(self, params: Params, X: Matrix) -> Params:

@@ -101,13 +101,13 @@ def test_shares_by_one_factor_alone_are_found(monkeypatch):
 
 
 def test_a_power_of_the_scale_too_many_is_found(monkeypatch):
-    sums = scale._sums
+    sums = scale.sums
 
     def off(*given):
         own = sums(*given)
         return own._replace(size_W=own.size_W + 1)
 
-    monkeypatch.setattr(scale, "_sums", off)
+    monkeypatch.setattr(scale, "sums", off)
     assert judged((4, 3), sweeps=60, chains=200).p_value < CAUGHT
 
 

@@ -1,0 +1,61 @@
+r"""The Kullback-Leibler divergence of counts from their means, and the multiplicative updates that lower it (Lee and Seung 2001).
+
+.. math:: D = \sum_{ij} x_{ij} \log \frac{x_{ij}}{m_{ij}} - x_{ij} + m_{ij}, \quad m = e \, (W H),
+
+over the observed entries, where 0 log 0 = 0: minus the log likelihood of Poisson counts, but for what is the same for all
+means. An update is a sweep of modes under flat priors, W_ik ← W_ik Σ_j (x_ij / (WH)_ij) H_kj / Σ_j e_ij H_kj. Only means of
+positive counts are divided by; where such a mean or a divisor is zero, what it stands for is zero and stays so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ppnmf.poisson.allocation import counts_of
+from ppnmf.poisson.exposures import mean_exposure
+from ppnmf.poisson.sweep import FLAT, Story, Told, known, log_likelihood, modes_of_factors
+from ppnmf.protocols import Lowered, Matrix, Params
+
+__all__ = ["divergence", "multiplied", "unit"]
+
+ROUNDED = 1e-9  # of X's sum: a divergence below it is rounding
+
+
+def multiplied(story: Story, X: Matrix, params: Params) -> Lowered:
+    """W and then H by their updates; the loss is the divergence as a share of `unit`."""
+    after, told = modes_of_factors(lambda site: FLAT, X, params, known(story))
+    return Lowered(after, divergence(story, X, after, told) / unit(story, X))
+
+
+def divergence(story: Story, X: Matrix, params: Params, told: Told | None = None) -> Tensor:
+    """D of W (C, N, K) and H (C, K, D), (C,), float64.
+
+    Args:
+        told: of the same W, where it is known.
+    """
+    return _greatest(X) - log_likelihood(story, X, params, told)
+
+
+def unit(story: Story, X: Matrix) -> float:
+    """D of means that are in proportion to the exposures, with X's sum; 1 where that is zero."""
+    kept: dict[str, tuple[Tensor, float]] = X.kept  # type: ignore[attr-defined]
+    if "divergence" not in kept or kept["divergence"][0] is not story.exposures:
+        size = X.mean() / mean_exposure(X, story.exposures)
+        ones = torch.ones(1, len(X.rows), 1, dtype=torch.float64, device=X.device)
+        even = {"W": size * ones, "H": ones.new_ones(1, 1, X.shape[1])}
+        found = float(divergence(story, X, even)[0])
+        kept["divergence"] = story.exposures, found if found > ROUNDED * X.n_observed * X.mean() else 1.0
+    return kept["divergence"][1]
+
+
+def _greatest(X: Matrix) -> Tensor:
+    """The log likelihood where every mean is its count, (1,); worked out once."""
+    kept: dict[str, Tensor] = X.kept  # type: ignore[attr-defined]
+    if "greatest log likelihood" not in kept:
+        kept["greatest log likelihood"] = X.fold(lambda rows, block: _of_counts(counts_of(block).data))
+    return kept["greatest log likelihood"]
+
+
+def _of_counts(data: Tensor) -> Tensor:
+    return (torch.xlogy(data, data) - data - torch.lgamma(data + 1)).sum()[None]

@@ -1,0 +1,169 @@
+r"""Variational Bayes for Poisson counts (Cemgil 2009): q(W, H, Z) = Π Gamma(W_ik) · Π Gamma(H_kj) · Π Multinomial(Z_ij).
+
+It is the Gibbs sweep with moments in place of draws. Given q(W) and q(H) the best q(Z_ij) has shares in proportion to the
+geometric means exp(E[log W_ik] + E[log H_kj]); given those,
+
+.. math:: q(W_{ik}) = \text{Gamma}(a_{ik} + \sum_j E[Z_{ijk}], \; b_{ik} + \sum_j e_{ij} E[H_{kj}]),
+
+and H the same. Each step maximises the evidence lower bound over one block. With q(Z) at its best the bound is
+
+.. math:: \sum_{ij} \Big( x_{ij} \log e_{ij} \sum_k e^{E[\log W_{ik}] + E[\log H_{kj}]} - e_{ij} \sum_k E[W_{ik}] E[H_{kj}]
+   - \log x_{ij}! \Big) - KL(q(W) \| p(W)) - KL(q(H) \| p(H)),
+
+exactly. An approximation is a dict of float64 tensors with a leading axis C: the means "W" (C, N, K) and "H" (C, K, D), and for
+each factor E[log ·] and the gamma's shape ("W.log", "W.shape" ...).
+
+Reference: Cemgil (2009), "Bayesian inference for nonnegative matrix factorisation models", doi:10.1155/2009/785152, section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppnmf.poisson import scale
+from ppnmf.poisson.allocation import Place, counts_of, expected, gamma_draws, log_means
+from ppnmf.poisson.exposures import exposed
+from ppnmf.poisson.sweep import Story, Told, folded, log_factorials, rows_of
+from ppnmf.priors import Gamma
+from ppnmf.protocols import Drawn, Matrix, Params, Swept
+from ppnmf.rng import Site, Stream
+from ppnmf.threads import single_threaded
+
+__all__ = ["approximated", "divergence", "draws", "swept"]
+
+LEAST = 1e-150  # of a geometric mean: the product of two is a normal number
+AT_ONCE = 2**18  # entries of the draws that are made together
+
+
+class Gammas(NamedTuple):
+    """q of a factor, or of some of its rows: the mean, E[log ·], and the shape, of one size each."""
+
+    mean: Tensor
+    log: Tensor
+    shape: Tensor
+
+    @classmethod
+    def of(cls, shape: Tensor, rate: Tensor) -> Gammas:
+        return cls(shape / rate, torch.digamma(shape) - rate.log(), shape)
+
+    @property
+    def typical(self) -> Tensor:
+        """The geometric mean."""
+        return self.log.exp().clamp(min=LEAST)
+
+    @property
+    def turned(self) -> Gammas:
+        return Gammas(*(values.mT for values in self))
+
+    def stretched(self, c: Tensor) -> Gammas:
+        """q of c times the entries."""
+        return Gammas(self.mean * c, self.log + c.log(), self.shape)
+
+
+def of_factor(q: Params, site: str) -> Gammas:
+    """What an approximation says of a factor."""
+    return Gammas(q[site], q[f"{site}.log"], q[f"{site}.shape"])
+
+
+def named(W: Gammas, H: Gammas) -> dict[str, Tensor]:
+    """The approximation that says so of the factors."""
+    pairs = (("W", W), ("H", H))
+    return {f"{site}{part}": values for site, own in pairs for part, values in zip(("", ".log", ".shape"), own, strict=True)}
+
+
+def approximated(params: Params) -> dict[str, Tensor]:
+    """The approximation that stands at given values, without any spread: the first sweep makes it one."""
+    W, H = (params[site].double() for site in ("W", "H"))
+    return named(*(Gammas(F, F.clamp(min=LEAST).log(), torch.zeros_like(F)) for F in (W, H)))
+
+
+def swept(story: Story, X: Matrix, q: Params, number: int = 1) -> Swept:
+    """So many sweeps of coordinate ascent: W, H, the scales. `log_likelihood` is E_q[log p(X, Z | W, H) - log q(Z)], (C, 1)."""
+    for _ in range(number):
+        W, H, told = _factors(story, X, of_factor(q, "W"), of_factor(q, "H"))
+        fit = _expected_fit(story, X, W, H, told)
+        q = named(*_balanced(story, X, W, H))
+    return Swept(q, {}, fit[:, None])
+
+
+def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gammas, Told]:
+    """q(W), q(H), and what E[W] tells about H."""
+    new = Gammas(*(torch.empty_like(W.mean, memory_format=torch.contiguous_format) for _ in Gammas._fields))
+    mean, typical = H.mean.mT.contiguous(), H.typical.mT.contiguous()
+    size, rate = story.prior("W").on(X.device)
+
+    def of_block(rows: range, block: Any, group: slice) -> Told:
+        own = slice(rows.start, rows.stop)
+        e, counts = exposed(block, rows, story.exposures), counts_of(block, group)
+        shares = expected(counts, W.typical[group, own].contiguous(), typical[group], columns=False)
+        found = Gammas.of(
+            rows_of(size, own) + shares.of_rows,
+            (rows_of(rate, own) + e.over_columns(mean[group])).expand(shares.of_rows.shape),
+        )
+        for values, part in zip(new, found, strict=True):
+            values[group, own] = part
+        return Told(expected(counts, found.typical.contiguous(), typical[group]).of_columns, e.over_rows(found.mean))
+
+    with single_threaded():
+        told = folded(X, W.mean, of_block)
+        size_H, rate_H = (values.mT for values in story.prior("H").on(X.device))
+        shape = size_H + told.shares
+        return new, Gammas.of(shape, (rate_H + told.exposed).expand(shape.shape)).turned, told
+
+
+def _expected_fit(story: Story, X: Matrix, W: Gammas, H: Gammas, told: Told) -> Tensor:
+    """The bound's sum over the entries of X, (C,)."""
+    typical = H.typical.mT.contiguous()
+
+    def of_block(rows: range, block: Any, group: slice) -> Told:
+        counts = counts_of(block, group)
+        known = exposed(block, rows, story.exposures).of_counts(counts)
+        found = log_means(counts, W.typical[group, rows.start : rows.stop].contiguous(), typical[group], known)
+        return Told(found, torch.zeros_like(found))
+
+    with single_threaded():
+        each = folded(X, W.mean, of_block).shares
+    return each - (told.exposed * H.mean.mT).sum((-2, -1)) - log_factorials(X)
+
+
+def _balanced(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gammas]:
+    """W_k ← c W_k, H_k ← H_k / c in distribution, at the c that the bound is greatest at: only the priors' part changes.
+
+    By (Σ a_W - Σ a_H) log c - c Σ b_W E[W] - Σ b_H E[H] / c, the log density of `scale`'s move less log c.
+    """
+    c = scale.greatest(scale.sums(story.prior, X, W.mean, H.mean))
+    return W.stretched(c[:, None, :]), H.stretched(1 / c[:, :, None])
+
+
+def divergence(story: Story, X: Matrix, q: Params) -> Tensor:
+    """KL(q || p) of W and H, (C,), float64."""
+    of_W = _divergence(of_factor(q, "W"), story.prior("W"))
+    return X.add_up(of_W) + _divergence(of_factor(q, "H"), story.prior("H"))
+
+
+def _divergence(q: Gammas, prior: Gamma) -> Tensor:
+    a, b = prior.on(q.mean.device)
+    own, rate = q.shape, q.shape / q.mean
+    shapes = (own - a) * torch.digamma(own) - torch.lgamma(own) + torch.lgamma(a)
+    return (shapes + a * (rate / b).log() + q.mean * b - own).sum((-2, -1))
+
+
+def draws(q: Params, n: int, stream: Stream, dtype: torch.dtype) -> Drawn:
+    """n independent draws of W and H from one approximation (its axis C is 1), and log q of each."""
+    W, H = of_factor(q, "W"), of_factor(q, "H").turned
+    both = Gammas(*(torch.cat(parts, 1)[0] for parts in zip(W, H, strict=True)))  # (N + D, K)
+    rate, lot = both.shape / both.mean, max(1, AT_ONCE // both.mean.numel())
+    constant = (both.shape * rate.log() - torch.lgamma(both.shape)).sum()
+    found = []
+    for first in range(0, n, lot):
+        several = min(lot, n - first)
+        place = Place(stream, 0, first * len(rate))
+        given = (values.repeat(several, 1)[None] for values in (both.shape, rate))
+        found.append(gamma_draws(*given, place, Site.GUIDE, LEAST).reshape(several, *rate.shape))
+    drawn = torch.cat(found)
+    logs = constant + ((both.shape - 1) * drawn.log() - rate * drawn).sum((-2, -1))
+    own_W, own_H = drawn.to(dtype).split([W.mean.shape[1], H.mean.shape[1]], 1)
+    return Drawn({"W": own_W, "H": own_H.mT.contiguous()}, logs)
