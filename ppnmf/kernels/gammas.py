@@ -17,7 +17,7 @@ from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, log, polynomial, selec
 from ppnmf.kernels.reference import GAMMA_PROPOSALS
 from ppnmf.rng import NEXT, uniform_pair
 
-__all__ = ["gammas"]
+__all__ = ["gammas", "standard_gamma"]
 
 LANES = 128
 TURN = np.int64(NEXT)
@@ -51,6 +51,16 @@ def _later(d, key0, key1, column, row, step, site, first):  # type: ignore[no-un
         if v > 0.0 and math.log(w) < 0.5 * z * z + d * (1.0 - v + math.log(v)):
             break
     return d * abs(v)
+
+
+@njit(**INNER)
+def standard_gamma(a, key0, key1, column, row, step, site):  # type: ignore[no-untyped-def]
+    """A draw of Gamma(a, 1) of one entry, from the turns of its numbers up to `EXTRA`."""
+    drawn = _later((a + 1.0 if a < 1.0 else a) - 1.0 / 3.0, key0, key1, column, row, step, site, 0)
+    if a < 1.0:
+        u, _ = uniform_pair(key0, key1, column, row, step, site + EXTRA * TURN)
+        drawn *= math.exp(math.log(u) / a)
+    return drawn
 
 
 @njit(**INNER)

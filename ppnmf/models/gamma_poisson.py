@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppnmf.distributions.counts import Poisson
 from ppnmf.factored import shape_of
-from ppnmf.poisson import divergence, moments, start, sweep
+from ppnmf.poisson import divergence, moments, path, start, sweep
 from ppnmf.poisson.model import PoissonFamily
 from ppnmf.priors import Hyper
 from ppnmf.protocols import Address, Drawn, Lowered, Matrix, Params, Read, Sweeps, Swept
@@ -122,3 +122,17 @@ class GammaPoisson(PoissonFamily):
     def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
         """n draws of W and H from one approximation."""
         return moments.draws(q, n, stream, X.dtype)
+
+    def classes(self) -> list[int]:
+        """For each component the first one with its priors."""
+        return path.classes(self._story, self.rank)
+
+    def reference(self, draws: Params, width: float) -> path.Fitted:
+        """Independent gammas with the moments of draws (S, *site), variances times `width`."""
+        return path.fitted(draws, width)
+
+    def sweep_between(
+        self, reference: path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+    ) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        return path.swept(self._story, reference, X, params, asked, at)
