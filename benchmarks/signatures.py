@@ -7,7 +7,7 @@ How it is done, without the true number: large tumours are thinned to 3000 mutat
 takes most of the overdispersion away. Exposures are the tumours' sizes. Variational Bayes of `gamma_poisson` climbs from random
 starts at a rank that is too great; the evidence lower bound (ELBO) then decides: components go while it rises without them, how
 common each signature is (shape and rate of its column of W) is learned, and a component is split in two along what its tumours leave
-unexplained where that raises the bound. Needs PPNMF_DATA. --quick takes few tumours and sweeps.
+unexplained, or a rare one begun at a tumour that has more than its mean, where that raises the bound. Needs PPNMF_DATA. --quick takes few tumours and sweeps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +37,7 @@ CAP = 3000  # mutations that a tumour keeps
 AGREES = 0.9  # cosine from which a signature is found
 SPARSITY, ROUGHNESS = 0.3, 0.5  # shapes of the priors of exposures, until they are learned, and of signatures
 BRIEF, CLEAR = 30, 3.0  # sweeps that judge a change, and nats that it has to bring
+RARE, LOOKS = 0.05, 12  # the shape of a component that begins rare, and how many tumours are tried for one
 BIRTH = 0.7  # how far a split goes along what is unexplained
 PUBLISHED = {  # precision, recall, found; from steverozen and others' supplementary tables, see the data's README
     "synthetic_sbs_set1_like, realistic": {
@@ -165,21 +168,53 @@ def split(fit: Fit, tumours: Tumours, k: int, over_tumours: Tensor, over_channel
     return grown._replace(q=dict(grown.model.approximated({"W": W[None], "H": H[None]}, tumours.X)))
 
 
+def born(fit: Fit, tumours: Tumours, i: int) -> Fit:
+    """A further component, rare at first: what tumour i has beyond its mean, as much of it as each tumour has."""
+    mean = tumours.exposures * (fit.q["W"][0] @ fit.q["H"][0])
+    beyond = (tumours.X.values - mean).clamp(min=0)
+    h = (beyond[i] + 0.05 * beyond[i].mean()) / (1.05 * beyond[i].sum())
+    left = (tumours.X.values - mean) @ h / (h.square().sum() * tumours.exposures.mean(1))
+    W = torch.cat([fit.q["W"][0], left.clamp(min=1e-4)[:, None]], 1)
+    H = torch.cat([fit.q["H"][0], h[None]])
+    grown = chosen(fit, [*range(fit.model.rank), 0])
+    shape, rate = grown.model.shape_W.clone(), grown.model.rate_W.clone()  # type: ignore[union-attr]
+    shape[-1] = RARE
+    rate[-1] = RARE / float(W[:, -1].mean())
+    model = replace(grown.model, shape_W=shape, rate_W=rate)
+    return Fit(model, dict(model.approximated({"W": W[None], "H": H[None]}, tumours.X)), fit.elbo)
+
+
+def surprising(fit: Fit, tumours: Tumours) -> list[int]:
+    """The tumours by what they have beyond their means, most first."""
+    mean = tumours.exposures * (fit.q["W"][0] @ fit.q["H"][0])
+    beyond = ((tumours.X.values - mean) / mean.sqrt() - 1.5).clamp(min=0)
+    return beyond.square().sum(1).argsort(descending=True)[:LOOKS].tolist()
+
+
 def grown(fit: Fit, tumours: Tumours) -> Fit:
-    """With components split while that raises the ELBO."""
-    tried: set[int] = set()
+    """With components split, and rare ones begun at tumours that surprise, while that raises the ELBO."""
+    tried: set[tuple[str, int]] = set()
     while True:
-        plain = climbed(fit, tumours, 2 * BRIEF)
-        for _, k, *directions in unexplained(fit, tumours):
-            if k in tried:
+        fit = learned(fit, tumours, BRIEF)
+        plain = learned(climbed(fit, tumours, BRIEF), tumours, BRIEF)
+        for name, number, more in offers(fit, tumours):
+            if (name, number) in tried:
                 continue
-            two = climbed(split(fit, tumours, k, *directions), tumours, 2 * BRIEF)
-            if two.elbo > plain.elbo + CLEAR:
-                fit, tried = two, set()
+            tried.add((name, number))
+            other = learned(climbed(more(), tumours, BRIEF), tumours, BRIEF)
+            if other.elbo > plain.elbo + CLEAR:
+                fit, tried = other, {own for own in tried if own[0] == "birth" and name == "split"}
                 break
-            tried.add(k)
         else:
             return plain
+
+
+def offers(fit: Fit, tumours: Tumours) -> Iterator[tuple[str, int, Callable[[], Fit]]]:
+    """Ways to have one component more, the likeliest first."""
+    for i in surprising(fit, tumours):
+        yield "birth", i, partial(born, fit, tumours, i)
+    for _, k, *directions in unexplained(fit, tumours):
+        yield "split", k, partial(split, fit, tumours, k, *directions)
 
 
 def recovered(tumours: Tumours, most: int, starts: int, sweeps: int) -> Fit:
@@ -190,6 +225,7 @@ def recovered(tumours: Tumours, most: int, starts: int, sweeps: int) -> Fit:
             fit = pruned(climbed(begun(tumours, most, seed), tumours, sweeps), tumours)
             fit = learned(fit, tumours, sweeps // 2)
             fit = grown(fit, tumours)
+            fit = grown(pruned(learned(fit, tumours, sweeps), tumours), tumours)
             ends.append(pruned(learned(fit, tumours, sweeps), tumours))
             ticker.update(1)
     return max(ends, key=lambda one: one.elbo)
