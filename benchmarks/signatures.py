@@ -5,9 +5,10 @@ recall = matched / true, as in the published studies, whose figures for the same
 
 How it is done, without the true number: large tumours are thinned to 3000 mutations, which leaves a Poisson count Poisson and
 takes most of the overdispersion away. Exposures are the tumours' sizes. Variational Bayes of `gamma_poisson` climbs from random
-starts at a rank that is too great; the evidence lower bound (ELBO) then decides: components go while it rises without them, how
-common each signature is (shape and rate of its column of W) is learned, and a component is split in two along what its tumours leave
-unexplained, or a rare one begun at a tumour that has more than its mean, where that raises the bound. Needs PPNMF_DATA. --quick takes few tumours and sweeps.
+starts at a rank that is too great; the evidence lower bound (ELBO) then decides. Components go while it rises without them; how
+common each signature is (shape and rate of its column of W) is learned; and a component is split in two along what its tumours
+leave unexplained, or a rare one begun at a tumour that has more than its mean, where that raises the bound. Needs PPNMF_DATA.
+--quick takes few tumours and sweeps.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from ppnmf.inference import vb
 from ppnmf.inference.chain import State
 from ppnmf.models import GammaPoisson
 from ppnmf.progress import bar
-from ppnmf.rng import Stream
 
 CAP = 3000  # mutations that a tumour keeps
 AGREES = 0.9  # cosine from which a signature is found

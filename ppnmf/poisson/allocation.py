@@ -36,7 +36,7 @@ __all__ = [
 
 NONE = np.empty(0)
 TINY = 1e-280  # stands for a mean that is zero
-MOST = 0.2  # of the entries not zero: from there on products of whole matrices are quicker than those of the counts alone
+MOST = 0.2  # of the entries not zero, from where on products of whole matrices are quicker than those of the counts
 Known = tuple[Tensor | None, Tensor | None, Tensor | None]  # the exposures of rows, of columns and of places
 
 
@@ -157,15 +157,16 @@ def _expected_of_all(values: Tensor, W: Tensor, Ht: Tensor, columns: bool) -> Sh
 
 
 def _expected_of_one(values: Tensor, W: Tensor, Ht: Tensor, columns: bool) -> tuple[Tensor, Tensor]:
-    ratio = W @ Ht.mT
-    torch.div(values, ratio.clamp_(min=TINY), out=ratio)  # where the mean is zero no component has a share: 0 times a number
+    ratio = (W @ Ht.mT).clamp_(min=TINY)  # where the mean is zero no component has a share: 0 times a number
+    torch.div(values, ratio, out=ratio)
     return W * (ratio @ Ht), Ht * (W.mT @ ratio).mT if columns else Ht[:0]
 
 
 def log_means(counts: Counts, W: Tensor, Ht: Tensor, known: Known) -> Tensor:
     """Σ x log(e w·h) over the counts, (C,), e the product of what rows (B,), columns (D,) and places (M,) are exposed to."""
     if counts.dense is not None and known[2] is None:
-        return torch.stack([_log_means_of_all(counts.dense, own, other, known) for own, other in zip(W, Ht, strict=True)])
+        pairs = zip(W, Ht, strict=True)
+        return torch.stack([_log_means_of_all(counts.dense, own, other, known) for own, other in pairs])
     if is_compiled(W):
         out = torch.empty(len(W), dtype=torch.float64)
         exposures = (NONE if own is None else own.contiguous().numpy() for own in known)
@@ -175,6 +176,7 @@ def log_means(counts: Counts, W: Tensor, Ht: Tensor, known: Known) -> Tensor:
 
 
 def _log_means_of_all(values: Tensor, W: Tensor, Ht: Tensor, known: Known) -> Tensor:
+    """Of one chain, by a product of whole matrices."""
     rows, columns, _ = known
     mean = (W if rows is None else rows[:, None] * W) @ (Ht if columns is None else columns[:, None] * Ht).mT
     return torch.xlogy(values, mean).sum()

@@ -62,7 +62,8 @@ def _stepped(half: Half, F: Tensor, G: Tensor, at: Address, power: float, dtype:
         own = half.exposed[c].contiguous().numpy()
         address = (*at.stream.keys[c], at.step, int(half.site), half.first_row)
         factors = F[c].numpy(), G[c].numpy()
-        compiled.stepped(data, indices, starts[0], *factors, own, size, rate, power, address, least(dtype), out[c].numpy())
+        given = (own, size, rate, power, address, least(dtype))
+        compiled.stepped(data, indices, starts[0], *factors, *given, out[c].numpy())
 
     ordered_map(of_chain, range(len(F)), COST * len(data) * F.shape[2])
     return out

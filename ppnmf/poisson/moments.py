@@ -70,8 +70,11 @@ def of_factor(q: Params, site: str) -> Gammas:
 
 def named(W: Gammas, H: Gammas) -> dict[str, Tensor]:
     """The approximation that says so of the factors."""
-    pairs = (("W", W), ("H", H))
-    return {f"{site}{part}": values for site, own in pairs for part, values in zip(("", ".log", ".shape"), own, strict=True)}
+    return {
+        f"{site}{part}": values
+        for site, own in (("W", W), ("H", H))
+        for part, values in zip(("", ".log", ".shape"), own, strict=True)
+    }
 
 
 def approximated(params: Params) -> dict[str, Tensor]:
@@ -161,8 +164,9 @@ def draws(q: Params, n: int, stream: Stream, dtype: torch.dtype) -> Drawn:
     for first in range(0, n, lot):
         several = min(lot, n - first)
         place = Place(stream, 0, first * len(rate))
-        given = (values.repeat(several, 1)[None] for values in (both.shape, rate))
-        found.append(gamma_draws(*given, place, Site.GUIDE, LEAST).reshape(several, *rate.shape))
+        shapes = both.shape.repeat(several, 1)[None]
+        rates = rate.repeat(several, 1)[None]
+        found.append(gamma_draws(shapes, rates, place, Site.GUIDE, LEAST).reshape(several, *rate.shape))
     drawn = torch.cat(found)
     logs = constant + ((both.shape - 1) * drawn.log() - rate * drawn).sum((-2, -1))
     own_W, own_H = drawn.to(dtype).split([W.mean.shape[1], H.mean.shape[1]], 1)

@@ -46,8 +46,9 @@ class Fitted:
 
     def log_prob(self, params: Params) -> Tensor:
         """log r(θ), (C,), float64."""
-        each = (own.log_constant(own.size.shape) - own.energy(params[site]) for site, own in (("W", self.W), ("H", self.H)))  # type: ignore[arg-type]
-        return sum(each, torch.zeros(()))
+        (N, K), D = self.W.size.shape, self.H.size.shape[1]
+        constant = self.W.log_constant((N, K)) + self.H.log_constant((K, D))
+        return constant - self.W.energy(params["W"]) - self.H.energy(params["H"])
 
     def log_places(self, params: Params) -> Tensor:
         """Log density of component k under what r says of component l, (C, K, K), on the CPU."""
@@ -85,12 +86,13 @@ def classes(story: Story, rank: int) -> list[int]:
 def between(story: Story, reference: Fitted, power: float) -> Story:
     """What stands for the priors under π_β, β = `power`: r at 0, the model's own at 1."""
 
-    def prior(site: str) -> Gamma:
-        pairs = zip(story.prior(site).on(torch.device("cpu")), reference.prior(site).on(torch.device("cpu")), strict=True)
-        return Gamma(*(power * own + (1 - power) * other for own, other in pairs))
-
-    mixed = {site: prior(site) for site in ("W", "H")}
+    mixed = {site: _mixed(story.prior(site), reference.prior(site), power) for site in ("W", "H")}
     return Story(mixed.__getitem__, story.exposures)
+
+
+def _mixed(ours: Gamma, theirs: Gamma, power: float) -> Gamma:
+    pairs = zip(ours.on(torch.device("cpu")), theirs.on(torch.device("cpu")), strict=True)
+    return Gamma(*(power * own + (1 - power) * other for own, other in pairs))
 
 
 def swept(story: Story, reference: Fitted, X: Matrix, params: Params, asked: Sweeps, at: Address | None) -> Swept:

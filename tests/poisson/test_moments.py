@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from scipy import integrate, stats
 
@@ -41,7 +42,8 @@ def test_the_bound_at_rank_one_is_that_by_quadrature(mask):
     seen = np.ones((4, 2)) if mask is None else mask.double().numpy()
     means, logs, divergence = {}, {}, 0.0
     for site in ("W", "H"):
-        size, rate = (values.expand(q[site].shape[1:]).flatten() for values in model.prior(site).on(torch.device("cpu")))
+        prior = model.prior(site).on(torch.device("cpu"))
+        size, rate = (values.expand(q[site].shape[1:]).flatten() for values in prior)
         shape, mean = q[f"{site}.shape"].flatten(), q[site].flatten()
         of_q = [stats.gamma(float(a), scale=float(m / a)) for a, m in zip(shape, mean, strict=True)]
         of_p = [stats.gamma(float(a), scale=float(1 / b)) for a, b in zip(size, rate, strict=True)]
@@ -76,8 +78,6 @@ def test_a_sweep_leaves_the_bound_greatest_over_the_scales():
 
 
 def test_vb_of_a_sparse_matrix_is_that_of_the_dense_one():
-    import scipy.sparse
-
     generator = np.random.default_rng(0)
     counts = generator.poisson(0.3 * generator.gamma(0.5, size=(30, 2)) @ generator.gamma(0.5, size=(2, 20)))
     model = GammaPoisson.for_data(counts, 2)

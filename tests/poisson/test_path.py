@@ -15,7 +15,7 @@ from ppnmf.kernels import metropolis as compiled
 from ppnmf.models import GammaPoisson
 from ppnmf.poisson import metropolis, path, sweep
 from ppnmf.priors import Gamma
-from ppnmf.protocols import Address
+from ppnmf.protocols import Address, Sweeps
 from ppnmf.rng import Site, Stream
 from tests.poisson.exact import RankOne
 from tests.poisson.test_calibration import CAUGHT, logarithms
@@ -36,7 +36,7 @@ def step_of_chains(model, state, X, stream):
     return State(params, state.sweep + 1), Info(log_joint(model, X, params))
 
 
-def judged(shape, mask=None, sweeps=40, chains=100):
+def judged(shape, mask=None, sweeps=20, chains=80):
     model = uneven_counts(GammaPoisson, *shape, 2)
     return geweke(model, shape, step_of_chains, sweeps, 3, logarithms, mask, chains)
 
@@ -47,21 +47,23 @@ def test_steps_entry_by_entry_leave_the_joint_invariant(mask):
     assert found.p_value > LUCK, found.worst
 
 
-@pytest.mark.parametrize("wrong", ["one way", "no exposures", "no prior's shape"])
+MISTAKES = {
+    "a rate": lambda exposed, size, rate: (exposed, size, 1.3 * rate),
+    "exposures": lambda exposed, size, rate: (1.3 * exposed, size, rate),
+    "a shape": lambda exposed, size, rate: (exposed, size + 0.3, rate),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", MISTAKES)
 def test_a_mistake_in_the_steps_is_found(wrong, monkeypatch):
     right = compiled.stepped
 
     def off(data, indices, starts, F, G, exposed, size, rate, *others):
-        if wrong == "one way":
-            others = (others[0], others[1], others[2], others[3])
-            right(data, indices, starts, F, G, exposed, size, 1.1 * rate, *others)
-        elif wrong == "no exposures":
-            right(data, indices, starts, F, G, 1.1 * exposed, size, rate, *others)
-        else:
-            right(data, indices, starts, F, G, exposed, size + 0.1, rate, *others)
+        right(data, indices, starts, F, G, *MISTAKES[wrong](exposed, size, rate), *others)
 
     monkeypatch.setattr(compiled, "stepped", off)
-    assert judged((3, 4), sweeps=60, chains=150).p_value < CAUGHT
+    assert judged((3, 4), sweeps=40, chains=100).p_value < CAUGHT
 
 
 @pytest.mark.parametrize("power", [0.1, 0.45, 1.0])
@@ -133,12 +135,14 @@ def test_stepping_stones_match_quadrature_at_rank_one(mask):
     assert_near(estimate(model, X, mask=mask), RankOne(model, X, mask).log_evidence())
 
 
+@pytest.mark.slow
 def test_stepping_stones_match_brute_force_at_rank_two():
     model = GammaPoisson(2, 0.8, 1.2, 1.0, 1.5)
     exact, error = over_the_prior(model, SMALL, 400_000)
     assert_near(estimate(model, SMALL), exact, error)
 
 
+@pytest.mark.slow
 def test_stepping_stones_agree_with_smc_by_time():
     generator = np.random.default_rng(3)
     counts = generator.poisson(3 * generator.gamma(0.7, size=(6, 2)) @ generator.gamma(0.7, size=(2, 5)))
@@ -149,8 +153,6 @@ def test_stepping_stones_agree_with_smc_by_time():
 
 
 def test_the_log_likelihood_on_the_path_is_that_of_the_model():
-    from ppnmf.protocols import Sweeps
-
     model, data, s = GammaPoisson(2), as_matrix(X), Stream.of(1, 4)
     r = model.reference(model.prior_draws((4, 2), 50, Stream.of(3)), 1.0)
     swept = model.sweep_between(r, r.draws(data, s), data, Sweeps(number=2, kept=range(1, 2), power=0.5), Address(s, 1))
