@@ -36,8 +36,9 @@ from ppnmf.progress import bar
 CAP = 3000  # mutations that a tumour keeps
 AGREES = 0.9  # cosine from which a signature is found
 SPARSITY, ROUGHNESS = 0.3, 0.5  # shapes of the priors of exposures, until they are learned, and of signatures
-BRIEF, CLEAR = 30, 3.0  # sweeps that judge a change, and nats that it has to bring
-RARE, LOOKS = 0.05, 12  # the shape of a component that begins rare, and how many tumours are tried for one
+BRIEF, PATIENT = 30, 100  # sweeps after which a component less is judged, and twice which one more is
+CLEAR = 3.0  # nats that a component more has to bring
+RARE, LOOKS = 0.05, 25  # the shape of a component that begins rare, and how many tumours are tried for one
 BIRTH = 0.7  # how far a split goes along what is unexplained
 PUBLISHED = {  # precision, recall, found; from steverozen and others' supplementary tables, see the data's README
     "synthetic_sbs_set1_like, realistic": {
@@ -195,13 +196,13 @@ def grown(fit: Fit, tumours: Tumours) -> Fit:
     """With components split, and rare ones begun at tumours that surprise, while that raises the ELBO."""
     tried: set[tuple[str, int]] = set()
     while True:
-        fit = learned(fit, tumours, BRIEF)
-        plain = learned(climbed(fit, tumours, BRIEF), tumours, BRIEF)
+        fit = learned(fit, tumours, PATIENT)
+        plain = learned(climbed(fit, tumours, PATIENT), tumours, PATIENT)
         for name, number, more in offers(fit, tumours):
             if (name, number) in tried:
                 continue
             tried.add((name, number))
-            other = learned(climbed(more(), tumours, BRIEF), tumours, BRIEF)
+            other = learned(climbed(more(), tumours, PATIENT), tumours, PATIENT)
             if other.elbo > plain.elbo + CLEAR:
                 fit, tried = other, {own for own in tried if own[0] == "birth" and name == "split"}
                 break
@@ -276,6 +277,8 @@ def measure(problem: Problem, folder: Path, starts: int, quick: bool) -> None:
     opportunity = held["opportunity"].T[some] if "opportunity" in held else None
     tumours = Tumours.of(held[problem.counts].T[some], opportunity)
     began = time.perf_counter()
+    if quick:
+        globals().update(PATIENT=5, LOOKS=2)
     fit = recovered(tumours, 6 if quick else problem.most, starts, 20 if quick else 400)
     names = [str(name) for name in held["signature"]]
     own = score(fit.signatures, held["W"].T, names)
@@ -290,7 +293,7 @@ def measure(problem: Problem, folder: Path, starts: int, quick: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--starts", type=int, default=2)
+    parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--only", default="", help="problems whose names have this in them")
     given = parser.parse_args()
     if "PPNMF_DATA" not in os.environ:

@@ -150,6 +150,7 @@ class Posterior:
         mask: Any = None,
         missing: str = "error",
         noise: Any = None,
+        exposures: Any = None,
         draws: int | None = None,
         sweeps: int = projection.SWEEPS,
         seed: int = 0,
@@ -163,6 +164,7 @@ class Posterior:
             X: new rows (M, D), of the columns that were fitted. Where both have names the columns are found by them, in
                 any order.
             mask, missing, noise: as in `ppnmf.fit`, of the new rows.
+            exposures: of the new rows, for counts; those of the fit by default, where all rows have the same.
             draws: of this posterior that are used, at most, spread evenly; 1000 by default.
             sweeps: of W for each of them.
             seed: of the draws.
@@ -172,9 +174,10 @@ class Posterior:
 
         Raises:
             ValueError: X has other columns, or priors of W are given for each row of the fit's X.
-            TypeError: the model has neither full conditionals nor an encoder, or has further sites for each row.
+            TypeError: the model has neither full conditionals nor an encoder, has further sites for each row, or has no
+                exposures.
         """
-        return projection.transform(self, X, mask, missing, noise, draws, sweeps, seed)
+        return projection.transform(self, X, mask, missing, noise, draws, sweeps, seed, exposures)
 
     @property
     def small_sites(self) -> list[str]:

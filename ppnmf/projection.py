@@ -17,7 +17,7 @@ from ppnmf.data.labelled import Labelled, beside, noise_beside, order, taken
 from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.gaussian.sweep import misfit
 from ppnmf.models import ExponentialGaussian
-from ppnmf.protocols import Address, Amortised, Held, Matrix, Params, Read, Sweeping, Sweeps
+from ppnmf.protocols import Address, Amortised, Exposing, Held, Matrix, Params, Read, Sweeping, Sweeps
 from ppnmf.reconstructed import mean_product
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
@@ -36,9 +36,19 @@ TOL = 1e-5  # relative gain of a squared error that counts as none
 
 
 def transform(
-    post: Posterior, X: Any, mask: Any, missing: str, noise: Any, draws: int | None, sweeps: int, seed: int
+    post: Posterior,
+    X: Any,
+    mask: Any,
+    missing: str,
+    noise: Any,
+    draws: int | None,
+    sweeps: int,
+    seed: int,
+    exposures: Any = None,
 ) -> Posterior:
     """What `Posterior.transform` does."""
+    if exposures is not None:
+        post = replace(post, model=_exposed(post.model, exposures))
     whole_number("sweeps", sweeps, 1)
     most = DRAWS if draws is None else whole_number("draws", draws, 1)
     thinned = _thinned(post, max(1, most // post.chains))
@@ -74,6 +84,13 @@ def transform(
         seed=seed,
         attrs={"transformed": {"draws": thinned.n_draws, "sweeps": sweeps}},
     )
+
+
+def _exposed(model: Any, exposures: Any) -> Any:
+    """The model with the exposures of new rows. Raises TypeError where it has none."""
+    if not isinstance(model, Exposing):
+        raise TypeError(f"exposures are of counts, and {model.name} has none: leave exposures= out")
+    return model.with_exposures(exposures)
 
 
 def point(post: Posterior) -> dict[str, Tensor]:
@@ -177,14 +194,22 @@ def _swept(post: Posterior, X: Matrix, sweeps: int, seed: int) -> Params:
 
 
 def _mode(model: Sweeping, X: Matrix, params: Params, held: Held) -> Params:
-    """W at its mode given all else, which is the only one."""
-    climb = Sweeps(read=Read.MODE, number=AT_ONCE, held=held, moves=False)
+    """W at its mode given all else, which is the only one; that of the likelihood alone where its prior has none."""
+    climb = Sweeps(read=Read.MODE, number=AT_ONCE, held=held, moves=False, flat=not _has_modes(model))
     for _ in range(MOST // AT_ONCE):
         before = params["W"]
         params = model.sweep(params, X, climb, None).params
         if float((params["W"] - before).abs().max()) <= STILL * float(params["W"].max()):
             break
     return params
+
+
+def _has_modes(model: Sweeping) -> bool:
+    try:
+        model.require_modes()
+    except ValueError:
+        return False
+    return True
 
 
 def _encoded(post: Posterior, rows: _Rows, seed: int) -> Tensor:

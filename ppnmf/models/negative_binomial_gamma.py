@@ -159,9 +159,11 @@ class NegativeBinomialGamma(PoissonFamily):
         prior, e = sweep.prior_for_modes(self._story, asked), self._exposures
         for _ in range(asked.number):
             exposing = overdispersion.latent(params["dispersion"].double(), e)
-            params, _told = sweep.modes_of_factors(prior, X, sweep.above_zero(params), exposing)
-            params["dispersion"] = overdispersion.mode_of_dispersion(self.dispersion, X, params, e)
-            if not asked.flat:
+            after, _told = sweep.modes_of_factors(prior, X, sweep.above_zero(params), exposing)
+            params = sweep.held(params, after, asked)
+            if not asked.held.others:
+                params["dispersion"] = overdispersion.mode_of_dispersion(self.dispersion, X, params, e)
+            if asked.moves and not asked.flat:
                 params = scale.balanced(prior, X, params)
         draws = {site: values[:, None] for site, values in params.items()}
         return Swept(params, draws, self.log_likelihood_at(params, X)[:, None])

@@ -35,6 +35,7 @@ __all__ = [
     "above_zero",
     "folded",
     "gathered",
+    "held",
     "known",
     "least",
     "log_factorials",
@@ -209,11 +210,19 @@ def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
     """Sweeps of modes: of W, of H, and then the scales of the components; only the last can be kept."""
     prior = prior_for_modes(story, asked)
     for _ in range(asked.number):
-        params, _told = modes_of_factors(prior, X, above_zero(params), known(story))
-        if not asked.flat:
+        params = held(params, modes_of_factors(prior, X, above_zero(params), known(story))[0], asked)
+        if asked.moves and not asked.flat:
             params = scale.balanced(prior, X, params)
     draws = {site: values[:, None] for site, values in params.items()}
     return Swept(params, draws, log_likelihood(story, X, params)[:, None])
+
+
+def held(before: Params, after: Params, asked: Sweeps) -> dict[str, Tensor]:
+    """The parameters after a sweep, the components that stay as they were before it."""
+    first_W, first_H = asked.held.W, asked.held.H
+    W = torch.cat([before["W"][..., :first_W], after["W"][..., first_W:]], -1) if first_W else after["W"]
+    H = torch.cat([before["H"][:, :first_H], after["H"][:, first_H:]], 1) if first_H else after["H"]
+    return {**after, "W": W, "H": H}
 
 
 def modes_of_factors(
