@@ -3,12 +3,12 @@ r"""Which mutational signatures come back from drawn tumours, how many are chose
 A found signature is right where it is matched one to one to a true one at cosine >= 0.9; precision = matched / found and
 recall = matched / true, as in the published studies, whose figures for the same recipe (other draws of it) are printed beside.
 
-How it is done, without the true number: large tumours are thinned to 3000 mutations, which leaves a Poisson count Poisson and
-takes most of the overdispersion away. Exposures are the tumours' sizes. Variational Bayes of `gamma_poisson` climbs from random
-starts at a rank that is too great; the evidence lower bound (ELBO) then decides. Components go while it rises without them; how
-common each signature is (shape and rate of its column of W) is learned; and a component is split in two along what its tumours
-leave unexplained, or a rare one begun at a tumour that has more than its mean, where that raises the bound. Needs PPNMF_DATA.
---quick takes few tumours and sweeps.
+How it is done, without the true number: where counts vary by more than Poisson ones about a fit of many components, large
+tumours are thinned to 3000 mutations, which leaves a Poisson count Poisson and takes most of the overdispersion away. Exposures
+are the tumours' sizes. Variational Bayes of `gamma_poisson` climbs from random starts at a rank that is too great; the evidence
+lower bound (ELBO) then decides. Components go while it rises without them; how common each signature is (shape and rate of its
+column of W) is learned; and a component is split in two along what its tumours leave unexplained, or a rare one begun at a tumour
+that has more than its mean, where that raises the bound. Needs PPNMF_DATA. --quick takes few tumours and sweeps.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,13 +28,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference import vb
 from ppnmf.inference.chain import State
 from ppnmf.models import GammaPoisson
 from ppnmf.progress import bar
 
-CAP = 3000  # mutations that a tumour keeps
+CAP, EVEN = 3000, 1.5  # mutations that a tumour keeps, where counts vary by more than so many times their means
 AGREES = 0.9  # cosine from which a signature is found
 SPARSITY, ROUGHNESS = 0.3, 0.5  # shapes of the priors of exposures, until they are learned, and of signatures
 BRIEF, PATIENT = 30, 100  # sweeps after which a component less is judged, and twice which one more is
@@ -71,13 +73,27 @@ class Tumours(NamedTuple):
     exposures: Tensor
 
     @classmethod
-    def of(cls, counts: np.ndarray, opportunity: np.ndarray | None, seed: int = 0) -> Tumours:
-        """Thinned to `CAP`; opportunities relative to each tumour's mean."""
+    def of(cls, counts: np.ndarray, opportunity: np.ndarray | None) -> Tumours:
+        """Opportunities are relative to each tumour's mean."""
+        size = counts.sum(1, keepdims=True).clip(1).astype(float)
+        even = 1.0 if opportunity is None else opportunity / opportunity.mean(1, keepdims=True)
+        return cls(as_matrix(counts.astype(float)), torch.from_numpy(size * even))
+
+    def thinned(self, seed: int = 0) -> Tumours:
+        """The same with at most `CAP` mutations each."""
         generator = np.random.default_rng(seed)
+        counts = self.X.values.numpy()
         kept = np.array([thinned(own, generator) for own in counts.astype(int)], dtype=float)
-        even = np.ones(counts.shape) if opportunity is None else opportunity / opportunity.mean(1, keepdims=True)
-        size = kept.sum(1, keepdims=True).clip(1)
-        return cls(as_matrix(kept), torch.from_numpy(size * even if opportunity is not None else size))
+        share = kept.sum(1, keepdims=True) / counts.sum(1, keepdims=True).clip(1)
+        return Tumours(as_matrix(kept), self.exposures * torch.from_numpy(share))
+
+    def variance(self, rank: int) -> float:
+        """Of the counts over their means, by a fit of so many components: 1 for Poisson counts."""
+        model = replace(model_for(self, rank), shape_W=1.0, shape_H=1.0)
+        post = ppnmf.fit(model, self.X, method="mu", max_sweeps=300, tol=0.0, progress=False)
+        mean = post.reconstruction()
+        N, D = self.X.shape
+        return float(((self.X.values - mean).square() / mean.clamp(min=1e-9)).sum()) / max(N * D - rank * (N + D), 1)
 
 
 def thinned(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -277,12 +293,17 @@ def measure(problem: Problem, folder: Path, starts: int, quick: bool) -> None:
     opportunity = held["opportunity"].T[some] if "opportunity" in held else None
     tumours = Tumours.of(held[problem.counts].T[some], opportunity)
     began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not converged: nor need it be
+        variance = tumours.variance(min(problem.most, min(tumours.X.shape) // 2))
+    if variance > EVEN:
+        tumours = tumours.thinned()
     if quick:
         globals().update(PATIENT=5, LOOKS=2)
     fit = recovered(tumours, 6 if quick else problem.most, starts, 20 if quick else 400)
     names = [str(name) for name in held["signature"]]
     own = score(fit.signatures, held["W"].T, names)
-    print(f"{problem.name}: {len(names)} true signatures, {tumours.X.shape[0]} tumours")
+    print(f"{problem.name}: {len(names)} true signatures, {tumours.X.shape[0]} tumours, variance {variance:.2f}")
     line = f"precision {own.precision:.3f}  recall {own.recall:.3f}  found {own.found}  cosine {own.cosine:.4f}"
     print(f"  ppnmf                {line}  least {own.least:.3f}  {time.perf_counter() - began:.0f} s")
     print(f"  missed: {', '.join(own.missed) or 'none'}")
