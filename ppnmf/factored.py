@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -51,7 +51,7 @@ class Frozen(ABC):
         return hash_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(self.config().values())  # not what is cached: it may lie on a device
+        return partial(type(self), **self.config()), ()  # not what is cached: it may lie on a device
 
     def factors(self, params: Params) -> tuple[Tensor, Tensor]:
         """W (*C, N, K) and H (*C, K, D)."""
@@ -88,7 +88,11 @@ class Factored(Frozen):
     @cached_property
     @own_settings()
     def _priors(self) -> dict[str, FactorPrior]:
-        return {site: self.prior_of(*self._hyper_of(site)) for site in AXES}
+        return {site: self._prior_given_known(site, self.prior_of(*self._hyper_of(site))) for site in AXES}
+
+    def _prior_given_known(self, site: str, prior: FactorPrior) -> FactorPrior:
+        """A factor's prior where some of its entries may be known; here none are."""
+        return prior
 
     def _hyper_of(self, site: str) -> list[Tensor]:
         """A factor's hyperparameters, float64, broadcastable to it, with two axes."""
@@ -141,6 +145,16 @@ class Factored(Frozen):
             f"{name}_{site}": getattr(self, f"{name}_{site}") * size**role.dimension
             for name, role in self.hyper.items()
             for site in AXES
+            if role.dimension
+        }
+        return replace(self, **changed)  # type: ignore[type-var]
+
+    def stretched(self, size: float) -> Self:
+        """The same model with priors under which the entries of W are so many times as large, and those of H as small."""
+        changed = {
+            f"{name}_{site}": getattr(self, f"{name}_{site}") * size ** (sign * role.dimension)
+            for name, role in self.hyper.items()
+            for site, sign in (("W", 1), ("H", -1))
             if role.dimension
         }
         return replace(self, **changed)  # type: ignore[type-var]

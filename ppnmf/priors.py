@@ -34,6 +34,7 @@ __all__ = [
     "RectifiedPrior",
     "Role",
     "TruncatedNormal",
+    "below_peak",
     "hyperparameter",
 ]
 
@@ -248,12 +249,7 @@ class NaturalPrior(RectifiedPrior):
 
     def energy(self, F: Tensor) -> Tensor:
         """How far log p(F) lies below its greatest value, (C,), float64."""
-        precision, linear = self.natural(F.device)
-        w = F.double()
-        inside = linear > 0
-        from_bound = w * (0.5 * precision * w - linear)
-        from_mode = 0.5 * (precision * w - linear).square() / torch.where(inside, precision, 1.0)
-        return torch.where(inside, from_mode, from_bound).sum((-2, -1))
+        return below_peak(F.double(), *self.natural(F.device)).sum((-2, -1))
 
     @property
     def is_proper(self) -> bool:
@@ -265,9 +261,13 @@ class NaturalPrior(RectifiedPrior):
         return self.rectified.log_normalizer
 
     @cached_property
+    def log_peak(self) -> Tensor:
+        """Log of the density at its mode, broadcastable to the factor."""
+        return self.rectified.log_prob(self.rectified.mode)
+
+    @cached_property
     def _mean_log_peak(self) -> float:
-        """Of the density at its mode."""
-        return _mean(self.rectified.log_prob(self.rectified.mode))
+        return _mean(self.log_peak)
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,6 +297,14 @@ class Gamma(FactorPrior):
         """Shape and rate there, float64, broadcastable to the factor."""
         size, rate = self._on(device)
         return size, rate
+
+
+def below_peak(w: Tensor, precision: Tensor, linear: Tensor) -> Tensor:
+    """How far the log density of a rectified normal at w lies below its greatest value, entry by entry."""
+    inside = linear > 0
+    from_bound = w * (0.5 * precision * w - linear)
+    from_mode = 0.5 * (precision * w - linear).square() / torch.where(inside, precision, 1.0)
+    return torch.where(inside, from_mode, from_bound)
 
 
 def _mean(values: Tensor) -> float:

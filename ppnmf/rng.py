@@ -60,6 +60,7 @@ class Site(IntEnum):
     EXPOSURE = 15
     DISPERSION = 16
     THINNING = 17
+    S = 20
     LAYERS = 24
     COLLAPSED_SHEAR = 30
     COLLAPSED_ROW = 31

@@ -25,7 +25,7 @@ LAYERS = [
         "settings",
         "threads",
     },
-    {"factored", "priors"},
+    {"factored", "known", "priors"},
     {"data", "kernels"},
     {"gaussian", "nn", "poisson"},
     {"models"},

@@ -223,13 +223,17 @@ def sbc(
 
 
 def moments(model: Sweeping, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """First and second moments of the factors, W @ H, the log likelihood, and log s and 1 / s of every other site s.
+    """First and second moments of the factors, W @ H, the log likelihood, and log s and 1 / s of every other site s; of one that
+    is a matrix, as of a factor.
 
     (σ² has heavy tails, so its own moments are not among them.)
     """
     W, H = model.factors(params)
     others = _others(model, params, X)
+    matrices = {site: others.pop(site) for site in list(others) if others[site].ndim == 3}
     return {
+        **matrices,
+        **{f"{site}²": values.square() for site, values in matrices.items()},
         "W": W,
         "H": H,
         "W²": W.square(),

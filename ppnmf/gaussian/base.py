@@ -11,14 +11,16 @@ from ppnmf.checks import real_number
 from ppnmf.factored import Frozen
 from ppnmf.gaussian import descent, sweep
 from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
+from ppnmf.gaussian.pinned import flat
 from ppnmf.gaussian.sweep import Factors
+from ppnmf.known import Holding
 from ppnmf.protocols import Lowered, Matrix, Params
 
-__all__ = ["GaussianModel"]
+__all__ = ["GaussianModel", "GaussianNoise"]
 
 
-class GaussianModel(Frozen):
-    """X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma(noise_shape, noise_scale) or known, whatever the priors of W and H.
+class GaussianNoise(Frozen):
+    """X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma(noise_shape, noise_scale) or known, whatever W and H are made of.
 
     Where `sigma2` is a number, it is the noise variance, no longer random, and its prior's parameters play no part.
     """
@@ -53,9 +55,13 @@ class GaussianModel(Frozen):
         left = sweep.misfit(X, params["W"], params["H"])
         return sweep.log_likelihood_of(X, left, params["sigma2"])
 
+
+class GaussianModel(GaussianNoise, Holding):
+    """The same with priors of W and H, some of whose entries may be known, and least squares for them."""
+
     def multiplied(self, params: Params, X: Matrix) -> Lowered:
         """Multiplicative updates of W and H; the other sites at their modes."""
-        return self._lowered(descent.lowered(X, params, descent.multiplied), X)
+        return self._lowered(descent.lowered(X, params, descent.multiplied, self.known), X)
 
     def loss_unit(self, X: Matrix) -> float:
         """The squared error of W @ H = 0."""
@@ -63,12 +69,14 @@ class GaussianModel(Frozen):
 
     def by_rows(self, params: Params, X: Matrix) -> Lowered:
         """Non-negative least squares for W and then for H; the other sites at their modes."""
-        return self._lowered(descent.lowered(X, params, descent.by_rows), X)
+        return self._lowered(descent.lowered(X, params, descent.by_rows, self.known), X)
 
     def by_components(self, params: Params, X: Matrix, repeatedly: bool = False) -> Lowered:
         """Least squares for one component after another; the other sites at their modes."""
         often = sweep.passes(X.shape, self.rank) if repeatedly else (1, 1)
-        return self._lowered(sweep.sweep_factors(sweep.flat, params, X, None, passes=often), X)
+        known = lambda site: flat(self.known(site))  # noqa: E731
+        noise = params["sigma2"] if params["sigma2"].ndim == 1 else params["sigma2"].mean(1)  # it has no say here
+        return self._lowered(sweep.sweep_factors(known, {**params, "sigma2": noise}, X, None, passes=often), X)
 
     def _lowered(self, factors: Factors, X: Matrix) -> Lowered:
         others = {site: values.to(factors.W.dtype) for site, values in self.others_at_mode(factors, X).items()}

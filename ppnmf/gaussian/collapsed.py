@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.gaussian import statistics
+from ppnmf.gaussian import restricted, statistics
 from ppnmf.gaussian.concave import Density
 from ppnmf.gaussian.ridge import least_ratio
 from ppnmf.kernels import cpu, kernels_for
@@ -121,9 +121,9 @@ def pays(prior: Prior, X: Matrix, params: Params) -> tuple[str, ...]:
     """The sites, of "W" and "H", whose integrated shears take longer steps from here than the other moves do.
 
     The squared steps of some pairs, in all chains, are held against those of the plain shear and of a Gibbs sweep; the median
-    decides. Nothing pays where rows of X are spread over processes.
+    decides. Nothing pays where rows of X are spread over processes, or entries of the factors are known.
     """
-    if X.here is not X or X.gather is not None:
+    if X.here is not X or X.gather is not None or restricted.is_needed(prior):
         return ()
     return tuple(site for site in FIRST_ROWS if _gain(Side.of(site, prior, X, params, 1.0)) > LONGER)
 

@@ -24,47 +24,64 @@ from torch import Tensor
 from ppnmf.gaussian import statistics
 from ppnmf.gaussian.sweep import Factors, misfit
 from ppnmf.kernels import nnls
+from ppnmf.known import Known
 from ppnmf.protocols import Matrix, Params, Statistics
 from ppnmf.threads import single_threaded
 
 __all__ = ["Rule", "by_rows", "lowered", "multiplied", "share"]
 
-Rule = Callable[[Tensor, Statistics], Tensor]  # a factor F (C, R, K) and what X and the other tell about it -> F
+# A factor F (C, R, K), what X and the other tell about it, and which entries are known (R, K), if any -> F
+Rule = Callable[[Tensor, Statistics, Tensor | None], Tensor]
+NEVER = -1e300  # the slope of an entry that is not to be raised
 
 
-def lowered(X: Matrix, params: Params, rule: Rule) -> Factors:
+def lowered(X: Matrix, params: Params, rule: Rule, known: Callable[[str], Known | None]) -> Factors:
     """W and then H by a rule, in a single pass over the row blocks of X; their sums are added in order.
 
     Args:
-        params: W (C, N, K), H (C, K, D).
+        params: W (C, N, K), H (C, K, D), known entries in their places.
+        known: "W" or "H" -> its known entries, which stay as they are.
     """
     W, H = params["W"], params["H"]
     given, updated = statistics.given_H(X, H), torch.empty_like(W)
+    of_W = _places(known("W"), X)
+    of_H_known = _places(known("H"), X)
 
     def update(rows: range, block: Any, _: None) -> Statistics:
         own = slice(rows.start, rows.stop)
-        F = rule(W[:, own], statistics.of_W(block, given))
+        F = rule(W[:, own], statistics.of_W(block, given), None if of_W is None else of_W[own])
         updated[:, own] = F
         return statistics.of_H(block, F)
 
     with single_threaded():
         (own,) = X.fold_here(update, [None], 4.0 * W.numel() * X.shape[1])
         of_H = statistics.of_every_process(X, own)
-        H = rule(H.mT, of_H).mT.contiguous()
+        H = rule(H.mT, of_H, None if of_H_known is None else of_H_known.mT).mT.contiguous()
         return Factors(updated, H, misfit(X, updated, H, of_H))
 
 
-def multiplied(F: Tensor, told: Statistics) -> Tensor:
-    """The rule of Lee and Seung."""
+def _places(known: Known | None, X: Matrix) -> Tensor | None:
+    return None if known is None else known.at.to(X.device)
+
+
+def multiplied(F: Tensor, told: Statistics, known: Tensor | None) -> Tensor:
+    """The rule of Lee and Seung. Each entry lowers the loss by itself, so that the known ones can stay."""
     P, Q = told
     explained = F @ Q if Q.ndim == P.ndim else (Q @ F[..., None]).squeeze(-1)
     above, below = P.clamp(min=0), explained + (-P).clamp(min=0)
-    return torch.where(below > 0, F * above / torch.where(below > 0, below, 1.0), F)
+    changes = below > 0 if known is None else (below > 0) & ~known
+    return torch.where(changes, F * above / torch.where(below > 0, below, 1.0), F)
 
 
-def by_rows(F: Tensor, told: Statistics) -> Tensor:
-    """Each row at its minimum."""
-    return nnls.solved(F, told)
+def by_rows(F: Tensor, told: Statistics, known: Tensor | None) -> Tensor:
+    """Each row at its minimum, given its known entries: what these explain is taken off P."""
+    if known is None:
+        return nnls.solved(F, told)
+    P, Q = told
+    held = torch.where(known, F, 0.0)
+    explained = held @ Q if Q.ndim == P.ndim else (Q @ held[..., None]).squeeze(-1)
+    left = torch.where(known, NEVER, (P - explained).double())
+    return torch.where(known, F, nnls.solved(F - held, Statistics(left, Q)))
 
 
 def share(misfit: Tensor, X: Matrix) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +10,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppnmf.factored import Factored, shape_of
+from ppnmf.factored import shape_of
 from ppnmf.gaussian import ascent, blocks, collapsed, moments, path, start, statistics, sweep
-from ppnmf.gaussian.base import GaussianModel
+from ppnmf.gaussian.factors import RectifiedFactors
 from ppnmf.kernels.reference import column
-from ppnmf.priors import RectifiedPrior
 from ppnmf.protocols import (
     Address,
     Ascent,
@@ -29,27 +27,16 @@ from ppnmf.protocols import (
     Swept,
 )
 from ppnmf.rng import Stream
-from ppnmf.settings import own_settings
 
 __all__ = ["RectifiedGaussian"]
 
 
-class RectifiedGaussian(Factored, GaussianModel):
+class RectifiedGaussian(RectifiedFactors):
     r"""X_ij ~ Normal((W H)_ij, σ²), σ² ~ InverseGamma, and a rectified-normal prior for every entry of W and H.
 
-    A member of the family is a frozen dataclass with the fields `rank`, `noise_shape`, `noise_scale` and, for each name in
-    `hyper`, that name with _W and with _H: a number, one a component (K,), or one an entry. It says `prior_of` and `for_data`,
-    and has everything else from here: the Pyro program, sweeps for Gibbs, ICM and SMC, and the blocks for Chib.
+    A member says `prior_of` and `for_data`, and has everything else from here: the Pyro program, sweeps for Gibbs, ICM and
+    SMC, and the blocks for Chib.
     """
-
-    @abstractmethod
-    def prior_of(self, *hyper: Tensor) -> RectifiedPrior:
-        """A factor's prior from its hyperparameters, in the order of `hyper`."""
-
-    @own_settings()
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_noise()
 
     def __call__(
         self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
@@ -68,9 +55,9 @@ class RectifiedGaussian(Factored, GaussianModel):
         else:
             sigma2 = pyro.deterministic("sigma2", like.new_tensor(self.sigma2))
         with rows, pyro.plate("component of W", self.rank, dim=-1):
-            W = pyro.sample("W", self.prior("W").distribution(like))
+            W = self.hold("W", pyro.sample("W", self.prior("W").distribution(like)))
         with pyro.plate("component of H", self.rank, dim=-2), columns:
-            H = pyro.sample("H", self.prior("H").distribution(like))
+            H = self.hold("H", pyro.sample("H", self.prior("H").distribution(like)))
         if mask is not None and X is not None:
             X = torch.where(mask, X, torch.zeros_like(X))  # what lies under the mask must not leak, NaN least of all
         with rows, columns:
@@ -81,21 +68,11 @@ class RectifiedGaussian(Factored, GaussianModel):
         K = self.rank
         return {"W": {"row": N, "component": K}, "H": {"component": K, "column": D}, "sigma2": {}}
 
-    # The priors
-
-    def prior(self, site: str) -> RectifiedPrior:
-        """The prior of "W" or of "H"."""
-        return super().prior(site)
-
     def log_prior(self, params: Params) -> Tensor:
         """log p(W, H, σ²), shape (*C,); the constant of an improper prior is dropped."""
         return self.log_prior_of_factors(params, self.noise.log_prob(params["sigma2"]))
 
     # What methods ask for
-
-    @property
-    def _story(self) -> sweep.Story:
-        return sweep.Story(self.prior, self.noise)
 
     def begin(self, X: Matrix, stream: Stream, how: str | Params) -> dict[str, Tensor]:
         """A start by its name ("scaled", "prior", "nndsvd"), or values, where sigma2 may be left out."""
@@ -118,7 +95,9 @@ class RectifiedGaussian(Factored, GaussianModel):
     def climb(
         self, X: Matrix, params: Params, before: Params, reach: tuple[Tensor, Tensor], lp: Tensor, pace: Pace, most: int
     ) -> Ascent | None:
-        """Accelerated sweeps of modes, compiled whole, where X is small and complete."""
+        """Accelerated sweeps of modes, compiled whole, where X is small and complete and nothing is known."""
+        if self.holds:
+            return None
 
         def log_joint(own: Params, misfit: Tensor) -> Tensor:
             return sweep.log_likelihood_of(X, misfit, own["sigma2"]) + self.log_prior(own)

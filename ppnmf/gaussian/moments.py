@@ -26,9 +26,11 @@ from scipy import special
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.gaussian import statistics
+from ppnmf.gaussian import restricted, statistics
+from ppnmf.gaussian.columns import given_columns
 from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
-from ppnmf.gaussian.sweep import Story, misfit
+from ppnmf.gaussian.pinned import exact, learned, own_natural
+from ppnmf.gaussian.sweep import Prior, Story, misfit
 from ppnmf.kernels import kernels_for
 from ppnmf.kernels.moments import Moments, half_sweep
 from ppnmf.priors import Natural
@@ -36,7 +38,30 @@ from ppnmf.protocols import Drawn, Matrix, Params, Statistics, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["approximated", "divergence", "divergence_of_factor", "draws", "factor_of", "of_noise", "refined", "swept"]
+__all__ = [
+    "approximated",
+    "balanced_pair",
+    "diagonal",
+    "divergence",
+    "divergence_of_factor",
+    "divergence_under",
+    "draws",
+    "draws_of_factors",
+    "expected_log_likelihood",
+    "factor_of",
+    "is_even",
+    "named",
+    "noise_draws",
+    "of_H",
+    "of_noise",
+    "refined",
+    "rows_of_W",
+    "spread_of_products",
+    "swept",
+    "updated",
+    "updated_noise",
+    "without_spread",
+]
 
 PARTS = ("variance", "precision", "linear", "entropy")
 LOG_2PI = math.log(2 * math.pi)
@@ -61,9 +86,14 @@ def approximated(params: Params) -> dict[str, Tensor]:
     """The approximation that stands at given values, without any spread: the first sweep makes it one."""
     q: dict[str, Tensor] = {"sigma2": params["sigma2"].double()}
     for site in ("W", "H"):
-        q[site] = params[site].double()
-        q.update({f"{site}.{part}": torch.zeros_like(q[site]) for part in PARTS})
+        q |= without_spread(site, params[site])
     return q
+
+
+def without_spread(site: str, F: Tensor) -> dict[str, Tensor]:
+    """The part of an approximation that stands at a factor's values."""
+    mean = F.double()
+    return {site: mean, **{f"{site}.{part}": torch.zeros_like(mean) for part in PARTS}}
 
 
 def swept(story: Story, X: Matrix, q: Params, number: int = 1) -> Swept:
@@ -71,9 +101,8 @@ def swept(story: Story, X: Matrix, q: Params, number: int = 1) -> Swept:
     for _ in range(number - 1):
         q = swept(story, X, q).params
     q, square = refined(story, X, q)
-    noise = _updated(story.noise, square, X.n_observed)
-    expected = -0.5 * (X.n_observed * (LOG_2PI + noise.mean_log) + square / noise.typical + X.log_noise)
-    return Swept({**q, "sigma2": noise.typical}, {}, expected[:, None])
+    noise = updated_noise(story.noise, square, X.n_observed)
+    return Swept({**q, "sigma2": noise.typical}, {}, expected_log_likelihood(noise, X, square)[:, None])
 
 
 class OfNoise(NamedTuple):
@@ -116,11 +145,16 @@ class OfKnown(NamedTuple):
         return torch.zeros_like(self.typical)
 
 
-def _updated(noise: Noise, square: Tensor, observed: int) -> OfNoise | OfKnown:
+def updated_noise(noise: Noise, square: Tensor, observed: int) -> OfNoise | OfKnown:
     """q(σ²) given E‖X - WH‖² (C,)."""
     if isinstance(noise, KnownNoise):
         return OfKnown(noise.mode(square, observed))
     return OfNoise(noise.given(observed).shape, noise.scale + square / 2)
+
+
+def expected_log_likelihood(noise: OfNoise | OfKnown, X: Matrix, square: Tensor) -> Tensor:
+    """E[log p(X | W, H, σ²)] from E‖X - WH‖² over the known noise, (C,)."""
+    return -0.5 * (X.n_observed * (LOG_2PI + noise.mean_log) + square / noise.typical + X.log_noise)
 
 
 def of_noise(q: Params, noise: Noise, observed: int) -> OfNoise | OfKnown:
@@ -135,14 +169,24 @@ def refined(story: Story, X: Matrix, q: Params) -> tuple[dict[str, Tensor], Tens
     """The factors' part of a sweep; also E‖X - WH‖² over the known noise, (C,)."""
     with single_threaded():
         weight = 1 / q["sigma2"]
-        W, told = _rows(story, X, q, weight)
+        W, told = rows_of_W(story, X, q, weight)
         natural = Natural(*(values.mT for values in story.prior("H").natural(X.device)))
         H = half_sweep(q["H"].mT, told.expected, natural, weight)
         left = misfit(X, W.mean.to(X.dtype), H.mean.mT.to(X.dtype), Statistics(told.P.to(X.dtype), told.Q.to(X.dtype)))
-        own = torch.diagonal(told.Q, dim1=-2, dim2=-1)
-        own, spread = (own[:, None], told.V[:, None]) if told.V.ndim == 2 else (own, told.V)
-        square = left + (H.variance * own + (H.mean.square() + H.variance) * spread).sum((-2, -1))
-    return _balanced(story, {**q, **_named("W", W), **_named("H", Moments(*(part.mT for part in H)))}), square
+        square = left + spread_of_products(told, H).sum((-2, -1))
+    return updated(story, q, W, H), square
+
+
+def spread_of_products(told: Told, H: Moments) -> Tensor:
+    """What the variances of W and H add to E(x - wh)², by columns of H and components, (C, D, K)."""
+    own = torch.diagonal(told.Q, dim1=-2, dim2=-1)
+    own, spread = (own[:, None], told.V[:, None]) if told.V.ndim == 2 else (own, told.V)
+    return H.variance * own + (H.mean.square() + H.variance) * spread
+
+
+def updated(story: Story, q: Params, W: Moments, H: Moments) -> dict[str, Tensor]:
+    """The approximation with these factors (H's rows leading), their scales balanced."""
+    return _balanced(story, {**q, **named("W", W), **named("H", Moments(*(part.mT for part in H)))})
 
 
 def _balanced(story: Story, q: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -154,17 +198,28 @@ def _balanced(story: Story, q: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     terms = []
     for site, axis in (("W", -2), ("H", -1)):
-        precision, linear = story.prior(site).natural(q[site].device)
+        precision, linear = own_natural(story.prior(site), q[site].device)
         square = q[site].square() + q[f"{site}.variance"]
         terms += [(precision * square).sum(axis), (linear * q[site]).sum(axis)]
     size = q["W"].shape[-2] - q["H"].shape[-1]
     log_c = _greatest(size, *terms)
+    if restricted.is_needed(story.prior):  # a component that is partly known keeps its scale
+        log_c = torch.where(restricted.untouched(story.prior, log_c), log_c, 0.0)
     c = log_c.exp()
     return {
         **q,
         **_stretched(q, "W", c[:, None, :], log_c[:, None, :]),
         **_stretched(q, "H", 1 / c[..., None], -log_c[..., None]),
     }
+
+
+def balanced_pair(prior: Prior, q: dict[str, Tensor], left: str, right: str) -> dict[str, Tensor]:
+    """The same for two other neighbouring factors, whose priors stand as those of W and H."""
+    names = {"W": left, "H": right}
+    parts = ("", *(f".{part}" for part in PARTS))
+    own = {site + part: q[name + part] for site, name in names.items() for part in parts}
+    found = _balanced(Story(prior, NoisePrior(1.0, 1.0)), own)
+    return {**q, **{name + part: found[site + part] for site, name in names.items() for part in parts}}
 
 
 def _greatest(size: int, A: Tensor, B: Tensor, A_H: Tensor, B_H: Tensor) -> Tensor:
@@ -197,10 +252,18 @@ def _stretched(q: Params, site: str, c: Tensor, log_c: Tensor) -> dict[str, Tens
     }
 
 
-def _rows(story: Story, X: Matrix, q: Params, weight: Tensor) -> tuple[Moments, Told]:
-    """W, block by block of X's rows, and what it then tells about H."""
-    spread, even = q["H.variance"], _is_even(X)
-    given = statistics.given_H(X, q["H"].to(X.dtype))
+def rows_of_W(story: Story, X: Matrix, q: Params, weight: Tensor, v: Tensor | None = None) -> tuple[Moments, Told]:
+    """W, block by block of X's rows, and what it then tells about H.
+
+    Args:
+        weight: E[1/σ²], (C,). v: where the columns have noise of their own, 1 / E[1/σ²_j], (C, D).
+    """
+    spread, even = q["H.variance"], is_even(X)
+    if v is None:
+        given = statistics.given_H(X, q["H"].to(X.dtype))
+    else:
+        spread = spread / v[:, None]
+        given = given_columns(X, q["H"].to(X.dtype), v.to(X.dtype))
     of_roots = statistics.given_H(X, spread.sqrt().to(X.dtype))
     whole = story.prior("W").natural(X.device)
     W = Moments(*(torch.empty_like(q["W"]) for _ in Moments._fields))
@@ -208,36 +271,38 @@ def _rows(story: Story, X: Matrix, q: Params, weight: Tensor) -> tuple[Moments, 
     def update(rows: range, block: Any, _: None) -> Told:
         own = slice(rows.start, rows.stop)
         P, Q = statistics.of_W(block, given)
-        V = spread.sum(-1) if even else _diagonal(statistics.of_W(block, of_roots).Q)
+        V = spread.sum(-1) if even else diagonal(statistics.of_W(block, of_roots).Q)
         mine = Natural(*(values[..., own, :] if values.shape[-2] > 1 else values for values in whole))
         found = half_sweep(q["W"][:, own], Told(P.double(), Q.double(), V).expected, mine, weight)
         for values, new in zip(W, found, strict=True):
             values[:, own] = new
-        return _of_H(block, found, X.dtype, even)
+        return of_H(block, found, X.dtype, even)
 
     (told,) = X.fold_here(update, [None], 8.0 * q["W"].numel() * X.shape[1])
     return W, told
 
 
-def _is_even(X: Matrix) -> bool:
+def is_even(X: Matrix) -> bool:
     """Whether every entry of X is observed, with the same noise: then sums of variances are the same for all rows."""
     return X.noise is None and not X.uneven
 
 
-def _of_H(block: Any, W: Moments, dtype: torch.dtype, even: bool) -> Told:
+def of_H(block: Any, W: Moments, dtype: torch.dtype, even: bool) -> Told:
     """What a block of W tells about H."""
     P, Q = statistics.of_H(block, W.mean.to(dtype).contiguous())
     if even:
         return Told(P.double(), Q.double(), W.variance.sum(-2))
     roots = W.variance.sqrt().to(dtype).contiguous()
-    return Told(P.double(), Q.double(), _diagonal(statistics.of_H(block, roots).Q))
+    return Told(P.double(), Q.double(), diagonal(statistics.of_H(block, roots).Q))
 
 
-def _diagonal(Q: Tensor) -> Tensor:
+def diagonal(Q: Tensor) -> Tensor:
+    """Of each Gram matrix, float64."""
     return torch.diagonal(Q, dim1=-2, dim2=-1).double()
 
 
-def _named(site: str, moments: Moments) -> dict[str, Tensor]:
+def named(site: str, moments: Moments) -> dict[str, Tensor]:
+    """A factor's moments by the names that an approximation has."""
     mean, *others = moments
     return {site: mean, **{f"{site}.{part}": own for part, own in zip(PARTS, others, strict=True)}}
 
@@ -255,16 +320,29 @@ def divergence(story: Story, q: Params, observed: int) -> Tensor:
 
 def divergence_of_factor(story: Story, q: Params, site: str) -> Tensor:
     """KL(q || p) of a factor, (C,)."""
-    precision, linear = story.prior(site).natural(q[site].device)
+    return divergence_under(story.prior(site), q, site)
+
+
+def divergence_under(prior: Any, q: Params, site: str) -> Tensor:
+    """The same from the factor's prior."""
+    precision, linear = own_natural(prior, q[site].device)
     mean, square = q[site], q[site].square() + q[f"{site}.variance"]
     normaliser = RectifiedNormal(precision, linear, validate_args=False).log_normalizer
     log_prior = linear * mean - 0.5 * precision * square - normaliser
-    return -(log_prior + q[f"{site}.entropy"]).sum((-2, -1))
+    return -learned(prior, log_prior + q[f"{site}.entropy"]).sum((-2, -1))
 
 
 def draws(story: Story, q: Params, n: int, observed: int, stream: Stream, dtype: torch.dtype) -> Drawn:
     """n independent draws of every site from one approximation (its axis C is 1), and log q of each."""
+    factors = draws_of_factors(story, q, n, stream, dtype)
+    sigma2, log_sigma2 = noise_draws(of_noise(q, story.noise, observed), n, stream, dtype)
+    return Drawn({**factors.params, "sigma2": sigma2}, factors.log_density + log_sigma2)
+
+
+def draws_of_factors(story: Story, q: Params, n: int, stream: Stream, dtype: torch.dtype) -> Drawn:
+    """The same of W and H alone."""
     W, H = factor_of(q, "W"), factor_of(q, "H")
+    of_W, of_H = story.prior("W"), story.prior("H")
     (_, N, K), D = q["W"].shape, q["H"].shape[-1]
     device = q["W"].device
     found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -273,16 +351,16 @@ def draws(story: Story, q: Params, n: int, observed: int, stream: Stream, dtype:
         last = min(first + size, n)
         rows = range(first * (N + D), last * (N + D))
         u = stream.uniforms(0, Site.GUIDE, rows, K, device)[0].unflatten(0, (last - first, N + D))
-        own_W = W.survival_inverse(u[:, :N]).to(dtype)
-        own_H = H.survival_inverse(u[:, N:].mT).to(dtype)
-        log = W.log_prob(own_W.double()).sum((-2, -1)) + H.log_prob(own_H.double()).sum((-2, -1))
+        own_W = exact(of_W, W.survival_inverse(u[:, :N]).to(dtype))
+        own_H = exact(of_H, H.survival_inverse(u[:, N:].mT).to(dtype))
+        log = learned(of_W, W.log_prob(own_W.double())).sum((-2, -1))
+        log = log + learned(of_H, H.log_prob(own_H.double())).sum((-2, -1))
         found.append((own_W, own_H, log))
     each_W, each_H, logs = (torch.cat(part) for part in zip(*found, strict=True))
-    sigma2, log_sigma2 = _noise_draws(of_noise(q, story.noise, observed), n, stream, dtype)
-    return Drawn({"W": each_W, "H": each_H, "sigma2": sigma2}, logs + log_sigma2)
+    return Drawn({"W": each_W, "H": each_H}, logs)
 
 
-def _noise_draws(noise: OfNoise | OfKnown, n: int, stream: Stream, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def noise_draws(noise: OfNoise | OfKnown, n: int, stream: Stream, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """n draws of σ², and log q of each."""
     if isinstance(noise, OfKnown):
         return noise.typical.expand(n).to(dtype), torch.zeros(n, dtype=torch.float64, device=noise.typical.device)

@@ -13,7 +13,7 @@ from ppnmf.gaussian.given import Given
 from ppnmf.gaussian.grams import Listed, grams, listed, packed_products, unpacked
 from ppnmf.protocols import Statistics
 
-__all__ = ["given_H", "of_H", "of_W", "squared_residuals"]
+__all__ = ["given_H", "of_H", "of_W", "squared_residuals", "squared_residuals_of_columns"]
 
 
 def given_H(block: Dense, H: Tensor) -> Given:
@@ -51,6 +51,10 @@ def squared_residuals(block: Dense, W: Tensor, H: Tensor) -> Tensor:
     values = block.values.expand(len(W), -1, -1)  # chain by chain: the residuals of many take much memory
     each = zip(values.split(1), W.split(1), H.split(1), strict=True)
     return torch.cat([_squared_residuals(block, own, w, h) for own, w, h in each])
+
+
+def squared_residuals_of_columns(block: Dense, W: Tensor, H: Tensor) -> Tensor:
+    return block.observed_over_noise((block.values.double() - W.double() @ H.double()).square()).sum(-2)
 
 
 def _squared_residuals(block: Dense, values: Tensor, W: Tensor, H: Tensor) -> Tensor:

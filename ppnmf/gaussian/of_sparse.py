@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.data.dense import BLOCK_ENTRIES
+from ppnmf.data.dense import BLOCK_ENTRIES, Dense
 from ppnmf.data.sparse import Rows, Sparse
 from ppnmf.gaussian import given as shared
 from ppnmf.gaussian import of_dense
@@ -17,7 +18,7 @@ from ppnmf.gaussian.grams import Listed, grams, packed_products, unpacked
 from ppnmf.kernels import csr
 from ppnmf.protocols import Statistics
 
-__all__ = ["given_H", "of_H", "of_W", "squared_residuals"]
+__all__ = ["given_H", "of_H", "of_W", "squared_residuals", "squared_residuals_of_columns"]
 
 CANCELS = 1e-9  # share of ‖X‖² that the residual must exceed to be read off the stored entries alone
 NONE = np.empty(0)
@@ -67,6 +68,10 @@ def squared_residuals(block: Sparse, W: Tensor, H: Tensor) -> Tensor:
     return found if bool(trusted.all()) else torch.where(trusted, found, _by_tiles(block, W, H))
 
 
+def squared_residuals_of_columns(block: Sparse, W: Tensor, H: Tensor) -> Tensor:
+    return _by_tiles(block, W, H, of_dense.squared_residuals_of_columns)
+
+
 def _of_stored(block: Sparse, W: Tensor, H: Tensor) -> Tensor:
     """Σ over the stored entries of (x - wh)², less (wh)² where the others are zeros: each over its noise."""
     weight, per_row, per_column = NONE, NONE, NONE
@@ -85,15 +90,14 @@ def _of_stored(block: Sparse, W: Tensor, H: Tensor) -> Tensor:
     return torch.tensor(each, dtype=torch.float64)
 
 
-def _by_tiles(block: Sparse, W: Tensor, H: Tensor) -> Tensor:
-    """The residual sum of squares over dense tiles of rows."""
+def _by_tiles(
+    block: Sparse, W: Tensor, H: Tensor, of_tile: Callable[[Dense, Tensor, Tensor], Tensor] = of_dense.squared_residuals
+) -> Tensor:
+    """Residual sums of squares, added up over dense tiles of rows."""
     N, D = block.size
     size = max(1, BLOCK_ENTRIES // D)
-    total = torch.zeros(len(W), dtype=torch.float64, device=W.device)
-    for start in range(0, N, size):
-        tile = range(start, min(start + size, N))
-        total += of_dense.squared_residuals(block.part(tile), W[:, tile.start : tile.stop], H)
-    return total
+    tiles = [range(start, min(start + size, N)) for start in range(0, max(N, 1), size)]
+    return sum((of_tile(block.part(tile), W[:, tile.start : tile.stop], H) for tile in tiles), W.new_zeros(()))
 
 
 def _row_products(X: Rows, Ht: Tensor) -> Tensor:

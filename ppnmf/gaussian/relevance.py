@@ -27,7 +27,9 @@ from torch import Tensor
 from ppnmf.data.sharded import Sharded
 from ppnmf.gaussian import collapsed, moments, start, sweep
 from ppnmf.gaussian.noise import Noise
+from ppnmf.gaussian.pinned import Pinned, learned, put_into
 from ppnmf.gaussian.sweep import Story
+from ppnmf.known import Known
 from ppnmf.priors import Exponential, Natural
 from ppnmf.protocols import Address, Drawn, Matrix, Params, Read, Sweeps, Swept
 from ppnmf.rng import Site, Stream
@@ -46,15 +48,40 @@ __all__ = [
 ]
 
 
+SITES = ("W", "H")
+
+
+class Learned(NamedTuple):
+    """Of the entries of a factor's components that are not known."""
+
+    number: Tensor  # (K,), or one number for all, float64
+    total: Tensor  # (*C, K), float64
+
+
 class Hyperprior(NamedTuple):
-    """rate_k ~ Gamma(shape, scale), scale being over which the rate's density falls as exp(-scale · rate)."""
+    """rate_k ~ Gamma(shape, scale), scale being over which the rate's density falls as exp(-scale · rate).
+
+    Args:
+        known: the known entries of W and of H, of which the rate says nothing and hears nothing.
+    """
 
     shape: float
     scale: float
+    known: tuple[Known | None, Known | None] = (None, None)
 
-    def given(self, W: Tensor, H: Tensor) -> tuple[float, Tensor]:
-        """Shape, and scale (*C, K), given W (*C, N, K) and H (*C, K, D)."""
-        return self.shape + W.shape[-2] + H.shape[-1], self.scale + W.double().sum(-2) + H.double().sum(-1)
+    def given(self, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape (K,) or (), and scale (*C, K), given W (*C, N, K) and H (*C, K, D)."""
+        of_W, of_H = self.learned("W", W), self.learned("H", H)
+        return self.shape + of_W.number + of_H.number, self.scale + of_W.total + of_H.total
+
+    def learned(self, site: str, F: Tensor) -> Learned:
+        """Of a factor, what is not known."""
+        axis = -2 if site == "W" else -1
+        known = self.known[SITES.index(site)]
+        if known is None:
+            return Learned(torch.tensor(float(F.shape[axis]), dtype=torch.float64), F.double().sum(axis))
+        at = known.on(F.device).at
+        return Learned((~at).sum(axis).double(), torch.where(at, 0.0, F.double()).sum(axis))
 
     def mode(self, W: Tensor, H: Tensor) -> Tensor:
         """The rates' mode given the factors, (C, K)."""
@@ -74,15 +101,21 @@ class Hyperprior(NamedTuple):
         return (constant + (self.shape - 1) * r.log() - self.scale * r).sum(-1)
 
     def log_factors(self, params: Params) -> Tensor:
-        """log p(W, H | rate), float64."""
-        W, H, rate = params["W"].double(), params["H"].double(), params["rate"].double()
-        count = W.shape[-2] + H.shape[-1]
-        return (count * rate.log() - rate * (W.sum(-2) + H.sum(-1))).sum(-1)
+        """log p(W, H | rate) of what is not known, float64."""
+        rate = params["rate"].double()
+        of_W, of_H = self.learned("W", params["W"]), self.learned("H", params["H"])
+        return ((of_W.number + of_H.number) * rate.log() - rate * (of_W.total + of_H.total)).sum(-1)
+
+    def pinned(self, site: str, prior: Any) -> Any:
+        """A factor's prior, where its known entries are pinned."""
+        known = self.known[SITES.index(site)]
+        return prior if known is None else Pinned(prior, known)
 
 
-def standard_gamma(shape: float, u: Tensor) -> Tensor:
+def standard_gamma(shape: float | Tensor, u: Tensor) -> Tensor:
     """The quantile of Gamma(shape, 1) at u, by SciPy."""
-    return torch.from_numpy(np.asarray(special.gammaincinv(shape, u.numpy(force=True))))
+    size = shape.numpy(force=True) if isinstance(shape, Tensor) else shape
+    return torch.from_numpy(np.asarray(special.gammaincinv(size, u.numpy(force=True))))
 
 
 class Rates:
@@ -120,9 +153,9 @@ def _one(
     """One sweep of every chain, and its log likelihoods (C,)."""
 
     def of_chain(c: int) -> Swept:
-        prior = Exponential(params["rate"][c].double()[None])
-        of_H = Exponential(params["rate"][c].double()[:, None])
-        story = Story(lambda site: prior if site == "W" else of_H, noise)
+        of_W = hyperprior.pinned("W", Exponential(params["rate"][c].double()[None]))
+        of_H = hyperprior.pinned("H", Exponential(params["rate"][c].double()[:, None]))
+        story = Story(lambda site: of_W if site == "W" else of_H, noise)
         own = {site: values[c : c + 1] for site, values in params.items() if site != "rate"}
         here = None if at is None else Address(Stream(at.stream.keys[c : c + 1]), at.step)
         return sweep.swept(story, X.of_chain(c), own, asked._replace(number=1, kept=range(1)), here)
@@ -155,7 +188,7 @@ def begin(
     if how == "prior":
         u = stream.uniforms(0, Site.RATE, range(1), rank)[:, 0]
         rate = standard_gamma(hyperprior.shape, u) / hyperprior.scale
-    story = Story(_priors(rate), noise)
+    story = Story(_priors(hyperprior, rate), noise)
     params = start.begin(story, rank, X, stream, how)
     if "rate" not in params:
         own = rate.to(X.device) if how == "prior" else hyperprior.mode(params["W"], params["H"])
@@ -163,8 +196,9 @@ def begin(
     return params
 
 
-def _priors(rate: Tensor) -> Callable[[str], Any]:
-    return lambda site: Rates(rate, site)
+def _priors(hyperprior: Hyperprior, rate: Tensor) -> Callable[[str], Any]:
+    priors = {site: hyperprior.pinned(site, Rates(rate, site)) for site in ("W", "H")}
+    return priors.__getitem__
 
 
 def prior_draws(
@@ -175,7 +209,9 @@ def prior_draws(
     draws = start.prior_draws(unit, rank, shape, n, stream)
     u = stream.uniforms(0, Site.RATE, range(n), rank)[0]
     rate = standard_gamma(hyperprior.shape, u) / hyperprior.scale
-    return {**draws, "W": draws["W"] / rate[:, None], "H": draws["H"] / rate[:, :, None], "rate": rate}
+    scaled = draws["W"] / rate[:, None], draws["H"] / rate[:, :, None]
+    W, H = (put_into(known, F) for known, F in zip(hyperprior.known, scaled, strict=True))
+    return {**draws, "W": W, "H": H, "rate": rate}
 
 
 # Variational Bayes: q(rate_k) = Gamma(α₀ + N + D, β₀ + Σ E[W_ik] + Σ E[H_kj])
@@ -190,7 +226,7 @@ def swept_moments(hyperprior: Hyperprior, noise: Noise, X: Matrix, q: Params, nu
     """So many sweeps of coordinate ascent: W, H and σ² given E[rate], and then the rates."""
     found = Swept(q, {}, torch.empty(0))
     for _ in range(number):
-        found = moments.swept(Story(_priors(found.params["rate"]), noise), X, found.params)
+        found = moments.swept(Story(_priors(hyperprior, found.params["rate"]), noise), X, found.params)
         shape, scale = hyperprior.given(found.params["W"], found.params["H"])
         found = found._replace(params={**found.params, "rate": shape / scale})
     return found
@@ -198,15 +234,16 @@ def swept_moments(hyperprior: Hyperprior, noise: Noise, X: Matrix, q: Params, nu
 
 def divergence(hyperprior: Hyperprior, noise: Noise, q: Params, observed: int) -> Tensor:
     """KL(q || p) of W, H, σ² and the rates, (C,)."""
-    shape, K = hyperprior.shape + q["W"].shape[-2] + q["H"].shape[-1], q["W"].shape[-1]
+    shape = hyperprior.given(q["W"], q["H"])[0].expand(q["W"].shape[-1])
     scale = shape / q["rate"]
-    mean_log = float(special.digamma(shape)) - scale.log()
-    count = q["W"].shape[-2] + q["H"].shape[-1]
-    log_factors = (count * mean_log - q["rate"] * (q["W"].sum(-2) + q["H"].sum(-1))).sum(-1)
-    entropy = q["W.entropy"].sum((-2, -1)) + q["H.entropy"].sum((-2, -1))
+    mean_log = torch.special.digamma(shape) - scale.log()
+    of_W, of_H = hyperprior.learned("W", q["W"]), hyperprior.learned("H", q["H"])
+    log_factors = ((of_W.number + of_H.number) * mean_log - q["rate"] * (of_W.total + of_H.total)).sum(-1)
+    priors = _priors(hyperprior, q["rate"])
+    entropy = sum(learned(priors(site), q[f"{site}.entropy"]).sum((-2, -1)) for site in ("W", "H"))
     constant = hyperprior.shape * math.log(hyperprior.scale) - math.lgamma(hyperprior.shape)
     log_rates = (constant + (hyperprior.shape - 1) * mean_log - hyperprior.scale * q["rate"]).sum(-1)
-    own = K * (math.lgamma(shape) + shape + (1 - shape) * float(special.digamma(shape))) - scale.log().sum(-1)
+    own = (torch.lgamma(shape) + shape + (1 - shape) * torch.special.digamma(shape) - scale.log()).sum(-1)
     return moments.of_noise(q, noise, observed).divergence(noise) - (log_factors + entropy) - (log_rates + own)
 
 
@@ -214,11 +251,11 @@ def draws(
     hyperprior: Hyperprior, noise: Noise, q: Params, n: int, observed: int, stream: Stream, dtype: torch.dtype
 ) -> Drawn:
     """n independent draws of every site from one approximation, and log q of each."""
-    others = moments.draws(Story(_priors(q["rate"]), noise), q, n, observed, stream, dtype)
-    shape = hyperprior.shape + q["W"].shape[-2] + q["H"].shape[-1]
+    others = moments.draws(Story(_priors(hyperprior, q["rate"]), noise), q, n, observed, stream, dtype)
+    shape = hyperprior.given(q["W"], q["H"])[0]
     scale = shape / q["rate"][0]
     rate = (standard_gamma(shape, stream.uniforms(0, Site.RATE, range(n), len(scale))[0]).to(scale.device) / scale).to(
         dtype
     )
-    own = shape * scale.log() - math.lgamma(shape) + (shape - 1) * rate.double().log() - scale * rate.double()
+    own = shape * scale.log() - torch.lgamma(shape) + (shape - 1) * rate.double().log() - scale * rate.double()
     return Drawn({**others.params, "rate": rate}, others.log_density + own.sum(-1))

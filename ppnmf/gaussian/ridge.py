@@ -27,6 +27,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ from ppnmf.priors import Natural, RectifiedPrior
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import allowed_threads, ordered_map
 
-__all__ = ["balanced", "moved", "rates_of", "scale_move", "shear_move", "truncated"]
+__all__ = ["Priors", "all_free", "balanced", "compiled", "moved", "rates_of", "scale_move", "shear_move", "truncated"]
 
 Prior = Callable[[str], RectifiedPrior]
 Gather = Callable[[Tensor], Tensor]  # a part of each process -> all of them, (processes, *shape)
@@ -96,26 +97,37 @@ def _moved(
         W, H = split.scale_move(W, H, rates, stream, step, gather, X.shape[0])
         return split.shear_move(W, H, rates, stream, step, gather)
     if gather is None and kernels_for(W.device) is cpu:
-        return _compiled(W, H, priors, stream, step)
+        return compiled(W, H, priors, stream, step)
     W, H = scale_move(W, H, priors, stream, step, gather, X.shape[0])
     return shear_move(W, H, priors, stream, step, gather)
 
 
-def _compiled(W: Tensor, H: Tensor, priors: Priors, stream: Stream, step: int) -> tuple[Tensor, Tensor]:
+def compiled(
+    W: Tensor, H: Tensor, priors: Priors, stream: Stream, step: int, free: natural.Free | None = None
+) -> tuple[Tensor, Tensor]:
+    """Both moves of W (C, N, K) and H (C, K, D), on the CPU; `free`: which are made, all by default."""
     own_W, own_H = (F.clone(memory_format=torch.contiguous_format).numpy() for F in (W.mT, H))
     of_W = tuple(values.mT.contiguous().numpy() for values in priors.W)
     of_H = tuple(values.contiguous().numpy() for values in priors.H)
     kind, K = priors.kind, W.shape[-1]
+    made = all_free(W, H) if free is None else free
 
     def move(chains: range) -> None:
         room = cpu.room_for_moves(K)
         for c in chains:
-            natural.move(own_W[c], own_H[c], of_W, of_H, kind, (*stream.keys[c], step), room)
+            natural.move(own_W[c], own_H[c], of_W, of_H, kind, made, (*stream.keys[c], step), room)
 
     size = math.ceil(len(own_W) / (LOTS * allowed_threads()))
     lots = [range(c, min(c + size, len(own_W))) for c in range(0, len(own_W), size)]
     ordered_map(move, lots, 20.0 * size * K * K * (own_W.shape[-1] + own_H.shape[-1]))
     return torch.from_numpy(own_W).mT, torch.from_numpy(own_H)
+
+
+def all_free(W: Tensor, H: Tensor) -> natural.Free:
+    """Every move, where no entry is known."""
+    K = W.shape[-1]
+    size = float(W.shape[-2] - H.shape[-1])
+    return natural.Free(np.ones(K, np.bool_), np.full(K, size), np.ones((K, K), np.bool_))
 
 
 def balanced(prior: Prior, X: Any, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,13 +152,21 @@ def balanced(prior: Prior, X: Any, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor
 
 
 def scale_move(
-    W: Tensor, H: Tensor, priors: Priors, stream: Stream, step: int, gather: Gather | None = None, N: int | None = None
+    W: Tensor,
+    H: Tensor,
+    priors: Priors,
+    stream: Stream,
+    step: int,
+    gather: Gather | None = None,
+    N: int | None = None,
+    free: natural.Free | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The scale of every component from its exact conditional, or by a slice step.
 
     Args:
         W: (C, N, K), or this process's rows of it. H: (C, K, D).
         gather: brings the processes' parts together; N: rows of the whole.
+        free: which components are moved, all by default.
     """
     of_W, own_H = W.double(), H.double()
     sums = torch.stack([(priors.W.precision * of_W.square()).sum(-2), (priors.W.linear * of_W).sum(-2), of_W.sum(-2)])
@@ -154,14 +174,18 @@ def scale_move(
     A_H, B_H = (priors.H.precision * own_H.square()).sum(-1), (priors.H.linear * own_H).sum(-1)
     N, D = W.shape[-2] if N is None else N, H.shape[-1]
     alive = (total > 0) & (own_H.sum(-1) > 0)
+    size = torch.full_like(A, N - D)
+    if free is not None:
+        alive = alive & torch.from_numpy(free.scaled).to(A.device)
+        size = torch.from_numpy(free.size).to(A).expand_as(A)
     one = torch.ones_like(A)
     own = [torch.where(alive, values, -one if values is B or values is B_H else one) for values in (A, B, A_H, B_H)]
     if priors.kind == EXPONENTIAL:
-        c = _gig(torch.full_like(A, N - D), -2 * own[1], -2 * own[3], stream, step)
+        c = _gig(size, -2 * own[1], -2 * own[3], stream, step)
     elif priors.kind == HALF_NORMAL:
-        c = _gig(torch.full_like(A, 0.5 * (N - D)), own[0], own[2], stream, step).sqrt()
+        c = _gig(0.5 * size, own[0], own[2], stream, step).sqrt()
     else:
-        c = _sliced(N - D, own, 4 / math.sqrt(N + D), stream, step).exp()
+        c = _sliced(size, own, 4 / math.sqrt(N + D), stream, step).exp()
     c = torch.where(alive, c, one)
     return W * c[:, None, :].to(W.dtype), H / c[:, :, None].to(H.dtype)
 
@@ -172,7 +196,7 @@ def _gig(p: Tensor, a: Tensor, b: Tensor, stream: Stream, step: int) -> Tensor:
     return gig_from_proposals(p, a, b, u.unflatten(1, (GIG_PROPOSALS, K)).movedim(1, 0))
 
 
-def _sliced(p: int, sums: list[Tensor], width: float, stream: Stream, step: int) -> Tensor:
+def _sliced(p: Tensor, sums: list[Tensor], width: float, stream: Stream, step: int) -> Tensor:
     """log c (C, K) by a slice step from 0: steps out by `width`, and shrinks what was missed."""
     A, B, A_H, B_H = sums
     K, device = A.shape[-1], A.device
@@ -208,13 +232,20 @@ def _sliced(p: int, sums: list[Tensor], width: float, stream: Stream, step: int)
 
 
 def shear_move(
-    W: Tensor, H: Tensor, priors: Priors, stream: Stream, step: int, gather: Gather | None = None
+    W: Tensor,
+    H: Tensor,
+    priors: Priors,
+    stream: Stream,
+    step: int,
+    gather: Gather | None = None,
+    free: natural.Free | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The shear of K (K - 1) random ordered pairs, in rounds of disjoint ones, each from its exact conditional.
 
     Args:
         W: (C, N, K), or this process's rows of it. H: (C, K, D).
         gather: brings the processes' parts together.
+        free: which pairs are sheared, all by default.
     """
     C, N, K = W.shape
     D, M = H.shape[-1], K // 2
@@ -238,6 +269,8 @@ def shear_move(
         square = square + (a_H[k] * H_l.square()).sum(-1)
         slope = slope - ((b_H[k] - a_H[k] * H_k) * H_l).sum(-1)
         t = truncated(square, slope, -least, least_ratio(H_k, H_l), u)
+        if free is not None:
+            t = torch.where(torch.from_numpy(free.sheared).to(t.device)[k, l], t, 0.0)
         W.scatter_(2, in_W(l), (W_l + t[..., None] * W_k).clamp(min=0).mT.to(W.dtype))
         H.scatter_(1, in_H(k), (H_k - t[..., None] * H_l).clamp(min=0).to(H.dtype))
     return W, H

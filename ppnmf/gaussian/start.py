@@ -10,6 +10,7 @@ from torch import Tensor
 from ppnmf.checks import meant
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian.noise import KnownNoise
+from ppnmf.gaussian.pinned import exact
 from ppnmf.gaussian.sweep import Story, misfit
 from ppnmf.nndsvd import nndsvd
 from ppnmf.protocols import Matrix, Params
@@ -36,6 +37,7 @@ def begin(story: Story, rank: int, X: Matrix, stream: Stream, how: str | Params)
         raise ValueError(f"init is {how!r}{meant(how, STARTS)}; give {names}, a dict with W and H, or a Posterior")
     with single_threaded():
         params = STARTS[how](story, rank, X, stream) if isinstance(how, str) else dict(how)
+        params |= {site: exact(story.prior(site), params[site]) for site in ("W", "H")}
         if "sigma2" not in params or isinstance(story.noise, KnownNoise):
             left = misfit(X, params["W"], params["H"])
             params["sigma2"] = story.noise.mode(left, X.n_observed).to(X.dtype)
@@ -83,10 +85,15 @@ def prior_draws(story: Story, rank: int, shape: tuple[int, int], n: int, stream:
     u = stream.uniforms(0, Site.START, range(n), (N + D) * K + 1)[0]
     of_W, of_H, of_noise = u.split([N * K, D * K, 1], dim=-1)
     return {
-        "W": story.prior("W").rectified.survival_inverse(of_W.reshape(n, N, K)),
-        "H": story.prior("H").rectified.survival_inverse(of_H.reshape(n, K, D)),
+        "W": _prior_draw(story, "W", of_W.reshape(n, N, K)),
+        "H": _prior_draw(story, "H", of_H.reshape(n, K, D)),
         "sigma2": story.noise.prior_draws(of_noise[:, 0]),
     }
+
+
+def _prior_draw(story: Story, site: str, u: Tensor) -> Tensor:
+    prior = story.prior(site)
+    return exact(prior, prior.rectified.survival_inverse(u))
 
 
 STARTS: dict[str, Callable[[Story, int, Matrix, Stream], dict[str, Tensor]]] = {

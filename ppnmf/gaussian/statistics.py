@@ -18,7 +18,16 @@ from ppnmf.gaussian import of_dense, of_sparse
 from ppnmf.gaussian.given import Given
 from ppnmf.protocols import Matrix, Statistics
 
-__all__ = ["given_H", "of_H", "of_W", "of_all_columns", "of_all_rows", "of_every_process", "squared_residuals"]
+__all__ = [
+    "given_H",
+    "of_H",
+    "of_W",
+    "of_all_columns",
+    "of_all_rows",
+    "of_every_process",
+    "squared_residuals",
+    "squared_residuals_of_columns",
+]
 
 
 def given_H(X: Matrix, H: Tensor) -> Given:
@@ -39,6 +48,11 @@ def of_H(block: Any, W: Tensor) -> Statistics:
 def squared_residuals(block: Any, W: Tensor, H: Tensor) -> Tensor:
     """Σ (x - (WH))² over the observed entries of a block, each over its noise: float64, (C,)."""
     return _kind(block).squared_residuals(block, W, H)
+
+
+def squared_residuals_of_columns(block: Any, W: Tensor, H: Tensor) -> Tensor:
+    """The same of each column: float64, (C, D)."""
+    return _kind(block).squared_residuals_of_columns(block, W, H)
 
 
 def of_all_rows(X: Matrix, H: Tensor) -> Statistics:

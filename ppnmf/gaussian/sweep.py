@@ -16,15 +16,30 @@ import torch
 from torch import Tensor
 
 from ppnmf.data.dense import Dense
-from ppnmf.gaussian import collapsed, ridge, statistics
+from ppnmf.gaussian import collapsed, restricted, ridge, statistics
+from ppnmf.gaussian.given import Given
 from ppnmf.gaussian.noise import Noise, NoisePrior, log_likelihood
+from ppnmf.gaussian.pinned import FLAT, exact, flattened
 from ppnmf.kernels import cpu, dense, kernels_for, split
 from ppnmf.priors import RectifiedPrior
 from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_results, single_threaded
 
-__all__ = ["Factors", "compiled", "flat", "log_likelihood_of", "misfit", "passes", "sweep_factors", "swept"]
+__all__ = [
+    "Factors",
+    "Story",
+    "compiled",
+    "flat",
+    "groups_of",
+    "log_likelihood_of",
+    "misfit",
+    "passes",
+    "sweep_factors",
+    "swept",
+    "update_H",
+    "update_W",
+]
 
 Natural = tuple[Tensor, Tensor]
 Prior = Callable[[str], RectifiedPrior]
@@ -55,7 +70,7 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     if asked.read is not Read.DRAW or at is None:
         raise NotImplementedError(f"a Gaussian sweep reads draws, at an address, or modes; asked was {asked.read}")
     whole = compiled(story.prior, X, asked.moves)
-    if whole is None or (asked.moves and whole.rates is None):
+    if whole is None or (asked.moves and whole.rates is None) or restricted.is_needed(story.prior):
         return _one_by_one(story, X, params, asked, at)
     noise = None
     if isinstance(story.noise, NoisePrior) and not asked.held.others:
@@ -81,7 +96,7 @@ def _one_by_one(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Addr
         if not asked.held.others:
             sigma2 = story.noise.draw(left, X.n_observed, asked.power, at.stream, step).to(W.dtype)
         if asked.moves:
-            W, H = ridge.moved(story.prior, X, W, H, at.stream, step, max(first))
+            W, H = restricted.moved(story.prior, X, W, H, at.stream, step, max(first))
         params = {"W": W, "H": H, "sigma2": sigma2}
         if s in asked.kept:
             draws.append(params)
@@ -95,7 +110,7 @@ def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
     """Sweeps of modes: of W, H and σ², and then the scales of the components; only the last can be kept."""
     left = torch.empty(0)
     first = asked.held.W, asked.held.H
-    prior = flat if asked.flat else story.prior
+    prior = flattened(story.prior) if asked.flat else story.prior
     for _ in range(asked.number):
         often = passes(X.shape, params["W"].shape[-1])
         W, H, left = sweep_factors(prior, params, X, None, first=first, passes=often)
@@ -107,19 +122,9 @@ def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
     return Swept(params, draws, log_likelihood_of(X, left, params["sigma2"])[:, None])
 
 
-class _Flat(NamedTuple):
-    """A prior that says nothing."""
-
-    is_exponential: bool = True
-
-    def natural(self, device: torch.device) -> Natural:
-        zero = torch.zeros(1, 1, dtype=torch.float64, device=device)
-        return zero, zero
-
-
 def flat(site: str) -> Any:
     """No prior, of ordinary NMF."""
-    return _Flat()
+    return FLAT
 
 
 def passes(shape: tuple[int, int], rank: int) -> tuple[int, int]:
@@ -163,13 +168,15 @@ def sweep_factors(
         problem = compiled(prior, X)
         if problem is not None:
             after, kept = dense.sweep(problem, params, 1, draw, dense.Plan(power, first, passes))
-            return Factors(after["W"], after["H"], kept.misfit[:, 0])
-        W, H = params["W"], params["H"]
-        weight = (power / params["sigma2"]).to(W.dtype)
-        W, own = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
-        of_H = statistics.of_every_process(X, own)
-        H = _update_H(prior, H, of_H, weight, X, draw, first[1], passes[1])
-        return Factors(W, H, misfit(X, W, H, of_H))
+            W, H, left = after["W"], after["H"], kept.misfit[:, 0]
+        else:
+            W, H = params["W"], params["H"]
+            weight = (power / params["sigma2"]).to(W.dtype)
+            W, own = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
+            of_H = statistics.of_every_process(X, own)
+            H = update_H(prior, H, of_H, weight, X, draw, first[1], passes[1])
+            left = misfit(X, W, H, of_H)
+        return Factors(exact(prior("W"), W), exact(prior("H"), H), left)
 
 
 def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
@@ -196,9 +203,29 @@ def _update_W(
     first_row, plain = X.rows.start, X.here.plain
     if X.here is not X and plain is not None and kernels is cpu:
         return split.rows_of_W(plain[0], len(X.blocks[0]), W, H, weight, natural_W, draw, first_row, first, passes)
-    groups = _groups(W, X)
-    given = [statistics.given_H(X, H[group]) for group in groups]
-    updated = _room(W)
+    given = [statistics.given_H(X, H[group]) for group in groups_of(W, X)]
+    return update_W(prior, W, given, weight, X, draw, first, passes)
+
+
+def update_W(
+    prior: Prior,
+    W: Tensor,
+    given: list[Given],
+    weight: Tensor,
+    X: Matrix,
+    draw: tuple[Stream, int] | None,
+    first: int = 0,
+    passes: int = 1,
+) -> tuple[Tensor, Statistics]:
+    """W (C, N, K) after its half of a sweep, block by block of X's rows, and what it then tells about H.
+
+    Args:
+        given: of each group of chains (`groups_of`), what its H tells about W.
+        weight: what that is taken times, (C,).
+        draw, first, passes: as in `sweep_factors`.
+    """
+    kernels, natural_W, groups = kernels_for(W.device), prior("W").natural(W.device), groups_of(W, X)
+    first_row, updated = X.rows.start, _room(W)
 
     def update(rows: range, block: Any, g: int) -> Statistics:
         own = slice(rows.start, rows.stop)
@@ -214,18 +241,19 @@ def _update_W(
     return updated, Statistics(_joined([s.P.mT for s in each]).mT, _joined([s.Q for s in each]))
 
 
-def _update_H(
+def update_H(
     prior: Prior,
     H: Tensor,
     of_H: Statistics,
     weight: Tensor,
     X: Matrix,
     draw: tuple[Stream, int] | None,
-    first: int,
-    passes: int,
+    first: int = 0,
+    passes: int = 1,
 ) -> Tensor:
+    """H (C, K, D) after its half of a sweep; the arguments are those of `update_W`."""
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in prior("H").natural(H.device))
-    groups, Ht, D = _groups(H, X), H.mT, H.shape[-1]
+    groups, Ht, D = groups_of(H, X), H.mT, H.shape[-1]
     P, Q = of_H
 
     def update(task: tuple[int, slice]) -> Tensor:
@@ -286,7 +314,7 @@ def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
-def _groups(F: Tensor, X: Matrix) -> list[slice]:
+def groups_of(F: Tensor, X: Matrix) -> list[slice]:
     """Chains that are worked on together: all on an accelerator or where X is small, else one at a time on a thread."""
     together = F.device.type != "cpu" or X.shape[0] * X.shape[1] <= SMALL
     return [slice(0, len(F))] if together else [slice(c, c + 1) for c in range(len(F))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple, Unpack
@@ -17,6 +17,7 @@ from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
 from ppnmf.inference import labelled
+from ppnmf.inference.held import holding
 from ppnmf.inference.options import FitOptions
 from ppnmf.inference.room import require_room
 from ppnmf.inference.spread import run_spread, said_once
@@ -75,6 +76,7 @@ def fit(
     missing: str = "error",
     device: torch.device | str | None = None,
     noise: Any = None,
+    fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool = True,
     **options: Unpack[FitOptions],
@@ -92,6 +94,8 @@ def fit(
         missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
         device: where to work; X's own by default.
         noise: known relative noise variances (D,), (N, 1) or (N, D), for gibbs and icm (`ppnmf.as_matrix`).
+        fixed: known entries, held while the rest is learned: {"H": rows} (J, D) are the first J components, {"W": columns}
+            (N, J) likewise; NaN marks what is learned. With a model's name, priors are scaled to them too.
         seed: of every random number; the caller's global generators are left as found.
         progress: show a bar, in a terminal or a notebook, and say when kernels are being compiled.
         options: the method's own, such as draws, warmup, thin, chains, init, keep, moves, checkpoint, every, resume,
@@ -107,6 +111,10 @@ def fit(
     """
     if "labels" in options and METHODS[one_of("method", method, METHODS)].ability is not Layered:
         labelled.require_labelled(model)
+        if fixed is not None:
+            raise TypeError(
+                "fixed does not go with labels yet: give the model with fixed_W= or fixed_H= for X and labels"
+            )
         if rank is None:
             raise TypeError(f"labels need rank=, the number of components, beside {described(model)}")
         told = labelled.prepared(X, mask, missing, device, noise)
@@ -126,6 +134,7 @@ def fit(
     require_ability(method, story, METHODS[method].ability)
     if data is None:
         data = as_matrix(X, mask, missing, device, noise)
+    story = holding(story, fixed, data, isinstance(model, str))
     with said_once(data):
         check(story, data, spread=True)
     chosen = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}

@@ -15,6 +15,7 @@ from ppnmf.data.matrix import Dense
 from ppnmf.inference.beginning import beginning
 from ppnmf.inference.chain import log_joint
 from ppnmf.inference.clock import Clock
+from ppnmf.inference.held import held
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Kind, Posterior
@@ -82,7 +83,7 @@ def run(
         found |= model.derived(found)
     known = start(model, X, Stream.of(seed, chains)) if len(found) < len(sizes) else {}
     found |= {site: known[site][:, None].expand(-1, draws, *sizes[site]) for site in sizes if site not in found}
-    found = {site: found[site].reshape(chains, draws, *size) for site, size in sizes.items()}
+    found = {site: held(model, site, found[site].reshape(chains, draws, *size)) for site, size in sizes.items()}
     lp = log_joint(model, X, {site: values.flatten(0, 1) for site, values in found.items()})
     return Posterior(
         draws=found,

@@ -15,7 +15,7 @@ from ppnmf.posterior import Posterior
 from ppnmf.protocols import Matrix, Sweeping
 from ppnmf.rng import Stream
 
-__all__ = ["SCALED", "Start", "is_survey", "start"]
+__all__ = ["SCALED", "Start", "in_order", "is_survey", "start"]
 
 SURVEY = "survey"  # the start that a method makes itself (`inference.survey`)
 SCALED = "scaled"  # the one of each climb of a survey, and where there is none
@@ -60,7 +60,7 @@ def _given(model: Sweeping, X: Matrix, chains: list[int], values: Mapping[str, A
         raise ValueError(f"init has {sorted(map(str, values))}; it needs W and H, and may have {others}")
     params = {}
     for site, value in values.items():
-        found = _in_order(site, opened(f"init's {site}", value), X)
+        found = in_order(f"init's {site}", site, opened(f"init's {site}", value), X)
         given = torch.as_tensor(borrowed(f"init's {site}", found), dtype=X.dtype, device=X.device)
         wanted = tuple(sites[site].values())
         if given.shape == wanted:
@@ -82,13 +82,13 @@ def _last(site: str, post: Posterior) -> Labelled:
     return Labelled.of(post._kept(site)[:, -1], rows, columns)
 
 
-def _in_order(site: str, given: Labelled, X: Matrix) -> Any:
-    """W with its rows, H with its columns, in the order of X's, where both have names."""
+def in_order(name: str, site: str, given: Labelled, X: Matrix) -> Any:
+    """W with its rows, H with its columns, in the order of X's, where both have names; `name` is for the sentence."""
     if site not in FACTORS:
         return given.values
     axis = FACTORS.index(site)
     ours, theirs = given.names[axis], names_of(X)[axis]
     if ours is None or theirs is None:
         return given.values
-    places = order(ours, theirs, f"init's {site} is not named as X is", "give each of X's names once, in any order")
+    places = order(ours, theirs, f"{name} is not named as X is", "give each of X's names once, in any order")
     return given.values if places is None else taken(given.values, axis - 2, places)

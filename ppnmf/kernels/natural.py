@@ -17,7 +17,7 @@ from ppnmf.kernels.cpu.ridge import divide, least_ratio, permute, scale, shift, 
 from ppnmf.kernels.lanes import COMPILED, INNER, fused
 from ppnmf.rng import Site, uniform_pair
 
-__all__ = ["move", "products", "truncated"]
+__all__ = ["Free", "move", "products", "truncated"]
 
 SITE_SCALE = int(Site.SCALE)
 SITE_SHEAR = int(Site.SHEAR)
@@ -26,6 +26,14 @@ STEPS_OUT = 100_000  # of a slice, at most
 SHRINKAGES = 200  # likewise
 EXPONENTIAL = 1  # the kind of a pair of priors
 HALF_NORMAL = 2
+
+
+class Free(NamedTuple):
+    """Which moves leave what is known as it is."""
+
+    scaled: np.ndarray  # (K,) boolean: components whose scale moves
+    size: np.ndarray  # (K,): entries of W_k that are not known, less those of H_k; N - D where none is
+    sheared: np.ndarray  # (K, K) boolean: W_l ← W_l + t W_k and H_k ← H_k - t H_l, at [k, l]
 
 
 class ScaleDensity(NamedTuple):
@@ -118,12 +126,14 @@ def _drawn_scale(density, kind, width, key0, key1, step, k, K):  # type: ignore[
 
 
 @njit(**INNER)
-def _move_scales(W, H, of_W, of_H, kind, key0, key1, step):  # type: ignore[no-untyped-def]
+def _move_scales(W, H, of_W, of_H, kind, free, key0, key1, step):  # type: ignore[no-untyped-def]
     """W_k ← c W_k, H_k ← H_k / c."""
     K = len(W)
-    p = float(W.shape[1] - H.shape[1])
     width = 4.0 / math.sqrt(W.shape[1] + H.shape[1])
     for k in range(K):
+        if not free.scaled[k]:
+            continue
+        p = free.size[k]
         A = products(of_W[0], W[k], W[k], k)
         B = _sums(of_W[1], W[k], k)
         A_H = products(of_H[0], H[k], H[k], k)
@@ -173,7 +183,7 @@ def _slope(W, H, of_W, of_H, k, l):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _move_shears(W, H, of_W, of_H, key0, key1, step, room):  # type: ignore[no-untyped-def]
+def _move_shears(W, H, of_W, of_H, free, key0, key1, step, room):  # type: ignore[no-untyped-def]
     """W_l ← W_l + t W_k, H_k ← H_k - t H_l for the pairs of each round."""
     order, uniforms, _ = room
     rounds, K = order.shape
@@ -182,6 +192,8 @@ def _move_shears(W, H, of_W, of_H, key0, key1, step, room):  # type: ignore[no-u
         for m in range(K // 2):
             k = order[turn, 2 * m]
             l = order[turn, 2 * m + 1]
+            if not free.sheared[k, l]:
+                continue
             pair = uniform_pair(key0, key1, m // 2, turn, step, SITE_SHEAR)
             u = pair[0] if m % 2 == 0 else pair[1]
             square = products(of_W[0], W[k], W[k], l) + products(of_H[0], H[l], H[l], k)
@@ -192,16 +204,17 @@ def _move_shears(W, H, of_W, of_H, key0, key1, step, room):  # type: ignore[no-u
 
 
 @njit(**COMPILED)
-def move(W, H, of_W, of_H, kind, address, room):  # type: ignore[no-untyped-def]
+def move(W, H, of_W, of_H, kind, free, address, room):  # type: ignore[no-untyped-def]
     """Both moves, in place.
 
     Args:
         W, H: (K, N) and (K, D), a component a row.
         of_W, of_H: precision and linear of their priors, (1 | K, 1 | N) and (1 | K, 1 | D).
         kind: 1 where both priors are exponential, 2 where both are half-normal, 0 for all others.
+        free: `Free`.
         address: the two words of the key, and the step.
         room: `cpu.room_for_moves(K)`.
     """
     key0, key1, step = address
-    _move_scales(W, H, of_W, of_H, kind, key0, key1, step)
-    _move_shears(W, H, of_W, of_H, key0, key1, step, room)
+    _move_scales(W, H, of_W, of_H, kind, free, key0, key1, step)
+    _move_shears(W, H, of_W, of_H, free, key0, key1, step, room)

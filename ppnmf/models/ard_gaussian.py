@@ -68,6 +68,7 @@ class ARDGaussian(GaussianModel):
             object.__setattr__(self, own, real_number(own, getattr(self, own)))
         self.require_noise()
         object.__setattr__(self, "compression", real_number("compression", self.compression, 0))
+        self._check_fixed()
 
     def __call__(
         self, X: Tensor | None = None, mask: Tensor | None = None, *, shape: tuple[int, int] | None = None
@@ -87,9 +88,10 @@ class ARDGaussian(GaussianModel):
         with pyro.plate("component", self.rank, dim=-1):
             rate = pyro.sample("rate", dist.Gamma(like.new_tensor(hyper.shape), hyper.scale))
         with rows, pyro.plate("component of W", self.rank, dim=-1):
-            W = pyro.sample("W", dist.Gamma(1.0, rate))  # Exponential(rate), which Pyro cannot draw for a picture
+            # Gamma(1, rate) is Exponential(rate), which Pyro cannot draw for a picture
+            W = self.hold("W", pyro.sample("W", dist.Gamma(1.0, rate)))
         with pyro.plate("component of H", self.rank, dim=-2), columns:
-            H = pyro.sample("H", dist.Gamma(1.0, rate[:, None]))
+            H = self.hold("H", pyro.sample("H", dist.Gamma(1.0, rate[:, None])))
         if mask is not None and X is not None:
             X = torch.where(mask, X, torch.zeros_like(X))  # what lies under the mask must not leak, NaN least of all
         with rows, columns:
@@ -110,7 +112,7 @@ class ARDGaussian(GaussianModel):
     def hyperprior(self, shape: tuple[int, int]) -> Hyperprior:
         """The prior of the rates for X of this shape (N, D)."""
         others = self.compression * (shape[0] + shape[1])
-        return Hyperprior(self.rate_shape + others, self.rate_scale + others * self.empty)
+        return Hyperprior(self.rate_shape + others, self.rate_scale + others * self.empty, self.all_known)
 
     def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
         """The factors, the noise variance, and the rates."""
@@ -134,15 +136,16 @@ class ARDGaussian(GaussianModel):
         """Every prior is proper."""
 
     def require_fits(self, shape: tuple[int, int]) -> None:
-        """The priors are for X of any shape."""
+        """Raise ValueError when known entries are not for X of this shape; the priors are for any."""
+        self._require_fixed_fits(shape)
 
     def rescaled(self, size: float) -> Self:
         """The same model with priors under which the entries of W and of H are so many times as large."""
         return replace(self, rate_scale=self.rate_scale * size, empty=self.empty * size)
 
     def for_rows(self, rows: range) -> Self:
-        """The same: no prior is for one row alone."""
-        return self
+        """The same for those rows of X: no prior is for one row alone, but known entries of W are."""
+        return replace(self, **self._fixed_of_rows(rows))  # type: ignore[arg-type]
 
     def begin(self, X: Matrix, stream: Stream, how: str | Params) -> dict[str, Tensor]:
         """A start by its name ("scaled", "prior", "nndsvd"), or values, where sigma2 and rate may be left out."""

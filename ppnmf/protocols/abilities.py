@@ -26,6 +26,8 @@ ABILITIES: dict[type, str] = {
 def require_ability(who: str, model: Any, ability: type) -> None:
     """Raise TypeError where a model lacks what a method asks for; the sentence says what it has."""
     if isinstance(model, ability):
+        if why := getattr(model, "lacks", lambda _: "")(ability):  # a value may lack what its class has
+            raise TypeError(f"{who} needs {ABILITIES[ability]}, and {why}")
         return
     offered = [words for kind, words in ABILITIES.items() if isinstance(model, kind)]
     name = getattr(model, "name", type(model).__name__)

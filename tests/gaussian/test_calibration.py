@@ -68,7 +68,7 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "shape", "mistake"), CASES)
 def test_a_planted_mistake_in_a_move_is_found(kind, shape, mistake, monkeypatch):
-    monkeypatch.setattr(ridge, "_compiled", MISTAKES[mistake])
+    monkeypatch.setattr(ridge, "compiled", MISTAKES[mistake])
     assert judged(kind, shape, sweeps=50).p_value < CAUGHT
 
 

@@ -34,7 +34,7 @@ def factors(seed=0):
 def test_compiled_moves_are_the_reference_s(kind, dtype):
     priors, stream = priors_of(uneven(kind, N, D, K)), Stream.of(2, C)
     W, H = (F.to(dtype) for F in factors())
-    ours = ridge._compiled(W, H, priors, stream, 5)
+    ours = ridge.compiled(W, H, priors, stream, 5)
     wanted = shear_move(*scale_move(W, H, priors, stream, 5), priors, stream, 5)
     for F, reference in zip(ours, wanted, strict=True):
         assert F.dtype == dtype

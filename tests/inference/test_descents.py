@@ -139,7 +139,7 @@ def test_rows_are_at_their_non_negative_least_squares():
 def test_a_planted_mistake_in_the_multiplicative_rule_shows(monkeypatch):
     """A divisor without the explained part of negative statistics, or a square root: the judge of equality fails."""
     right = descent.multiplied
-    monkeypatch.setattr(descent, "multiplied", lambda F, told: (right(F, told) * F).sqrt())
+    monkeypatch.setattr(descent, "multiplied", lambda F, told, known: (right(F, told, known) * F).sqrt())
     theirs = of_scikit_learn("mu", X.numpy(), START["W"].numpy(), START["H"].numpy(), 7)
     assert fitted("mu", max_sweeps=7).squared_error() > 1.001 * theirs
 
