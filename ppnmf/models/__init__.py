@@ -5,6 +5,7 @@ from typing import Any
 from ppnmf.checks import one_of
 from ppnmf.equality import same
 from ppnmf.models.ard_gaussian import ARDGaussian
+from ppnmf.models.column_noise_gaussian import ColumnNoiseGaussian
 from ppnmf.models.exponential_gaussian import ExponentialGaussian
 from ppnmf.models.gamma_poisson import GammaPoisson
 from ppnmf.models.half_normal_gaussian import HalfNormalGaussian
@@ -19,6 +20,7 @@ __all__ = [
     "PAENMF",
     "REGISTRY",
     "ARDGaussian",
+    "ColumnNoiseGaussian",
     "ExponentialGaussian",
     "GammaPoisson",
     "HalfNormalGaussian",
@@ -35,6 +37,7 @@ MODELS = (
     HalfNormalGaussian,
     TruncatedNormalGaussian,
     ARDGaussian,
+    ColumnNoiseGaussian,
     SemiSupervised,
     Hierarchical,
     GammaPoisson,
