@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from ppnmf.data.matrix import as_matrix
     from ppnmf.data.sharded import shard
     from ppnmf.diagnostics.alignment import align
+    from ppnmf.diagnostics.clusters import clusters
     from ppnmf.diagnostics.convergence import summary
     from ppnmf.diagnostics.modes import mode_masses
     from ppnmf.estimator import NMF
@@ -35,6 +36,7 @@ __all__ = [
     "align",
     "anndata",
     "as_matrix",
+    "clusters",
     "compare",
     "datasets",
     "extend",
@@ -59,6 +61,7 @@ _HOME = {  # public name -> the module that holds it
     "shard": "ppnmf.data.sharded",
     "Posterior": "ppnmf.posterior",
     "align": "ppnmf.diagnostics.alignment",
+    "clusters": "ppnmf.diagnostics.clusters",
     "mode_masses": "ppnmf.diagnostics.modes",
     "summary": "ppnmf.diagnostics.convergence",
     "log_evidence": "ppnmf.evidence",
