@@ -55,12 +55,21 @@ def uneven(kind: Any, N: int, D: int, rank: int, noise_shape: float = 5.0, noise
     return kind(rank, **options, noise_shape=noise_shape, noise_scale=noise_scale)
 
 
-TELLING = {  # hyperparameters under which a mistake shows, of other models; their moments up to the fourth are finite
+# Hyperparameters under which a mistake shows, of other models; their moments up to the fourth are finite
+TELLING: dict[str, dict[str, Any]] = {
     "ard_gaussian": {
         "rate_shape": 6.0,
         "rate_scale": 5.0,
         "compression": 0.5,
         "empty": 1.3,
+        "noise_shape": 5.0,
+        "noise_scale": 20.0,
+    },
+    "tri_factor": {
+        "column_rank": 3,
+        "rate_W": 0.8,
+        "rate_S": 1.7,
+        "rate_G": 1.2,
         "noise_shape": 5.0,
         "noise_scale": 20.0,
     },

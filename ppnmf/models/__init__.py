@@ -13,6 +13,7 @@ from ppnmf.models.hierarchical import Hierarchical
 from ppnmf.models.negative_binomial_gamma import NegativeBinomialGamma
 from ppnmf.models.pae_nmf import PAENMF
 from ppnmf.models.semi_supervised import SemiSupervised
+from ppnmf.models.tri_factor import TriFactor
 from ppnmf.models.truncated_normal_gaussian import TruncatedNormalGaussian
 from ppnmf.protocols import Model
 
@@ -27,6 +28,7 @@ __all__ = [
     "Hierarchical",
     "NegativeBinomialGamma",
     "SemiSupervised",
+    "TriFactor",
     "TruncatedNormalGaussian",
     "for_data",
     "same",
@@ -38,6 +40,7 @@ MODELS = (
     TruncatedNormalGaussian,
     ARDGaussian,
     ColumnNoiseGaussian,
+    TriFactor,
     SemiSupervised,
     Hierarchical,
     GammaPoisson,
