@@ -153,7 +153,7 @@ def test_ranks_that_failed_count_as_tried():
         ([-10.0, -9.0], -5.0, 3.0, ""),
         ([-10.0, -4.0], -5.0, 3.0, "-4 lies above the greatest log likelihood met, -5"),
         ([-100.0, -20.0], -5.0, 3.0, "the replicates lie 80 nats apart"),
-        ([-10.0, -9.0], -5.0, 70.0, "forward and reverse ordinates lie 70 nats apart"),
+        ([-10.0, -9.0], -5.0, 70.0, "forward and reverse ordinates of one stage lie 70 nats apart"),
         ([-10.0, math.nan], -5.0, 0.0, "not finite"),
     ],
 )
