@@ -32,7 +32,7 @@ from ppnmf.threads import single_threaded
 __all__ = ["SITES", "Story", "about_S", "begin", "pair", "prior_draws", "swept"]
 
 SITES = ("W", "S", "G")
-PASSES = 5  # through S and G in a sweep of modes: they need no further pass over X
+PASSES = 2  # through S and G in a sweep of modes: they need no further pass over X
 SECOND_PAIR = 2**30  # steps ahead are the random numbers of the second pair's moves, where no sweep comes
 
 

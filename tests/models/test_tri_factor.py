@@ -83,7 +83,7 @@ def test_every_kind_of_matrix_gives_the_same(method, tmp_path):
         told = {"init": "scaled", "seed": 2, "progress": False}
         found[kind] = ppnmf.fit(MODEL, data, method=method, **told, **given, **options[method])
     for kind, same in (("sparse", "dense"), ("blocked", "dense"), ("stored", "masked")):
-        torch.testing.assert_close(found[kind].stats["lp"], found[same].stats["lp"], rtol=1e-8, atol=0)
+        torch.testing.assert_close(found[kind].stats["lp"], found[same].stats["lp"], rtol=1e-5, atol=0)
 
 
 def turned(told, G):
