@@ -74,7 +74,7 @@ class TriFactor(GaussianNoise):
             ValueError: neither X nor shape is given.
         """
         (N, D), like = shape_of(X, shape)
-        K, L = self.ranks
+        K, L = self._ranks
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
         if self.sigma2 is None:
             sigma2 = pyro.sample("sigma2", dist.InverseGamma(like.new_tensor(self.noise_shape), self.noise_scale))
@@ -105,7 +105,7 @@ class TriFactor(GaussianNoise):
         return cls(rank, None, rate, rate, rate, 1.0, scale.noise)
 
     @property
-    def ranks(self) -> tuple[int, int]:
+    def _ranks(self) -> tuple[int, int]:
         """K and L."""
         return self.rank, self.rank if self.column_rank is None else self.column_rank
 
@@ -118,7 +118,7 @@ class TriFactor(GaussianNoise):
 
     def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
         """W, S, G, the noise variance, and H = S @ G, which is no random variable of its own."""
-        K, L = self.ranks
+        K, L = self._ranks
         return {
             "W": {"row": N, "component": K},
             "S": {"component": K, "component of columns": L},
@@ -156,11 +156,11 @@ class TriFactor(GaussianNoise):
 
     def begin(self, X: Matrix, stream: Stream, how: str | Params) -> dict[str, Tensor]:
         """A start by its name ("scaled", "prior"), or values of W, S and G, where sigma2 may be left out."""
-        return three.begin(self._story, self.ranks, X, stream, how)
+        return three.begin(self._story, self._ranks, X, stream, how)
 
     def prior_draws(self, shape: tuple[int, int], n: int, stream: Stream) -> dict[str, Tensor]:
         """n draws of W (n, N, K), S (n, K, L), G (n, L, D), H (n, K, D), sigma2 (n,) from the prior."""
-        return three.prior_draws(self._story, self.ranks, shape, n, stream)
+        return three.prior_draws(self._story, self._ranks, shape, n, stream)
 
     def sweep(self, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
         """So many sweeps: W, S, G, σ², and moves along both ridges; or moments of an approximation."""

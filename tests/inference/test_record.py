@@ -587,7 +587,7 @@ def test_a_fingerprint_tells_values_shapes_types_masks_and_noise_apart_and_not_b
     ]
     told = [checkpoints.fingerprint(matrix) for matrix in matrices]
     assert len(set(told)) == len(told)
-    monkeypatch.setattr(checkpoints, "AT_ONCE", 333)
+    monkeypatch.setattr("ppnmf.fingerprints.AT_ONCE", 333)
     assert checkpoints.fingerprint(as_matrix(X)) == told[0]
     assert checkpoints.fingerprint(as_matrix(X.T.contiguous().T)) == told[0]
 

@@ -76,7 +76,7 @@ def test_no_step_lowers_the_bound(kind, mask):
 
     def bound(q):
         square = square_at(data, q)
-        noise = moments.OfNoise.of(q, story.noise, n)
+        noise = moments.of_noise(q, story.noise, n)
         expected = -0.5 * (n * (moments.LOG_2PI + noise.mean_log) + square / noise.typical + data.log_noise)
         return float(expected - model.divergence(q, data))
 
@@ -273,7 +273,7 @@ def test_one_entry_s_approximation_is_the_best_of_its_family():
             own["W" + part], own["H" + part] = values[:1].reshape(1, 1, 1), values[1:].reshape(1, 1, 2)
         second = (own["W"].square() + own["W.variance"]) * (own["H"].square() + own["H.variance"])
         square = ((small - own["W"] * own["H"]).square() + second - (own["W"] * own["H"]).square()).sum()
-        noise = moments.OfNoise.of(own, model.noise, 2)
+        noise = moments.of_noise(own, model.noise, 2)
         return -float(-(moments.LOG_2PI + noise.mean_log) - 0.5 * square / noise.typical - model.divergence(own, data))
 
     at = [

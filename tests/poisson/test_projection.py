@@ -31,7 +31,7 @@ def test_modes_leave_what_is_held(kind):
 
 @pytest.mark.parametrize("name", ["gamma_poisson", "negative_binomial_gamma"])
 def test_new_rows_leave_the_components_of_the_fit(name):
-    post = ppnmf.fit(name, X[:50], rank=3, **QUICK)
+    post = ppnmf.fit(name, X[:50], rank=3, **QUICK, init="scaled")
     new = post.transform(X[50:])
     assert new.draws["W"].shape == (2, 40, 10, 3) and torch.equal(new.draws["H"], post.draws["H"])
 
