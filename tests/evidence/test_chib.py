@@ -442,11 +442,11 @@ def test_chib_agrees_with_annealing_where_chains_keep_their_labels():
 
 @quiet
 @pytest.mark.slow
-@quiet
 def test_chib_tells_the_rank_of_the_published_toy(real_data):
+    """Its brackets are some hundred nats wide there, so that a lead of 35 leaves a doubt; stepping stones leave none."""
     X = real_data("toy/bnmtf_toy.npz")["R"]
     table = ppnmf.select_rank(ExponentialGaussian(1), X, range(9, 12), n_jobs=2, progress=False)
-    assert table.best == 10 and table.probability[10] > 0.99
+    assert table.best == 10 and table.probability[10] > 0.95
 
 
 @pytest.mark.slow
