@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +17,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FULL", "Lock", "remove_unfinished", "replacing", "try_folder", "try_to_write", "write_text"]
+__all__ = ["FULL", "Lock", "remove_unfinished", "replacing", "try_folder", "try_to_write", "write_table", "write_text"]
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -28,6 +29,15 @@ def write_text(path: str | Path, text: str) -> Path:
     """Replace a file by this text. Raises OSError as `replacing` does."""
     with replacing(path) as file:
         file.write(text.encode())
+    return Path(path)
+
+
+def write_table(path: str | Path, heading: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Path:
+    """Replace a file by a table, comma-separated text. Raises OSError as `replacing` does."""
+    with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
+        lines = csv.writer(file)
+        lines.writerow(heading)
+        lines.writerows(rows)
     return Path(path)
 
 

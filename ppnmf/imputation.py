@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ppnmf import predictive
 from ppnmf.data.dense import in_memory
-from ppnmf.disk import replacing
+from ppnmf.disk import write_table
 from ppnmf.tables import Interval, interval
 
 if TYPE_CHECKING:
@@ -59,12 +58,10 @@ class Imputed:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the same lines as comma-separated text, whole or not at all."""
-        with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
-            lines = csv.writer(file)
-            lines.writerow(["row", "column", *NUMBERS])
-            for m, place in enumerate(zip(self.rows, self.columns, strict=True)):
-                lines.writerow([*place, *(float(getattr(self, name)[m]) for name in NUMBERS)])
-        return Path(path)
+        places = zip(self.rows, self.columns, strict=True)
+        numbers = ([float(getattr(self, name)[m]) for name in NUMBERS] for m in range(len(self)))
+        lines = ([*place, *own] for place, own in zip(places, numbers, strict=True))
+        return write_table(path, ["row", "column", *NUMBERS], lines)
 
 
 def imputed(post: Posterior, level: float, seed: int) -> Imputed:

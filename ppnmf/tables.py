@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.checks import described, real_number
 from ppnmf.data.labelled import listed
-from ppnmf.disk import replacing
+from ppnmf.disk import write_table
 from ppnmf.matching import best_orders, in_order
 
 if TYPE_CHECKING:
@@ -76,14 +75,14 @@ class Table:
         """Write the same lines as comma-separated text, whole or not at all."""
         names = ("mean", "sd", "lower", "upper")
         axes = ("component", "column") if self.what == "components" else ("row", "component")
-        with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
-            lines = csv.writer(file)
-            lines.writerow([*axes, *names, "congruence"])
-            for i, row in enumerate(self.rows):
-                for j, column in enumerate(self.columns):
-                    sure = self.congruence[i if self.what == "components" else j]
-                    lines.writerow([row, column, *(float(getattr(self, name)[i, j]) for name in names), float(sure)])
-        return Path(path)
+        return write_table(path, [*axes, *names, "congruence"], self._lines(names))
+
+    def _lines(self, names: tuple[str, ...]) -> Iterator[list[Any]]:
+        """A line an entry: its place, these numbers of it, and its component's congruence."""
+        for i, row in enumerate(self.rows):
+            for j, column in enumerate(self.columns):
+                sure = self.congruence[i if self.what == "components" else j]
+                yield [row, column, *(float(getattr(self, name)[i, j]) for name in names), float(sure)]
 
     def __str__(self) -> str:
         """The strongest entries of each component."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +11,7 @@ from ppnmf.cli.guard import finishing, note
 from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.options import Data, Seed, folder_to_write
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
-from ppnmf.disk import replacing, try_to_write
+from ppnmf.disk import try_to_write, write_table
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
@@ -82,7 +81,7 @@ def generate(
     drawn = post.generate(rows, seed=seed, latent=latent).tolist()
     names = post.names.get("columns") or [str(j) for j in range(post.X.shape[1])]
     with finishing():
-        note(_written(out, names, drawn))
+        note(write_table(out, names, drawn))
     typer.echo(f"{out}")
 
 
@@ -92,11 +91,3 @@ def _loaded(file: Path) -> Posterior:
     from ppnmf.posterior import Posterior
 
     return Posterior.load(file)
-
-
-def _written(path: Path, heading: list[str], rows: list[list[Any]]) -> Path:
-    with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
-        lines = csv.writer(file)
-        lines.writerow(heading)
-        lines.writerows(rows)
-    return path
