@@ -22,10 +22,11 @@ from ppnmf.gaussian import restricted, ridge, start, statistics, sweep
 from ppnmf.gaussian.given import Given
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.pinned import exact, flattened
+from ppnmf.gaussian.repeated import one_by_one
 from ppnmf.gaussian.sweep import Prior, Story
 from ppnmf.kernels.dense import cancels
 from ppnmf.kernels.gammas import gammas
-from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
+from ppnmf.protocols import Address, Matrix, Params, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 LOG_2PI = math.log(2 * math.pi)
-SITES = ("W", "H", "sigma2")
 
 
 class Columns(NamedTuple):
@@ -129,19 +129,11 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     Args:
         params: W (C, N, K), H (C, K, D), sigma2 (C, D).
     """
-    if asked.read is Read.MOMENTS or (asked.read is Read.DRAW) != (at is not None):
-        raise NotImplementedError(f"these sweeps read draws, at an address, or modes; asked was {asked.read}")
-    draws: list[Params] = []
-    fits: list[Tensor] = []
-    for s in range(asked.number):
-        here = None if at is None else Address(at.stream, at.step + s)
-        params, fit = _one(story, X, params, asked, here)
-        if s in asked.kept or (at is None and s == asked.number - 1):
-            draws.append(params)
-            fits.append(fit)
-    if not draws:
-        return Swept(params, {}, torch.empty(len(params["W"]), 0, dtype=torch.float64, device=X.device))
-    return Swept(params, {site: torch.stack([own[site] for own in draws], 1) for site in SITES}, torch.stack(fits, 1))
+
+    def one(own: Params, here: Address | None) -> tuple[Params, Tensor]:
+        return _one(story, X, own, asked, here)
+
+    return one_by_one(one, X, params, asked, at)
 
 
 def _one(

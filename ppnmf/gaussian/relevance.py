@@ -28,10 +28,11 @@ from ppnmf.data.sharded import Sharded
 from ppnmf.gaussian import collapsed, moments, start, sweep
 from ppnmf.gaussian.noise import Noise
 from ppnmf.gaussian.pinned import Pinned, learned, put_into
+from ppnmf.gaussian.repeated import one_by_one
 from ppnmf.gaussian.sweep import Story
 from ppnmf.known import Known
 from ppnmf.priors import Exponential, Natural
-from ppnmf.protocols import Address, Drawn, Matrix, Params, Read, Sweeps, Swept
+from ppnmf.protocols import Address, Drawn, Matrix, Params, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_map, single_threaded
 
@@ -134,17 +135,11 @@ def swept(hyperprior: Hyperprior, noise: Noise, X: Matrix, params: Params, asked
     """So many sweeps: W, H, σ² and moves given the rates, and then the rates, each drawn or at its mode."""
     if isinstance(X, Sharded):
         raise X.refusal()
-    draws: list[Params] = []
-    fits: list[Tensor] = []
-    for s in range(asked.number):
-        here = None if at is None else Address(at.stream, at.step + s)
-        params, fit = _one(hyperprior, noise, X, params, asked, here)
-        if s in asked.kept or (asked.read is Read.MODE and s == asked.number - 1):
-            draws.append(params)
-            fits.append(fit)
-    if not draws:
-        return Swept(params, {}, torch.empty(len(params["W"]), 0, dtype=torch.float64, device=X.device))
-    return Swept(params, {site: torch.stack([own[site] for own in draws], 1) for site in params}, torch.stack(fits, 1))
+
+    def one(own: Params, here: Address | None) -> tuple[Params, Tensor]:
+        return _one(hyperprior, noise, X, own, asked, here)
+
+    return one_by_one(one, X, params, asked, at)
 
 
 def _one(

@@ -23,9 +23,10 @@ from ppnmf.data.sharded import Sharded
 from ppnmf.gaussian import ridge, statistics, sweep
 from ppnmf.gaussian.noise import KnownNoise, Noise
 from ppnmf.gaussian.pinned import FLAT
+from ppnmf.gaussian.repeated import one_by_one
 from ppnmf.kernels import kernels_for
 from ppnmf.priors import RectifiedPrior
-from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
+from ppnmf.protocols import Address, Matrix, Params, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
@@ -60,19 +61,12 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     """
     if isinstance(X, Sharded):
         raise X.refusal()
-    if asked.read is Read.MOMENTS or (asked.read is Read.DRAW) != (at is not None):
-        raise NotImplementedError(f"these sweeps read draws, at an address, or modes; asked was {asked.read}")
-    draws: list[Params] = []
-    fits: list[Tensor] = []
-    for s in range(asked.number):
-        here = None if at is None else Address(at.stream, at.step + s)
-        params, left = _one(story, X, params, asked, here)
-        if s in asked.kept or (at is None and s == asked.number - 1):
-            draws.append(params)
-            fits.append(sweep.log_likelihood_of(X, left, params["sigma2"]))
-    if not draws:
-        return Swept(params, {}, torch.empty(len(params["W"]), 0, dtype=torch.float64, device=X.device))
-    return Swept(params, {site: torch.stack([own[site] for own in draws], 1) for site in params}, torch.stack(fits, 1))
+
+    def one(own: Params, here: Address | None) -> tuple[Params, Tensor]:
+        after, left = _one(story, X, own, asked, here)
+        return after, sweep.log_likelihood_of(X, left, after["sigma2"])
+
+    return one_by_one(one, X, params, asked, at)
 
 
 def _one(
