@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import torch
 
-from ppnmf.checks import described, known_options, one_of, whole_number
+from ppnmf.checks import described, known_options, meant, one_of, whole_number
 from ppnmf.compilation import announced
 from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
@@ -110,31 +110,16 @@ def fit(
         MemoryError: the factors or their draws need more than there is.
     """
     if "labels" in options and METHODS[one_of("method", method, METHODS)].ability is not Layered:
-        labelled.require_labelled(model)
-        if fixed is not None:
-            raise TypeError(
-                "fixed does not go with labels yet: give the model with fixed_W= or fixed_H= for X and labels"
-            )
-        if rank is None:
-            raise TypeError(f"labels need rank=, the number of components, beside {described(model)}")
+        K = _labelled_rank(model, rank, fixed)
         told = labelled.prepared(X, mask, missing, device, noise)
-        return labelled.fitted(fit, told, rank, method, progress, {**options, "seed": seed})
+        return labelled.fitted(fit, told, K, method, progress, {**options, "seed": seed})
     run = method_named(method)
     known_options(method, run, options)
-    story: Any = model
-    data = None
-    if isinstance(model, str) and model in REGISTRY and rank is not None:
-        data = as_matrix(X, mask, missing, device, noise)
-        story = for_data(model, data, rank)
-    elif rank is not None:
-        raise TypeError(
-            f"rank is {rank!r} beside {described(model)}; it goes with a model's name: {', '.join(REGISTRY)}"
-        )
-    require_model(story, X)
+    _require_story(model, rank, X)
+    data = as_matrix(X, mask, missing, device, noise)
+    story: Any = for_data(model, data, rank) if isinstance(model, str) and rank is not None else model
     require_ability(method, story, METHODS[method].ability)
-    if data is None:
-        data = as_matrix(X, mask, missing, device, noise)
-    story = holding(story, fixed, data, isinstance(model, str))
+    story = holding(story, fixed, data, rank is not None)
     with said_once(data):
         check(story, data, spread=True)
     chosen = {name: int(value) if isinstance(value, np.integer) else value for name, value in options.items()}
@@ -168,7 +153,30 @@ def require_model(model: Any, X: Any = None) -> None:
         example = "give rank= too, or the model itself, such as ppnmf.models." + f"{REGISTRY[model].__name__}(rank=5)"
     elif hasattr(model, "shape"):
         example = f"the model comes first and X behind it: {example}"
-    raise TypeError(f"model is {described(model)}; {example}")
+    near = meant(model, REGISTRY) if isinstance(model, str) and model not in REGISTRY else ""
+    raise TypeError(f"model is {described(model)}{near}; {example}")
+
+
+def _require_story(model: Any, rank: int | None, X: Any) -> None:
+    """Raise when this is neither a model nor, beside a rank, the name of one."""
+    if rank is None:
+        require_model(model, X)
+    elif isinstance(model, str):
+        one_of("model", model, REGISTRY)
+    else:
+        raise TypeError(
+            f"rank is {rank!r} beside {described(model)}; it goes with a model's name: {', '.join(REGISTRY)}"
+        )
+
+
+def _labelled_rank(model: Any, rank: int | None, fixed: Any) -> int:
+    """The rank of a fit with labels. Raises TypeError when labels do not go with what else is asked."""
+    labelled.require_labelled(model)
+    if fixed is not None:
+        raise TypeError("fixed does not go with labels yet: give the model with fixed_W= or fixed_H= for X and labels")
+    if rank is None:
+        raise TypeError(f"labels need rank=, the number of components, beside {described(model)}")
+    return rank
 
 
 def default_model(method: str) -> str:
