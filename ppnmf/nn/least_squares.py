@@ -125,13 +125,18 @@ def _minimum(A: Tensor, X: Tensor) -> Tensor:
     """S (*batch, K, D) of A (*batch, M, K) and X (*batch, M, D), float64."""
     K = A.shape[-1]
     batch = X.shape[:-2].numel()
-    P = (X.mT @ A).reshape(batch, X.shape[-1], K)
-    Q = (A.mT @ A).reshape(batch, K, K)
-    if not bool(P.isfinite().all() & Q.isfinite().all()):  # of products: they are smaller than X
-        raise ValueError("A or X has entries that are not finite, or so great that their squares are not")
-    least = pivoting.least if P.device.type == "cpu" else batched.least
-    with single_threaded() if P.numel() * K > WORTH_THREADS else nullcontext():
+    least = pivoting.least if X.device.type == "cpu" else batched.least
+    with single_threaded() if X.numel() * K > WORTH_THREADS else nullcontext():
+        P = (A.mT @ X).mT.contiguous().reshape(batch, X.shape[-1], K)
+        Q = (A.mT @ A).reshape(batch, K, K)
+        if not _are_finite(P, Q):  # of products: they are smaller than X
+            raise ValueError("A or X has entries that are not finite, or so great that their squares are not")
         return least(P, Q).mT.reshape(*X.shape[:-2], K, X.shape[-1])
+
+
+def _are_finite(*arrays: Tensor) -> bool:
+    """Whether all entries are; a sum that is finite says so at once."""
+    return all(bool(one.sum().isfinite()) or bool(one.isfinite().all()) for one in arrays)
 
 
 def _on_free_sets(A: Tensor, S: Tensor, G: Tensor) -> Tensor:
