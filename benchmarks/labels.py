@@ -59,6 +59,12 @@ def scores(p: np.ndarray, hit: np.ndarray) -> str:
     return f"{accuracy:.3f}  {((p - hit) ** 2).sum(1).mean():.3f}  {np.log((p * hit).sum(1)).mean():.3f}"
 
 
+def reliability(p: np.ndarray, hit: np.ndarray, low: float) -> str:
+    """How many probabilities are in a bin, their mean, and the share of hits among them."""
+    own = (p >= low) & (p < low + 1 / BINS + (low > 1 - 1.5 / BINS))
+    return f"{own.sum():6d}  {p[own].mean():.3f}  {hit[own].mean():.3f}" if own.any() else "     0"
+
+
 def compare(name: str, X: np.ndarray, truth: np.ndarray, rank: int, share: float, chains: dict[str, int]) -> None:
     """Both predictions of one set of data."""
     began = time.perf_counter()
@@ -67,19 +73,22 @@ def compare(name: str, X: np.ndarray, truth: np.ndarray, rank: int, share: float
     post = ppnmf.fit(
         "semi_supervised", X, rank=rank, labels=labels, label_weight="heldout", seed=0, progress=False, **chains
     )
-    found = ppnmf.predicted_labels(post)
-    hit = (truth[~known, None] == np.array(found.classes)).astype(float)
-    ours = found.probabilities.numpy()[~known]
+    found = {own: ppnmf.predicted_labels(post, reading=own) for own in (None, "scores", "loadings")}
+    hit = (truth[~known, None] == np.array(found[None].classes)).astype(float)
+    read = {own: one.probabilities.numpy()[~known] for own, one in found.items()}
+    ours = read[None]
+    facts = post.attrs["labels"]
     W = NMF(rank, init="nndsvda", max_iter=1000, random_state=0).fit_transform(X)
     W = W / np.where(W.std(0) > 0, W.std(0), 1)
     peer = LogisticRegression(max_iter=5000).fit(W[known], truth[known]).predict_proba(W[~known])
     print(f"{name}: {known.sum()} labels of {len(truth)} known, rank {rank}; accuracy, Brier, log score")
-    print(f"  semi_supervised      {scores(ours, hit)}   ({time.perf_counter() - began:.0f} s)")
+    print(f"  semi_supervised      {scores(ours, hit)}   {facts['reading']} ({time.perf_counter() - began:.0f} s)")
+    for reading in ("scores", "loadings"):
+        print(f"    read off {reading:<10}  {scores(read[reading], hit)}")
     print(f"  logistic regression  {scores(peer, hit)}")
+    print(f"    {'p':<12}{'ours: number, mean, hits':<28}logistic regression")
     for low in np.arange(BINS) / BINS:
-        own = (ours >= low) & (ours < low + 1 / BINS + (low > 1 - 1.5 / BINS))
-        if own.any():
-            print(f"    p from {low:.1f}: {own.sum():6d} of mean {ours[own].mean():.3f}, hits {hit[own].mean():.3f}")
+        print(f"    from {low:.1f}    {reliability(ours, hit, low):<28}{reliability(peer, hit, low)}")
 
 
 def main() -> None:

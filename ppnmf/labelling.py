@@ -6,8 +6,8 @@ Where an observation has one class, its label is one of the unit vectors e_c, wh
 .. math:: p(c) \propto \exp(-\|e_c - s\|^2 / 2 \tau^2) \propto \exp(s_c / \tau^2).
 
 A name is no Gaussian number, though, and such probabilities may be too sure of themselves. Where λ was chosen by hidden labels, so
-was a sharpness q, p(c) ∝ exp(q s_c / τ²); and by Laplace's rule of succession of n + 2 labels, n of them known, one goes to a
-class at random.
+was a sharpness q, p(c) ∝ exp(q s_c / τ²), or the other reading of names: a logistic regression on the loadings (`classified`).
+By Laplace's rule of succession of n + 2 labels, n of them known, one goes to a class at random.
 
 Where labels are scores, the class is the one of the greatest, and its probability how often replicates with that noise have it
 there. Probabilities are of the observations whose label is not known to the fit and of the others alike.
@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ppnmf.checks import described
+from ppnmf import classified
+from ppnmf.checks import described, meant
+from ppnmf.data.dense import Dense
 from ppnmf.data.labelled import names_of
 from ppnmf.data.labels import as_labels, joined
 from ppnmf.data.matrix import as_matrix, in_memory
@@ -33,10 +35,12 @@ from ppnmf.settings import own_settings
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["PredictedLabels", "of_names", "of_rows", "predicted_labels"]
+__all__ = ["LOADINGS", "SCORES", "PredictedLabels", "of_names", "of_rows", "predicted_labels"]
 
 LEAST = 1e-12  # probability, and variance: a logarithm is taken of the one, and a division made by the other
 SHOWN = 10  # rows that are printed
+SCORES = "scores"  # W B, which probabilities are read off
+LOADINGS = "loadings"  # W alone, by a logistic regression
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +125,7 @@ class PredictedLabels:
 
 
 @own_settings()
-def predicted_labels(post: Posterior, X: Any = None, seed: int = 0) -> PredictedLabels:
+def predicted_labels(post: Posterior, X: Any = None, seed: int = 0, reading: str | None = None) -> PredictedLabels:
     """The classes' probabilities for each observation, from a fit with labels.
 
     Args:
@@ -129,9 +133,11 @@ def predicted_labels(post: Posterior, X: Any = None, seed: int = 0) -> Predicted
         X: new rows (M, D), of the columns that were fitted, in place of the fit's: their loadings are drawn from what X and
             the fit say of them (`Posterior.transform`). Of a fit whose labels are of X's rows.
         seed: of replicates, where labels are scores, and of new rows' loadings.
+        reading: "scores" for those of the model, W B, or "loadings" for a logistic regression of known names of rows on what X says
+            of their loadings; by default what `label_weight="heldout"` found the better one, and else "scores".
 
     Raises:
-        ValueError: no labels were given to the fit, or they had no weight; X has other columns.
+        ValueError: no labels were given to the fit, or they had no weight; X has other columns; a reading that there is not.
         TypeError: X is given for a fit whose labels are of X's columns.
     """
     facts = post.attrs.get("labels")
@@ -139,6 +145,8 @@ def predicted_labels(post: Posterior, X: Any = None, seed: int = 0) -> Predicted
         raise ValueError(
             f"labels had no say in the fit of {described(post.model)}; fit with labels=, and a weight above 0"
         )
+    if _reading(reading, facts) == LOADINGS:
+        return _of_loadings(post, facts, X)
     if X is not None:
         post, facts = _with_new_rows(post, facts, X, seed)
     codes = torch.tensor(facts["codes"])
@@ -153,8 +161,29 @@ def predicted_labels(post: Posterior, X: Any = None, seed: int = 0) -> Predicted
     return PredictedLabels(tuple(facts["classes"]), probabilities.cpu(), known, None if names is None else tuple(names))
 
 
-def _with_new_rows(post: Posterior, facts: Any, X: Any, seed: int) -> tuple[Posterior, Any]:
-    """The fit for new rows, whose labels are not known."""
+def _reading(reading: str | None, facts: Any) -> str:
+    if reading is None:
+        return facts.get("reading", SCORES)
+    if reading not in (SCORES, LOADINGS):
+        raise ValueError(f"there is no reading {reading!r}{meant(reading, (SCORES, LOADINGS))}; {SCORES} or {LOADINGS}")
+    if reading == LOADINGS and not (facts["of"] == "rows" and facts["are_names"]):
+        raise ValueError(f"{LOADINGS} are read for names of X's rows; read the {SCORES}")
+    return reading
+
+
+def _of_loadings(post: Posterior, facts: Any, X: Any) -> PredictedLabels:
+    """By the logistic regression, of the fit's rows or of new ones."""
+    own = classified.without_labels(in_memory(post.X, "predicted_labels"), len(facts["classes"]))
+    codes = torch.tensor(facts["codes"])
+    new = [] if X is None else [_new_rows(post, facts, X)]
+    p = classified.by_regression(post, codes, [own, *new], facts.get("strength", 1.0))
+    names = names_of(new[0]).to_dict().get("rows") if new else post.names.get("rows")
+    known = torch.zeros(len(p), dtype=torch.bool) if new else codes >= 0
+    return PredictedLabels(tuple(facts["classes"]), p, known, None if names is None else tuple(names))
+
+
+def _new_rows(post: Posterior, facts: Any, X: Any) -> Dense:
+    """New rows of X, whose columns are those of the fit."""
     if facts["of"] != "rows":
         raise TypeError("new rows have no labels of columns; X goes with a fit whose labels are of X's rows")
     data = in_memory(as_matrix(X), "predicted_labels")
@@ -162,6 +191,15 @@ def _with_new_rows(post: Posterior, facts: Any, X: Any, seed: int) -> tuple[Post
     fitted = post.names.get("columns")
     if columns and fitted and list(columns) != list(fitted)[: len(columns)]:
         raise ValueError("X's columns are not named as those of the fit; bring them into its order")
+    wanted = post.X.shape[1] - len(facts["classes"])
+    if data.shape[1] != wanted:
+        raise ValueError(f"X has {data.shape[1]} columns and the fit's {wanted}; give rows of the same columns")
+    return data
+
+
+def _with_new_rows(post: Posterior, facts: Any, X: Any, seed: int) -> tuple[Posterior, Any]:
+    """The fit for new rows, whose labels are not known."""
+    data = _new_rows(post, facts, X)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\d+ column\(s\) of X have nothing observed")  # their B is known
         rows = joined(data, None, facts["weight"], len(facts["classes"]))
@@ -189,9 +227,7 @@ def of_rows(post: Posterior, facts: Any) -> tuple[Tensor, Tensor]:
 
 def of_names(scores: Tensor, variance: Tensor, n_known: int) -> Tensor:
     """Probabilities (n, c) of one class each, from scores (draws, n, c) and the variance of their noise (draws,)."""
-    p = torch.softmax(scores / variance[:, None, None], -1).mean(0)
-    at_random = 1 / (n_known + 2)
-    return (1 - at_random) * p + at_random / p.shape[-1]
+    return classified.succeeded(torch.softmax(scores / variance[:, None, None], -1).mean(0), n_known)
 
 
 def _of_scores(scores: Tensor, variance: Tensor, seed: int) -> Tensor:

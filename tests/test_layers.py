@@ -44,6 +44,7 @@ LAYERS = [
         "arviz",
         "components",
         "identified",
+        "classified",
         "labelling",
         "weighting",
     },

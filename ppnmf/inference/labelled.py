@@ -3,12 +3,14 @@ r"""Fits with labels of X's rows: the columns [X, Y] as one matrix, with noise t
 λ says what an entry of Y counts beside one of X, whose noise variance is σ²: that of Y's is σ² / λ. By default it is the estimate
 of σ² over the variance of the scores, so that a label column is no more than as noisy as it is variable; `label_weight="heldout"`
 takes of this value times `FACTORS` the one under which hidden ones of the known labels are predicted best, by their mean
-log probability, and with it how sharp the probabilities of names are (`ppnmf.labelling`).
+log probability, and with it what the probabilities of names are read off, and how sharp they are (`ppnmf.labelling`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,11 +18,12 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import described, real_number, whole_number
+from ppnmf.classified import STRENGTHS, by_regression, without_labels
 from ppnmf.data.labelled import names_of
 from ppnmf.data.labels import Labels, as_labels, joined
 from ppnmf.data.matrix import Dense, as_matrix, in_memory
 from ppnmf.gaussian.scale import data_scale
-from ppnmf.labelling import of_names, of_rows
+from ppnmf.labelling import LOADINGS, SCORES, of_names, of_rows
 from ppnmf.models import SemiSupervised
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -31,6 +34,7 @@ __all__ = ["FACTORS", "HELD_OUT", "choose_weight", "fitted"]
 HELD_OUT = "heldout"  # the weight that is chosen by hidden labels
 FACTORS = (1.0, 10.0, 100.0, 1000.0)  # of the default weight, that are tried
 SHARPNESS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # that are tried with each of them
+DRAWS_TRIED = 2  # of H, that a regression is averaged over while a weight is looked for
 FOLDS = 3  # of the known labels
 SHORT = {"draws": 60, "warmup": 100, "chains": 1, "survey": 0}  # chains while a weight is looked for
 Fit = Callable[..., Posterior]
@@ -68,14 +72,18 @@ def fitted(fit: Fit, X: Dense, rank: int, method: str, progress: bool, options: 
     weight = options.get("label_weight")
     asked = Asked(X, labels, whole_number("rank", rank, 1), method, others)
     if not isinstance(weight, str):
-        chosen = usual_weight(asked) if weight is None else real_number("label_weight", weight, 0)
-        return _fit(fit, asked, chosen, progress)
+        own = usual_weight(asked) if weight is None else real_number("label_weight", weight, 0)
+        return _fit(fit, asked, own, progress)
     if weight != HELD_OUT:
         raise ValueError(f"label_weight is {weight!r}; give a number >= 0, None, or {HELD_OUT!r}")
     tried = choose_weight(fit, asked, progress)
-    best = max(tried, key=lambda one: one.score)
+    best = chosen(tried)
     post = _fit(fit, asked, best.weight, progress)
-    told = {"sharpness": best.sharpness, "tried": [list(one) for one in tried]}
+    told = {
+        "reading": best.reading,
+        "sharpness" if best.reading == SCORES else "strength": best.strength,
+        "tried": [[one.weight, one.reading, one.strength, one.score] for one in tried],
+    }
     return replace(post, attrs={**post.attrs, "labels": {**post.attrs["labels"], **told}})
 
 
@@ -87,15 +95,42 @@ def usual_weight(asked: Asked) -> float:
 
 
 class Tried(NamedTuple):
-    """A weight, a sharpness, and the mean log probability of hidden labels with them."""
+    """What was tried, and how well hidden labels were predicted with it.
+
+    Args:
+        weight: λ. reading: what probabilities were read off, scores or loadings.
+        strength: of that reading: the sharpness of the scores, or the inverse of the regression's penalty.
+        logs: (n,), the log probability of each known label when it was hidden.
+    """
 
     weight: float
-    sharpness: float
-    score: float
+    reading: str
+    strength: float
+    logs: Tensor
+
+    @property
+    def score(self) -> float:
+        """The mean log probability."""
+        return float(self.logs.mean())
+
+
+def chosen(tried: list[Tried]) -> Tried:
+    """The best score, of the loadings where these are tried, unless the scores W B are better by twice the standard error.
+
+    Of few hidden labels the better one is a matter of luck, and where one-hot names are no Gaussian numbers the scores err by more
+    than the regression does.
+    """
+    by_loadings = [one for one in tried if one.reading == LOADINGS]
+    best = max(tried, key=lambda one: one.score)
+    if best.reading == LOADINGS or not by_loadings:
+        return best
+    second = max(by_loadings, key=lambda one: one.score)
+    lead = best.logs - second.logs
+    return best if float(lead.mean()) > 2 * float(lead.std()) / math.sqrt(len(lead)) else second
 
 
 def choose_weight(fit: Fit, asked: Asked, progress: bool) -> list[Tried]:
-    """Each weight that is tried with its best sharpness; every known label is hidden once, and chains are short.
+    """Each weight that is tried with the best of each reading; every known label is hidden once, and chains are short.
 
     Raises:
         ValueError: a fold would leave fewer than two classes.
@@ -109,23 +144,29 @@ def choose_weight(fit: Fit, asked: Asked, progress: bool) -> list[Tried]:
     with bar(len(FACTORS) * FOLDS, "weight of the labels", progress) as ticker:
         for factor in FACTORS:
             weight = factor * usual_weight(asked)
-            total = torch.zeros(len(SHARPNESS), dtype=torch.float64)
+            logs: dict[tuple[str, float], list[Tensor]] = defaultdict(list)
             for hidden in folds:
                 own = quick._replace(labels=asked.labels.without(hidden))
-                total += _log_scores(_fit(fit, own, weight, False), asked.labels, hidden)
+                post = _fit(fit, own, weight, False)
+                for read, p in _readings(post, own.labels):
+                    logs[read].append(p[hidden.nonzero()[:, 0], asked.labels.codes[hidden]].log())
                 ticker.update()
-            at = int(total.argmax())
-            tried.append(Tried(weight, SHARPNESS[at], float(total[at]) / int(asked.labels.known.sum())))
+            found = [Tried(weight, *read, torch.cat(own)) for read, own in logs.items()]
+            readings = dict.fromkeys(one.reading for one in found)
+            tried += [max((one for one in found if one.reading == own), key=lambda one: one.score) for own in readings]
     return tried
 
 
-def _log_scores(post: Posterior, truth: Labels, hidden: Tensor) -> Tensor:
-    """Σ log p of the hidden labels, for each sharpness."""
+def _readings(post: Posterior, labels: Labels) -> Iterator[tuple[tuple[str, float], Tensor]]:
+    """Each reading and strength that is tried -> probabilities (N, c), where `labels` are known."""
+    n_known = int(labels.known.sum())
     scores, variance = of_rows(post, post.attrs["labels"])
-    n_known = int((truth.known & ~hidden).sum())
-    own = (hidden.nonzero()[:, 0], truth.codes[hidden])
-    each = [of_names(scores, variance / sharpness, n_known).cpu()[own].log().sum() for sharpness in SHARPNESS]
-    return torch.stack(each)
+    for sharpness in SHARPNESS:
+        yield (SCORES, sharpness), of_names(scores, variance / sharpness, n_known).cpu()
+    if labels.are_names:
+        X = without_labels(in_memory(post.X, "labels"), len(labels.classes))
+        for strength in STRENGTHS:
+            yield (LOADINGS, strength), by_regression(post, labels.codes, [X], strength, DRAWS_TRIED)
 
 
 def _folds(labels: Labels, seed: int) -> list[Tensor]:

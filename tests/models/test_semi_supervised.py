@@ -6,8 +6,10 @@ import torch
 from scipy import stats
 
 import ppnmf
+from ppnmf.classified import _loadings, by_regression, without_labels
 from ppnmf.data.labels import as_labels, joined
 from ppnmf.data.matrix import as_matrix
+from ppnmf.inference.labelled import Tried, chosen
 from ppnmf.labelling import PredictedLabels
 from ppnmf.models import SemiSupervised
 from ppnmf.rng import Site, Stream
@@ -114,13 +116,63 @@ def test_a_class_that_x_shows_is_found_and_the_weight_is_chosen_in_one_call():
         "semi_supervised", data, rank=2, labels=given, label_weight="heldout", method="icm", progress=False
     )
     facts = post.attrs["labels"]
-    assert len(facts["tried"]) == 4
-    assert [facts["weight"], facts["sharpness"]] == max(facts["tried"], key=lambda one: one[2])[:2]
-    found = ppnmf.predicted_labels(post)
-    assert found.accuracy(truth) == 1 and found.brier(truth) < 0.1 and found.log_score(truth) > -0.2
-    new = ppnmf.predicted_labels(post, data[:7])
-    assert new.labels == truth[:7] and not bool(new.known.any())
+    assert len(facts["tried"]) == 8
+    strength = facts.get("sharpness", facts.get("strength"))
+    assert [facts["weight"], facts["reading"], strength] in [one[:3] for one in facts["tried"]]
+    for reading in (None, "scores", "loadings"):
+        found = ppnmf.predicted_labels(post, reading=reading)
+        assert found.accuracy(truth) == 1 and found.brier(truth) < 0.1 and found.log_score(truth) > -0.2
+        new = ppnmf.predicted_labels(post, data[:7], reading=reading)
+        assert new.labels == truth[:7] and not bool(new.known.any())
     assert str(found).splitlines()[0] == "20 of 60 labels predicted, of left, right"
+
+
+def test_scores_are_chosen_where_they_are_surely_better():
+    base = torch.full((50,), -1.0, dtype=torch.float64)
+    lead = torch.linspace(-0.5, 0.7, 50, dtype=torch.float64)  # its mean is 0.1, and its standard error 0.05
+    sure = Tried(1.0, "scores", 0.1, base + lead + 0.02)
+    unsure = Tried(1.0, "scores", 0.1, base + lead - 0.02)
+    loadings = [Tried(1.0, "loadings", 1.0, base), Tried(10.0, "loadings", 1.0, base - 1)]
+    assert chosen([sure, *loadings]) is sure and chosen([unsure, *loadings]) is loadings[0]
+    assert chosen([unsure]) is unsure
+
+
+def test_the_regression_reads_what_x_alone_says():
+    """Loadings at their modes given X, H and σ² alone; the classes' probabilities follow the names that are told."""
+    u = Stream.of(5).uniforms(0, Site.DATA, range(43), 12)[0]
+    truth = torch.arange(40) % 2
+    W = torch.nn.functional.one_hot(truth, 2) + 0.3 * u[:40, :2]
+    data = W @ (3 * u[40:42]) + 0.05 * u[:40]
+    names = [f"{code}" if row % 4 else None for row, code in enumerate(truth.tolist())]
+    post = ppnmf.fit("semi_supervised", data, rank=2, labels=names, seed=1, **QUICK)
+    known = torch.tensor([name is not None for name in names])
+    own = without_labels(as_matrix(post.X), 2)
+    assert own.shape == (40, 12) and torch.equal(own.values, data)
+    codes = torch.where(known, truth, -1)
+    p = by_regression(post, codes, [own], 1.0)
+    assert float((p.argmax(1) == truth).double().mean()) == 1
+    torch.testing.assert_close(by_regression(post, codes, [own, own], 1.0), p)
+    swapped = by_regression(post, torch.where(known, 1 - truth, -1), [own], 1.0)
+    torch.testing.assert_close(swapped, p.flip(1), rtol=0, atol=1e-3)
+    H, s = post.draws["H"][0, 0, :, :12].double(), float(post.draws["sigma2"][0, 0])
+    rate = float(post.model.rate_W)
+    z = _loadings(post, own, H, torch.tensor(s))
+    slope = (data @ H.mT - z @ H @ H.mT) / s - rate
+    assert float(slope.max()) < 1e-8 * float((data @ H.mT).max() / s)
+    assert float((slope * z).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("labels", "reading", "match"),
+    [
+        (NAMES, "loading", "there is no reading 'loading'.*; scores or loadings"),
+        (np.arange(60.0).reshape(30, 2), "loadings", "loadings are read for names of X's rows"),
+    ],
+)
+def test_readings_that_there_are_not_are_refused(labels, reading, match):
+    post = ppnmf.fit("semi_supervised", X, rank=2, labels=labels, seed=1, **QUICK)
+    with pytest.raises(ValueError, match=match):
+        ppnmf.predicted_labels(post, reading=reading)
 
 
 def test_names_of_the_columns_and_the_classes_are_kept():

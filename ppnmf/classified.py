@@ -1,0 +1,91 @@
+r"""Classes read off loadings: logistic regression of the known names on what X alone says of each row's loadings.
+
+The model's own scores W B are linear in non-negative loadings with non-negative coefficients, and the loadings of a row whose
+label is known have seen it, which those of other rows have not. This reading has neither trait. For a draw of H and σ² each
+row's loadings are
+
+.. math:: z_i = \arg\max_{w \ge 0} \; p(w) \, p(x_i \mid w, H, \sigma^2),
+
+of x_i without its label; the known names are regressed on z (multinomial, with a ridge penalty), and the probabilities of all rows
+are averaged over draws. It is no part of the model: labels shape H there, and are read here. By Laplace's rule of succession of
+n + 2 labels, n of them known, one goes to a class at random, as for the scores (`labelling`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ppnmf.data.dense import Dense
+from ppnmf.data.matrix import as_matrix
+from ppnmf.gaussian import statistics
+from ppnmf.kernels import nnls
+from ppnmf.protocols import Statistics
+from ppnmf.threads import single_threaded
+
+if TYPE_CHECKING:
+    from ppnmf.posterior import Posterior
+
+__all__ = ["DRAWS", "STRENGTHS", "by_regression", "succeeded", "without_labels"]
+
+DRAWS = 10  # of H that are read, at most, and their probabilities averaged
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverses of the ridge penalty that are tried
+MOST_STEPS = 5000  # of the regression
+
+
+def without_labels(data: Dense, classes: int) -> Dense:
+    """X of the columns [X, Y], of which so many are Y's."""
+    D = data.shape[1] - classes
+    mask = None if data.mask is None else data.mask[:, :D]
+    noise = None if data.noise is None else data.noise.variance[:, :D]
+    return as_matrix(data.values[:, :D], None if mask is None or bool(mask.all()) else mask, noise=noise)
+
+
+def by_regression(post: Posterior, codes: Tensor, rows: list[Dense], strength: float, draws: int = DRAWS) -> Tensor:
+    """Probabilities (n, c) of the classes of the last of some `rows`.
+
+    Args:
+        post: a fit of [X, Y], of several modes the best; c comes from its model.
+        codes: (N,), the numbers of the fitted rows' classes, -1 where they are not known.
+        rows: X (N, D) of the fit without labels, and after it new rows (M, D), if any.
+        strength: the inverse of the ridge penalty on components of unit spread.
+        draws: that are read, at most, evenly spaced.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    shown = post.typical()
+    H = shown._kept("H").flatten(0, 1).double()
+    sigma2 = shown._kept("sigma2").flatten(0, 1).double()
+    classes = len(post.model.label_names)
+    known = codes >= 0
+    total = torch.zeros(rows[-1].shape[0], classes, dtype=torch.float64)
+    at = torch.arange(0, len(H), -(-len(H) // draws))
+    with single_threaded(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for s in at.tolist():
+            z = [_loadings(post, own, H[s, :, : own.shape[1]], sigma2[s]) for own in rows]
+            spread = z[0].std(0, correction=0)
+            spread = torch.where(spread > 0, spread, 1.0)
+            told = LogisticRegression(C=strength, max_iter=MOST_STEPS)
+            told.fit((z[0][known] / spread).numpy(), codes[known].numpy())
+            found = told.predict_proba((z[-1] / spread).numpy())
+            total[:, torch.from_numpy(told.classes_)] += torch.from_numpy(found)
+    return succeeded(total / len(at), int(known.sum()))
+
+
+def succeeded(p: Tensor, n_known: int) -> Tensor:
+    """Probabilities (n, c) of which one of n_known + 2 goes to a class at random."""
+    at_random = 1 / (n_known + 2)
+    return (1 - at_random) * p + at_random / p.shape[-1]
+
+
+def _loadings(post: Posterior, X: Dense, H: Tensor, sigma2: Tensor) -> Tensor:
+    """The most probable loadings (N, K) of rows of X given H (K, D), under their exponential prior, on the CPU."""
+    told = statistics.of_all_rows(X, H[None].to(X.dtype))
+    prior = post.model.prior("W").natural(X.device)
+    P = told.P.double() / sigma2 + prior.linear
+    return nnls.solved(torch.zeros_like(P), Statistics(P, told.Q.double() / sigma2))[0].cpu()
