@@ -31,10 +31,11 @@ from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, S
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["Layers", "named", "product", "sites_of", "start_of", "swept", "updated"]
+__all__ = ["Layers", "by_rows", "named", "product", "sites_of", "start_of", "swept", "updated"]
 
 Factors = list[Tensor]  # A_0 (C, N, K_0), A_1 (C, K_0, K_1) ... and S (C, K, D), in order
 OfRow = Callable[[Tensor, int], Statistics]
+Rule = Callable[[Tensor, Statistics, int], Tensor]  # a row (C, 1, K), what is told about it, and its number -> the row
 
 
 class Layers(NamedTuple):
@@ -137,14 +138,27 @@ def updated(factors: Factors, place: int, prior: Natural, X: Matrix, weight: Ten
 def _rows(
     A: Tensor, B: Tensor, about: Statistics, prior: Natural, weight: Tensor, draw: Address | None, first_row: int
 ) -> Tensor:
-    """A middle factor A (C, J, K), a row at a time, between B (C, N, J) and what X tells about the rows of B A."""
-    A = A.clone()
+    """A middle factor A (C, J, K), between B (C, N, J) and what X tells about the rows of B A, by its conditionals."""
     half_sweep = kernels_for(A.device).half_sweep
     address = None if draw is None else (*draw, Site.LAYERS)
+
+    def conditional(row: Tensor, told: Statistics, k: int) -> Tensor:
+        own = [values[k : k + 1] if values.shape[0] > 1 else values for values in prior]
+        return half_sweep(row, told, own, address, first_row + k, 0, weight)
+
+    return by_rows(A, B, about, conditional)
+
+
+def by_rows(A: Tensor, B: Tensor, about: Statistics, rule: Rule) -> Tensor:
+    """A middle factor A (C, J, K) whose rows are updated one after another, each given the others.
+
+    Args:
+        B: (C, N, J), the product of the factors before it. about: what X tells about the rows of B A.
+    """
+    A = A.clone()
     conditions = _shared(B, about) if about.Q.ndim == about.P.ndim else _of_each_row(B, about)
     for k in range(A.shape[-2]):
-        own = [values[k : k + 1] if values.shape[0] > 1 else values for values in prior]
-        A[:, k : k + 1] = half_sweep(A[:, k : k + 1], conditions(A, k), own, address, first_row + k, 0, weight)
+        A[:, k : k + 1] = rule(A[:, k : k + 1], conditions(A, k), k)
     return A
 
 

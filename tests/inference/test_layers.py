@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
 
 import ppnmf
 from ppnmf.models import Hierarchical
@@ -102,6 +103,40 @@ def test_labels_that_are_not_known_have_no_say():
     assert found.classes == ("a", "b") and found.known.tolist() == [label is not None for label in hidden]
     assert torch.allclose(found.probabilities.sum(-1), torch.ones(15, dtype=torch.float64))
     assert str(found).startswith("5 of 15 labels predicted, of a, b")
+
+
+def semi_nmf(X, S, sweeps=30):
+    """X ≈ F S with F free, S >= 0 (K, D), by least squares and SciPy's, in turn: the relative squared error after each."""
+    errors = []
+    for _ in range(sweeps):
+        F = np.linalg.lstsq(S.T, X.T, rcond=None)[0].T
+        S = np.stack([nnls(F, column)[0] for column in X.T], 1)
+        errors.append(float(np.square(X - F @ S).sum() / np.square(X).sum()))
+    return errors
+
+
+@pytest.mark.parametrize("ranks", [(2,), (6, 4, 2)], ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+@pytest.mark.filterwarnings("ignore:deep.*had not converged:UserWarning")
+def test_deep_semi_nmf_never_rises_and_leaves_less(ranks, masked):
+    own = X - 0.3 * X.mean() * torch.linspace(0, 2, 15, dtype=X.dtype)  # some entries are negative
+    options = {"mask": MASK} if masked else {}
+    with pytest.warns(UserWarning, match="negative entries"):
+        bounded = fit("deep", own, Hierarchical(ranks), **options)
+        free = fit("deep", own, Hierarchical(ranks), signs="free", tol=1e-7, max_sweeps=200, **options)
+    curve = np.array(free.attrs["loss_curve"][0])
+    assert np.all(np.diff(curve) <= 1e-12 * curve[:-1]) and curve[-1] < float(bounded.stats["loss"])
+    assert float(free.draws["A0"].min()) < 0 <= float(free.draws["H"].min())
+    left = (own - free.reconstruction()) if not masked else (own - free.reconstruction()) * MASK
+    seen = own if not masked else own * MASK
+    assert float(free.stats["loss"]) == pytest.approx(float(left.square().sum() / seen.square().sum()), rel=1e-9)
+    sigma2 = float(free.draws["sigma2"])
+    n = left.numel() if not masked else int(MASK.sum())
+    expected = -0.5 * (n * np.log(2 * np.pi * sigma2) + float(left.square().sum()) / sigma2)
+    assert float(free.stats["lp"]) == pytest.approx(expected, rel=1e-9) and free.attrs["signs"] == "free"
+    if not masked:  # layers of any sign make up one, so semi-NMF of the last rank leaves as much
+        errors = semi_nmf(own.numpy(), free.draws["H"][0, 0].numpy())
+        assert errors[0] <= curve[-1] * (1 + 1e-9) and errors[-1] > curve[-1] * (1 - 1e-3)
 
 
 @pytest.mark.parametrize(
