@@ -17,7 +17,19 @@ from ppnmf.data.labelled import Labelled, beside, noise_beside, order, taken
 from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.gaussian.sweep import misfit
 from ppnmf.models import ExponentialGaussian
-from ppnmf.protocols import Address, Amortised, Exposing, Held, Matrix, Params, Read, Sweeping, Sweeps
+from ppnmf.protocols import (
+    Address,
+    Amortised,
+    Deriving,
+    Exposing,
+    Held,
+    Layered,
+    Matrix,
+    Params,
+    Read,
+    Sweeping,
+    Sweeps,
+)
 from ppnmf.reconstructed import mean_product
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
@@ -175,26 +187,46 @@ def _flat(post: Posterior) -> dict[str, Tensor]:
 
 
 def _swept(post: Posterior, X: Matrix, sweeps: int, seed: int) -> Params:
-    """W of new rows given each draw of all else: at its mode, or drawn from there."""
-    by_row = [site for site, dims in post.dimensions.items() if "row" in dims and site != "W"]
-    if by_row:
-        raise TypeError(
-            f"transform cannot make {', '.join(by_row)} of new rows: {post.model.name} has one for each row"
-        )
+    """W of new rows, of layers A0 and with it W, given each draw of all else: at its mode, or drawn from there."""
+    own = _of_new_rows(post)
     model: Any = post.model
     model.require_fits(X.shape)
     given = _flat(post)
     S, K = len(given["H"]), model.rank
     held = Held(H=K, others=True)
-    params = _mode(model, X, {**given, "W": torch.ones(S, X.shape[0], K, dtype=X.dtype, device=X.device)}, held)
+    begun = torch.ones(S, X.shape[0], given[own].shape[-1], dtype=X.dtype, device=X.device)
+    params = {**given, own: begun}
+    if isinstance(model, Deriving):
+        params = {**params, **model.derived(params)}
+    params = _mode(model, X, params, held)
     if post.kind == "modes":
         return params
     drawn = Sweeps(number=sweeps, kept=range(0), held=held, moves=False)
     return model.sweep(params, X, drawn, Address(Stream.of(seed, S), 1)).params
 
 
+def _of_new_rows(post: Posterior) -> str:
+    """The site with loadings of each row that the rest can be held for: W, or the first of some layers.
+
+    Raises:
+        TypeError: another site has something for each row, or the layers' signs are free, which no prior here is for.
+    """
+    own = "A0" if isinstance(post.model, Layered) else "W"
+    others = [site for site, dims in post.dimensions.items() if "row" in dims and site not in (own, "W")]
+    if others:
+        raise TypeError(
+            f"transform cannot make {', '.join(others)} of new rows: {post.model.name} has one for each row"
+        )
+    if "signs" in post.attrs:
+        raise TypeError("transform draws loadings >= 0 of new rows, and this fit's layers are of any sign")
+    return own
+
+
 def _mode(model: Sweeping, X: Matrix, params: Params, held: Held) -> Params:
-    """W at its mode given all else, which is the only one; that of the likelihood alone where its prior has none."""
+    """W at its mode given all else, which is the only one; that of the likelihood alone where its prior has none.
+
+    Of layers, A0 may still move along directions that W does not see when W stands still.
+    """
     climb = Sweeps(read=Read.MODE, number=AT_ONCE, held=held, moves=False, flat=not _has_modes(model))
     for _ in range(MOST // AT_ONCE):
         before = params["W"]

@@ -8,6 +8,7 @@ import torch
 import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.diagnostics.calibration import geweke
+from ppnmf.distributions.rectified_normal import RectifiedNormal
 from ppnmf.gaussian import layers
 from ppnmf.inference import methods_of
 from ppnmf.models import ExponentialGaussian, Hierarchical
@@ -119,8 +120,34 @@ def test_it_saves_loads_goes_on_and_is_summed_up(post, tmp_path):
     resumed = ppnmf.fit(THREE, X, seed=1, resume=tmp_path / "run", **QUICK)
     assert all(torch.equal(resumed.draws[s], post.draws[s]) for s in post.draws)
     assert ppnmf.summary(post).sentence
-    with pytest.raises(TypeError, match="transform cannot make A0 of new rows"):
-        post.transform(X)
+
+
+def test_new_rows_have_layers_at_their_modes_or_drawn_from_there(post):
+    """Given the factors behind it a row of A0 is a rectified normal: its mode by the slopes, its draws by numerical moments."""
+    rows = X[:3] + 0.5
+    modes = ppnmf.fit(Hierarchical((2, 2), 0.8), X, method="icm", restarts=2, tol=1e-3, progress=False)
+    new = modes.transform(rows)
+    A0, A1, H, s = (new.draws[site][1, 0] for site in ("A0", "A1", "H", "sigma2"))
+    R = A1 @ H
+    torch.testing.assert_close(new.draws["W"][1, 0], A0 @ A1)
+    slope = (rows - A0 @ R) @ R.mT / s - 0.8
+    assert float(slope.max()) < 1e-5 and float((slope * A0).abs().max()) < 1e-4
+
+    one = ppnmf.fit(Hierarchical((1, 1)), X, draws=1, warmup=20, chains=1, seed=2, progress=False)
+    drawn = one.transform(rows[:1].expand(4000, -1), sweeps=2, seed=3)
+    r = (one.draws["A1"] @ one.draws["H"])[0, 0, 0]
+    s = one.draws["sigma2"][0, 0]
+    prior = RectifiedNormal(r.square().sum() / s, rows[0] @ r / s - 1)
+    off = drawn.draws["A0"][0, 0, :, 0].mean() - prior.mean
+    assert abs(float(off)) < 4 * float(prior.variance.sqrt()) / 4000**0.5
+    assert set(post.transform(rows, draws=4, sweeps=2).draws) == set(post.draws)
+
+
+@pytest.mark.filterwarnings("ignore:deep.*had not converged:UserWarning")
+def test_new_rows_are_not_made_where_signs_are_free():
+    free = ppnmf.fit(THREE, X, method="deep", signs="free", max_sweeps=20, progress=False)
+    with pytest.raises(TypeError, match="layers are of any sign"):
+        free.transform(X)
 
 
 def test_starts_are_of_all_layers_or_of_w_and_h_alone(post):
