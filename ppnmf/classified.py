@@ -14,7 +14,7 @@ n + 2 labels, n of them known, one goes to a class at random, as for the scores 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -60,7 +60,8 @@ def by_regression(post: Posterior, codes: Tensor, rows: list[Dense], strength: f
     shown = post.typical()
     H = shown._kept("H").flatten(0, 1).double()
     sigma2 = shown._kept("sigma2").flatten(0, 1).double()
-    classes = len(post.model.label_names)
+    model: Any = post.model
+    classes = len(model.label_names)
     known = codes >= 0
     total = torch.zeros(rows[-1].shape[0], classes, dtype=torch.float64)
     at = torch.arange(0, len(H), -(-len(H) // draws))
@@ -86,6 +87,7 @@ def succeeded(p: Tensor, n_known: int) -> Tensor:
 def _loadings(post: Posterior, X: Dense, H: Tensor, sigma2: Tensor) -> Tensor:
     """The most probable loadings (N, K) of rows of X given H (K, D), under their exponential prior, on the CPU."""
     told = statistics.of_all_rows(X, H[None].to(X.dtype))
-    prior = post.model.prior("W").natural(X.device)
+    model: Any = post.model
+    prior = model.prior("W").natural(X.device)
     P = told.P.double() / sigma2 + prior.linear
     return nnls.solved(torch.zeros_like(P), Statistics(P, told.Q.double() / sigma2))[0].cpu()

@@ -195,7 +195,7 @@ def _swept(post: Posterior, X: Matrix, sweeps: int, seed: int) -> Params:
     S, K = len(given["H"]), model.rank
     held = Held(H=K, others=True)
     begun = torch.ones(S, X.shape[0], given[own].shape[-1], dtype=X.dtype, device=X.device)
-    params = {**given, own: begun}
+    params: Params = {**given, own: begun}
     if isinstance(model, Deriving):
         params = {**params, **model.derived(params)}
     params = _mode(model, X, params, held)

@@ -80,7 +80,8 @@ def run(
 def _of_likelihood(post: Posterior) -> Posterior:
     """The same with the log likelihood as its "lp", which is that of a model without priors."""
     params = {site: values[:, 0] for site, values in post.draws.items()}
-    lp = post.model.log_likelihood_at(params, post.X)[:, None]
+    model: Any = post.model
+    lp = model.log_likelihood_at(params, post.X)[:, None]
     return replace(post, stats={**post.stats, "lp": lp}, attrs={**post.attrs, "signs": "free"})
 
 
