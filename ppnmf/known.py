@@ -22,7 +22,7 @@ from ppnmf.priors import Hyper
 from ppnmf.protocols import Blocked, Stepping
 from ppnmf.settings import own_settings
 
-__all__ = ["Holding", "Known"]
+__all__ = ["Holding", "Known", "exact", "known_of", "learned", "put_into"]
 
 SHAPES = {"W": "(N, J), the first J columns of W", "H": "(J, D), the first J rows of H"}
 
@@ -39,9 +39,44 @@ class Known:
         here = self.on(F.device)
         return torch.where(here.at, here.values.to(F.dtype), F)
 
+    def rows(self, rows: slice) -> Known:
+        """Those of some of the factor's rows."""
+        return Known(self.values[rows], self.at[rows])
+
+    @property
+    def turned(self) -> Known:
+        """Those of the factor with its rows and columns exchanged."""
+        return Known(self.values.mT, self.at.mT)
+
+    @property
+    def above_zero(self) -> Tensor:
+        """How many entries of each column are known and not zero, float64."""
+        return (self.at & (self.values > 0)).double().sum(0)
+
     def on(self, device: torch.device) -> Known:
         """The same there."""
         return self if self.values.device == device else Known(self.values.to(device), self.at.to(device))
+
+
+def known_of(prior: Any) -> Known | None:
+    """The known entries of the factor whose prior this is: those that its family's pinned prior has."""
+    return getattr(prior, "known", None)
+
+
+def put_into(known: Known | None, F: Tensor) -> Tensor:
+    """A factor (*C, R, S) with the known entries, if any, in their places."""
+    return F if known is None else known.put_into(F)
+
+
+def exact(prior: Any, F: Tensor) -> Tensor:
+    """The same, where a prior says what is known."""
+    return put_into(known_of(prior), F)
+
+
+def learned(prior: Any, each: Tensor) -> Tensor:
+    """Numbers (*C, R, S), one an entry of a factor, 0 for those that are known."""
+    known = known_of(prior)
+    return each if known is None else torch.where(known.on(each.device).at, 0.0, each)
 
 
 @dataclass(frozen=True, eq=False)

@@ -293,6 +293,11 @@ class Gamma(FactorPrior):
     def is_proper(self) -> bool:
         return not bool((self.rate == 0).any())
 
+    @property
+    def has_modes(self) -> bool:
+        """Whether no shape is below 1, where the density is infinite at 0."""
+        return not bool((self.size < 1).any())
+
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Shape and rate there, float64, broadcastable to the factor."""
         size, rate = self._on(device)

@@ -181,7 +181,8 @@ def _log_joint_of(model: Any, data: Any, q: Any, params: Any) -> Tensor:
     if model.accepts is not Entries.COUNTS:
         return gibbs.log_joint(model, data, params)
     typical, X = q["W.log"][0, :, :, None] + q["H.log"][0, None], data.values  # (N, K, D)
-    own = params["W"].log()[..., None] + params["H"].log()[:, None]
+    logs = [params[site].clamp(min=1e-150).log() for site in ("W", "H")]  # known zeros have next to no share
+    own = logs[0][..., None] + logs[1][:, None]
     shares = torch.softmax(typical, 1)
     log_means = (shares * (own - torch.log_softmax(typical, 1))).sum(2) + model.exposure(X).log()
     each = X * log_means - model.means(params) - torch.lgamma(X + 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.known import Known
+from ppnmf.known import Known, exact, known_of, learned, put_into
 from ppnmf.priors import Natural, NaturalPrior, RectifiedPrior, below_peak
 
 __all__ = ["Pinned", "exact", "flat", "flattened", "learned", "own_natural", "put_into"]
@@ -91,32 +91,12 @@ def flat(known: Known | None) -> Any:
 
 def flattened(prior: Prior) -> Prior:
     """The same without the priors of what is not known, by site."""
-    return lambda site: flat(_known(prior(site)))
-
-
-def exact(prior: Any, F: Tensor) -> Tensor:
-    """A factor (*C, R, S) with the known entries in their places."""
-    return put_into(_known(prior), F)
-
-
-def put_into(known: Known | None, F: Tensor) -> Tensor:
-    """The same, where it is said what is known."""
-    return F if known is None else known.put_into(F)
-
-
-def learned(prior: Any, each: Tensor) -> Tensor:
-    """Numbers (*C, R, S), one an entry of a factor, 0 for those that are known."""
-    known = _known(prior)
-    return each if known is None else torch.where(known.on(each.device).at, 0.0, each)
+    return lambda site: flat(known_of(prior(site)))
 
 
 def own_natural(prior: Any, device: torch.device) -> Natural:
     """The natural parameters of the entries as if none were known."""
     return prior.prior.natural(device) if isinstance(prior, Pinned) else prior.natural(device)
-
-
-def _known(prior: Any) -> Known | None:
-    return prior.known if isinstance(prior, Pinned) else None
 
 
 def _pins(values: Tensor) -> Natural:

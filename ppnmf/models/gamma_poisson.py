@@ -64,9 +64,9 @@ class GammaPoisson(PoissonFamily):
         self.require_fits((N, D))
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
         with rows, pyro.plate("component of W", self.rank, dim=-1):
-            W = pyro.sample("W", self.prior("W").distribution(like))
+            W = self.hold("W", pyro.sample("W", self.prior("W").distribution(like)))
         with pyro.plate("component of H", self.rank, dim=-2), columns:
-            H = pyro.sample("H", self.prior("H").distribution(like))
+            H = self.hold("H", pyro.sample("H", self.prior("H").distribution(like)))
         if mask is not None and X is not None:
             X = torch.where(mask, X, torch.zeros_like(X))  # what lies under the mask must not leak, NaN least of all
         with rows, columns:
@@ -121,7 +121,7 @@ class GammaPoisson(PoissonFamily):
 
     def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
         """n draws of W and H from one approximation."""
-        return moments.draws(q, n, stream, X.dtype)
+        return moments.draws(self.prior, q, n, stream, X.dtype)
 
     def classes(self) -> list[int]:
         """For each component the first one with its priors."""

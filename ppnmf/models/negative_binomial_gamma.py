@@ -72,13 +72,14 @@ class NegativeBinomialGamma(PoissonFamily):
         rows, columns = pyro.plate("row", N, dim=-2), pyro.plate("column", D, dim=-1)
         phi = pyro.sample("dispersion", dist.Gamma(like.new_tensor(self.dispersion_shape), self.dispersion_rate))
         with rows, pyro.plate("component of W", self.rank, dim=-1):
-            W = pyro.sample("W", self.prior("W").distribution(like))
+            W = self.hold("W", pyro.sample("W", self.prior("W").distribution(like)))
         with pyro.plate("component of H", self.rank, dim=-2), columns:
-            H = pyro.sample("H", self.prior("H").distribution(like))
+            H = self.hold("H", pyro.sample("H", self.prior("H").distribution(like)))
         if mask is not None and X is not None:
             X = torch.where(mask, X, torch.zeros_like(X))  # what lies under the mask must not leak, NaN least of all
         with rows, columns:
-            counts = dist.GammaPoisson(phi, phi / (self.exposure(like) * (W @ H)))
+            mean = (self.exposure(like) * (W @ H)).clamp(min=1e-30)  # known zeros may leave none
+            counts = dist.GammaPoisson(phi, phi / mean)
             return pyro.sample("X", counts.mask(True if mask is None else mask), obs=X)
 
     def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
@@ -159,7 +160,7 @@ class NegativeBinomialGamma(PoissonFamily):
         prior, e = sweep.prior_for_modes(self._story, asked), self._exposures
         for _ in range(asked.number):
             exposing = overdispersion.latent(params["dispersion"].double(), e)
-            after, _told = sweep.modes_of_factors(prior, X, sweep.above_zero(params), exposing)
+            after, _told = sweep.modes_of_factors(prior, X, sweep.above_zero(prior, params), exposing)
             params = sweep.held(params, after, asked)
             if not asked.held.others:
                 params["dispersion"] = overdispersion.mode_of_dispersion(self.dispersion, X, params, e)

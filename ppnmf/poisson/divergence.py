@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ppnmf.poisson.allocation import counts_of
 from ppnmf.poisson.exposures import mean_exposure
-from ppnmf.poisson.sweep import FLAT, Story, Told, known, log_likelihood, modes_of_factors
+from ppnmf.poisson.pinned import flattened
+from ppnmf.poisson.sweep import Story, Told, known, log_likelihood, modes_of_factors
 from ppnmf.protocols import Lowered, Matrix, Params
 
 __all__ = ["divergence", "multiplied", "unit"]
@@ -23,8 +24,8 @@ ROUNDED = 1e-9  # of X's sum: a divergence below it is rounding
 
 
 def multiplied(story: Story, X: Matrix, params: Params) -> Lowered:
-    """W and then H by their updates; the loss is the divergence as a share of `unit`."""
-    after, told = modes_of_factors(lambda site: FLAT, X, params, known(story))
+    """W and then H by their updates, but for what is known; the loss is the divergence as a share of `unit`."""
+    after, told = modes_of_factors(flattened(story.prior), X, params, known(story))
     return Lowered(after, divergence(story, X, after, told) / unit(story, X))
 
 

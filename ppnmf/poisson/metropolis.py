@@ -41,10 +41,9 @@ def swept(story: Story, X: Matrix, params: Params, at: Address, power: float, mo
     """
     own = exposed(X, range(X.shape[0]), power * story.exposures)
     W, Ht = params["W"].double().contiguous(), params["H"].mT.double().contiguous()
-    of_W, of_H = story.prior("W"), story.prior("H")
-    turned = Gamma(of_H.size.mT, of_H.rate.mT)
+    turned = Gamma(*(values.mT for values in story.prior("H").on(W.device)))
     with single_threaded():
-        rows = Half(counts_of(X), own.over_columns(Ht), of_W, Site.W, 0)
+        rows = Half(counts_of(X), own.over_columns(Ht), Gamma(*story.prior("W").on(W.device)), Site.W, 0)
         W = _stepped(rows, W, Ht, at, power, params["W"].dtype)
         columns = Half(_of_columns(X), own.over_rows(W), turned, Site.H, 0)
         Ht = _stepped(columns, Ht, W, at, power, params["H"].dtype)

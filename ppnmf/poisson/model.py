@@ -14,8 +14,10 @@ from torch import Tensor
 from ppnmf.checks import whole_number
 from ppnmf.data.matrix import as_matrix
 from ppnmf.factored import Factored
-from ppnmf.poisson import exposures as known
+from ppnmf.known import Holding
+from ppnmf.poisson import exposures as exposed
 from ppnmf.poisson.arrivals import Arrivals
+from ppnmf.poisson.pinned import Pinned
 from ppnmf.poisson.sweep import Story, require_modes
 from ppnmf.priors import RATE, SHAPE, Gamma, Hyper
 from ppnmf.protocols import Entries, Matrix
@@ -25,8 +27,8 @@ from ppnmf.settings import own_settings
 __all__ = ["PoissonFamily"]
 
 
-class PoissonFamily(Factored):
-    r"""X_ij are counts of mean e_ij (W H)_ij, with a gamma prior for every entry of W and H.
+class PoissonFamily(Factored, Holding):
+    r"""X_ij are counts of mean e_ij (W H)_ij, with a gamma prior for every entry of W and H, some of which may be known.
 
     A member is a frozen dataclass with the fields `rank`, `shape_W`, `shape_H`, `rate_W`, `rate_H` and `exposures`.
     """
@@ -43,15 +45,21 @@ class PoissonFamily(Factored):
     @own_settings()
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "exposures", known.checked(self.exposures))
+        object.__setattr__(self, "exposures", exposed.checked(self.exposures))
+        self._check_fixed()
 
     def prior_of(self, *hyper: Tensor) -> Gamma:
         """Gamma, with the factor's shapes and rates."""
         return Gamma(*hyper)
 
-    def prior(self, site: str) -> Gamma:
+    def prior(self, site: str) -> Gamma | Pinned:
         """The prior of "W" or of "H"."""
         return super().prior(site)
+
+    def _prior_given_known(self, site: str, prior: Any) -> Any:
+        """Pinned where entries are known."""
+        known = self.known(site)
+        return prior if known is None else Pinned(prior, known)
 
     @classmethod
     @own_settings()
@@ -71,7 +79,7 @@ class PoissonFamily(Factored):
             raise ValueError(
                 f"X has mean {mean:.6g}; it must be positive to scale the priors to X: give the rates yourself"
             )
-        per_exposure = mean / known.mean_exposure(data, known.table(known.checked(exposures)))
+        per_exposure = mean / exposed.mean_exposure(data, exposed.table(exposed.checked(exposures)))
         rate = math.sqrt(rank / per_exposure)
         return cls(rank, 1.0, 1.0, rate, rate, exposures)  # type: ignore[call-arg]
 
@@ -91,11 +99,12 @@ class PoissonFamily(Factored):
 
     def with_exposures(self, exposures: Hyper) -> Self:
         """The same model with other exposures."""
-        return replace(self, exposures=exposures)  # type: ignore[type-var]
+        return replace(self, exposures=exposures)  # type: ignore[call-arg]
 
     def require_fits(self, shape: tuple[int, int]) -> None:
-        """Raise ValueError when hyperparameters per entry, or exposures, are not for X of this shape (N, D)."""
+        """Raise ValueError when hyperparameters per entry, exposures or known entries are not for X of this shape (N, D)."""
         super().require_fits(shape)
+        self._require_fixed_fits(shape)
         own = tuple(self._exposures.shape)
         if own[0] not in (1, shape[0]) or own[1] not in (1, shape[1]):
             raise ValueError(f"exposures has shape {own} and X {shape}; give a number, (D,), (N, 1) or (N, D)")
@@ -104,7 +113,10 @@ class PoissonFamily(Factored):
         """The model of those rows of X alone."""
         own = super().for_rows(rows)
         e = self._exposures
-        return own if len(e) == 1 else replace(own, exposures=e[rows.start : rows.stop])  # type: ignore[type-var]
+        cut: dict[str, Any] = own._fixed_of_rows(rows)
+        if len(e) > 1:
+            cut["exposures"] = e[rows.start : rows.stop]
+        return replace(own, **cut) if cut else own
 
     def arrivals(self, X: Matrix, stream: Stream) -> Arrivals:
         """The events of X, as they arrive."""
@@ -112,12 +124,12 @@ class PoissonFamily(Factored):
 
     def at_time(self, time: float) -> Self:
         """The model of the events that have arrived by then."""
-        return replace(self, exposures=time * torch.as_tensor(self.exposures))  # type: ignore[type-var]
+        return replace(self, exposures=time * torch.as_tensor(self.exposures))  # type: ignore[call-arg]
 
     @cached_property
     @own_settings()
     def _exposures(self) -> Tensor:
-        return known.table(self.exposures)  # type: ignore[arg-type]
+        return exposed.table(self.exposures)  # type: ignore[arg-type]
 
     def require_modes(self) -> None:
         """Raise ValueError where a shape is below 1: the prior's density is infinite at 0."""

@@ -10,7 +10,9 @@ and H the same. Each step maximises the evidence lower bound over one block. Wit
 .. math:: \sum_{ij} \Big( x_{ij} \log e_{ij} \sum_k e^{E[\log W_{ik}] + E[\log H_{kj}]} - e_{ij} \sum_k E[W_{ik}] E[H_{kj}]
    - \log x_{ij}! \Big) - KL(q(W) \| p(W)) - KL(q(H) \| p(H)),
 
-exactly. An approximation is a dict of float64 tensors with a leading axis C: the means "W" (C, N, K) and "H" (C, K, D), and for
+exactly. A known entry is its value: it has no divergence.
+
+An approximation is a dict of float64 tensors with a leading axis C: the means "W" (C, N, K) and "H" (C, K, D), and for
 each factor E[log ·] and the gamma's shape ("W.log", "W.shape" ...).
 
 Reference: Cemgil (2009), "Bayesian inference for nonnegative matrix factorisation models", doi:10.1155/2009/785152, section 3.
@@ -23,11 +25,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ppnmf.known import Known, known_of, learned, put_into
 from ppnmf.poisson import scale
 from ppnmf.poisson.allocation import Place, counts_of, expected, gamma_draws, log_means
 from ppnmf.poisson.exposures import exposed
-from ppnmf.poisson.sweep import Story, Told, folded, log_factorials, rows_of
-from ppnmf.priors import Gamma
+from ppnmf.poisson.pinned import Prior
+from ppnmf.poisson.sweep import Story, Told, folded, known_rows, log_factorials, rows_of
 from ppnmf.protocols import Drawn, Matrix, Params, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
@@ -57,6 +60,14 @@ class Gammas(NamedTuple):
     @property
     def turned(self) -> Gammas:
         return Gammas(*(values.mT for values in self))
+
+    def knowing(self, known: Known | None) -> Gammas:
+        """The same, where the known entries are their values; their shapes say nothing."""
+        if known is None:
+            return self
+        own = known.on(self.mean.device)
+        log = torch.where(own.at, own.values.clamp(min=LEAST).log(), self.log)
+        return Gammas(own.put_into(self.mean), log, self.shape)
 
     def stretched(self, c: Tensor) -> Gammas:
         """q of c times the entries."""
@@ -97,6 +108,7 @@ def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gam
     new = Gammas(*(torch.empty_like(W.mean, memory_format=torch.contiguous_format) for _ in Gammas._fields))
     mean, typical = H.mean.mT.contiguous(), H.typical.mT.contiguous()
     size, rate = story.prior("W").on(X.device)
+    known = known_of(story.prior("W"))
 
     def of_block(rows: range, block: Any, group: slice) -> Told:
         own = slice(rows.start, rows.stop)
@@ -105,7 +117,7 @@ def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gam
         found = Gammas.of(
             rows_of(size, own) + shares.of_rows,
             (rows_of(rate, own) + e.over_columns(mean[group])).expand(shares.of_rows.shape),
-        )
+        ).knowing(known_rows(known, own))
         for values, part in zip(new, found, strict=True):
             values[group, own] = part
         return Told(expected(counts, found.typical.contiguous(), typical[group]).of_columns, e.over_rows(found.mean))
@@ -114,7 +126,8 @@ def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gam
         told = folded(X, W.mean, of_block)
         size_H, rate_H = (values.mT for values in story.prior("H").on(X.device))
         shape = size_H + told.shares
-        return new, Gammas.of(shape, (rate_H + told.exposed).expand(shape.shape)).turned, told
+        H = Gammas.of(shape, (rate_H + told.exposed).expand(shape.shape)).turned
+        return new, H.knowing(known_of(story.prior("H"))), told
 
 
 def _expected_fit(story: Story, X: Matrix, W: Gammas, H: Gammas, told: Told) -> Tensor:
@@ -147,19 +160,23 @@ def divergence(story: Story, X: Matrix, q: Params) -> Tensor:
     return X.add_up(of_W) + _divergence(of_factor(q, "H"), story.prior("H"))
 
 
-def _divergence(q: Gammas, prior: Gamma) -> Tensor:
+def _divergence(q: Gammas, prior: Any) -> Tensor:
     a, b = prior.on(q.mean.device)
     own, rate = q.shape, q.shape / q.mean
     shapes = (own - a) * torch.digamma(own) - torch.lgamma(own) + torch.lgamma(a)
-    return (shapes + a * (rate / b).log() + q.mean * b - own).sum((-2, -1))
+    return learned(prior, shapes + a * (rate / b).log() + q.mean * b - own).sum((-2, -1))
 
 
-def draws(q: Params, n: int, stream: Stream, dtype: torch.dtype) -> Drawn:
-    """n independent draws of W and H from one approximation (its axis C is 1), and log q of each."""
+def draws(prior: Prior, q: Params, n: int, stream: Stream, dtype: torch.dtype) -> Drawn:
+    """n independent draws of W and H from one approximation (its axis C is 1), and log q of each: of what is not known."""
     W, H = of_factor(q, "W"), of_factor(q, "H").turned
     both = Gammas(*(torch.cat(parts, 1)[0] for parts in zip(W, H, strict=True)))  # (N + D, K)
-    rate, lot = both.shape / both.mean, max(1, AT_ONCE // both.mean.numel())
-    constant = (both.shape * rate.log() - torch.lgamma(both.shape)).sum()
+    known = _of_both(prior, both.mean, W.mean.shape[1])
+    rate = both.shape / both.mean
+    learns = torch.ones_like(rate, dtype=torch.bool) if known is None else ~known.at
+    constant = (both.shape * rate.log() - torch.lgamma(both.shape))[learns].sum()
+    rate = torch.where(learns, rate, 1.0)
+    lot = max(1, AT_ONCE // both.mean.numel())
     found = []
     for first in range(0, n, lot):
         several = min(lot, n - first)
@@ -168,6 +185,20 @@ def draws(q: Params, n: int, stream: Stream, dtype: torch.dtype) -> Drawn:
         rates = rate.repeat(several, 1)[None]
         found.append(gamma_draws(shapes, rates, place, Site.GUIDE, LEAST).reshape(several, *rate.shape))
     drawn = torch.cat(found)
-    logs = constant + ((both.shape - 1) * drawn.log() - rate * drawn).sum((-2, -1))
-    own_W, own_H = drawn.to(dtype).split([W.mean.shape[1], H.mean.shape[1]], 1)
+    each = (both.shape - 1) * drawn.log() - rate * drawn
+    logs = constant + torch.where(learns, each, 0.0).sum((-2, -1))
+    own_W, own_H = put_into(known, drawn).to(dtype).split([W.mean.shape[1], H.mean.shape[1]], 1)
     return Drawn({"W": own_W, "H": own_H.mT.contiguous()}, logs)
+
+
+def _of_both(prior: Prior, like: Tensor, rows: int) -> Known | None:
+    """What is known of W (N, K) and below it of Hᵀ (D, K), N = `rows`; None where nothing is."""
+    known_W, known_H = known_of(prior("W")), known_of(prior("H"))
+    if known_W is None and known_H is None:
+        return None
+    values, at = torch.zeros_like(like), torch.zeros_like(like, dtype=torch.bool)
+    for known, own in ((known_W, slice(0, rows)), (known_H and known_H.turned, slice(rows, None))):
+        if known is not None:
+            values[own] = known.values.to(like)
+            at[own] = known.at.to(like.device)
+    return Known(values, at)

@@ -18,6 +18,7 @@ from ppnmf.data.dense import Dense
 from ppnmf.data.sparse import Sparse
 from ppnmf.poisson import metropolis, start, sweep
 from ppnmf.poisson.allocation import is_compiled
+from ppnmf.poisson.pinned import Pinned
 from ppnmf.poisson.sweep import Story
 from ppnmf.priors import Gamma
 from ppnmf.protocols import Address, Matrix, Params, Sweeps, Swept
@@ -90,7 +91,7 @@ def between(story: Story, reference: Fitted, power: float) -> Story:
     return Story(mixed.__getitem__, story.exposures)
 
 
-def _mixed(ours: Gamma, theirs: Gamma, power: float) -> Gamma:
+def _mixed(ours: Gamma | Pinned, theirs: Gamma, power: float) -> Gamma:
     pairs = zip(ours.on(torch.device("cpu")), theirs.on(torch.device("cpu")), strict=True)
     return Gamma(*(power * own + (1 - power) * other for own, other in pairs))
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from ppnmf.checks import meant
 from ppnmf.gaussian.start import jittered_nndsvd, standard_exponentials
+from ppnmf.known import exact
 from ppnmf.poisson.allocation import Place, gamma_draws
 from ppnmf.poisson.exposures import mean_exposure
+from ppnmf.poisson.pinned import require_possible
 from ppnmf.poisson.sweep import Story, least
 from ppnmf.protocols import Matrix, Params
 from ppnmf.rng import Site, Stream
@@ -25,13 +27,15 @@ def begin(story: Story, rank: int, X: Matrix, stream: Stream, how: str | Params)
             Boutsidis and Gallopoulos (2008), jittered per chain; or values.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or known zeros under which X is impossible.
     """
     if isinstance(how, str) and how not in STARTS:
         names = ", ".join(map(repr, STARTS))
         raise ValueError(f"init is {how!r}{meant(how, STARTS)}; give {names}, a dict with W and H, or a Posterior")
     with single_threaded():
-        return STARTS[how](story, rank, X, stream) if isinstance(how, str) else dict(how)
+        params = STARTS[how](story, rank, X, stream) if isinstance(how, str) else dict(how)
+        require_possible(story.prior, rank, X)
+        return params | {site: exact(story.prior(site), params[site]) for site in ("W", "H")}
 
 
 def _scaled(story: Story, rank: int, X: Matrix, stream: Stream) -> dict[str, Tensor]:
@@ -63,7 +67,8 @@ def prior_draws(story: Story, rank: int, shape: tuple[int, int], n: int, stream:
     )
     drawn = _gammas(size.expand(1, n, -1), rate, Place(stream, 0, 0), torch.float64)[0]
     W, H = drawn.split([N * K, K * D], -1)
-    return {"W": W.reshape(n, N, K), "H": H.reshape(n, K, D)}
+    of_W, of_H = W.reshape(n, N, K), H.reshape(n, K, D)
+    return {"W": exact(story.prior("W"), of_W), "H": exact(story.prior("H"), of_H)}
 
 
 def _gammas(size: Tensor, rate: Tensor, place: Place, dtype: torch.dtype) -> Tensor:

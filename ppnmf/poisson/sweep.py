@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ppnmf.known import Known, exact, known_of, put_into
 from ppnmf.poisson import scale
 from ppnmf.poisson.allocation import Counts, Place, allocated, counts_of, expected, gamma_draws, log_means
 from ppnmf.poisson.exposures import Exposed, exposed
-from ppnmf.priors import Gamma
+from ppnmf.poisson.pinned import Prior, flattened
 from ppnmf.protocols import Address, Matrix, Params, Read, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
@@ -37,6 +38,7 @@ __all__ = [
     "gathered",
     "held",
     "known",
+    "known_rows",
     "least",
     "log_factorials",
     "log_likelihood",
@@ -51,13 +53,12 @@ __all__ = [
 
 COST = 30.0  # operations that a component of a count takes, about
 SMALL = 2**14  # entries of X up to which a call costs more than its work
-FLAT = Gamma(torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
 
 
 class Story(NamedTuple):
     """What a sweep needs of a model."""
 
-    prior: Callable[[str], Gamma]
+    prior: Prior
     exposures: Tensor  # (1 | N, 1 | D), float64
 
 
@@ -126,7 +127,7 @@ def gathered(params: Params, draws: list[Params], fits: list[Tensor], X: Matrix)
 
 
 def sweep_factors(
-    prior: Callable[[str], Gamma],
+    prior: Prior,
     X: Matrix,
     params: Params,
     at: Address,
@@ -144,6 +145,7 @@ def sweep_factors(
     updated = torch.empty_like(W, memory_format=torch.contiguous_format)
     columns = H.mT.double().contiguous()
     size, rate = prior("W").on(X.device)
+    known = known_of(prior("W"))
 
     def of_block(rows: range, block: Any, group: slice) -> Told:
         own, Ht = slice(rows.start, rows.stop), columns[group]
@@ -152,9 +154,10 @@ def sweep_factors(
         counts = counts_of(block, group)
         e = exposing(rows, block, group, counts, old, Ht, place)
         shares = allocated(counts, old, Ht, place)
-        updated[group, own] = _drawn(
+        drawn = _drawn(
             shares.of_rows, e.over_columns(Ht), rows_of(size, own), rows_of(rate, own), place, Site.W, W.dtype
         )
+        updated[group, own] = put_into(known_rows(known, own), drawn)
         updated[group, own, : first[0]] = W[group, own, : first[0]]
         return Told(shares.of_columns, e.over_rows(updated[group, own].double()))
 
@@ -162,6 +165,7 @@ def sweep_factors(
         told = folded(X, W, of_block)
         size_H, rate_H = (values.mT for values in prior("H").on(H.device))
         drawn = _drawn(*told, size_H, rate_H, Place(at.stream, at.step, 0), Site.H, H.dtype).mT
+        drawn = exact(prior("H"), drawn)
         H = torch.cat([H[:, : first[1]], drawn[:, first[1] :]], 1)
     return {**params, "W": updated, "H": H}, told
 
@@ -188,10 +192,15 @@ def least(dtype: torch.dtype) -> float:
     return float(torch.finfo(dtype).tiny ** 0.48)
 
 
-def prior_for_modes(story: Story, asked: Sweeps) -> Callable[[str], Gamma]:
+def known_rows(known: Known | None, rows: slice) -> Known | None:
+    """The known entries of some rows of W, where any are known."""
+    return None if known is None else known.rows(rows)
+
+
+def prior_for_modes(story: Story, asked: Sweeps) -> Prior:
     """The priors of sweeps of modes. Raises ValueError where they have none."""
     if asked.flat:
-        return lambda site: FLAT
+        return flattened(story.prior)
     require_modes(story)
     return story.prior
 
@@ -199,7 +208,7 @@ def prior_for_modes(story: Story, asked: Sweeps) -> Callable[[str], Gamma]:
 def require_modes(story: Story) -> None:
     """Raise ValueError where a prior has no mode."""
     for site in ("W", "H"):
-        if bool((story.prior(site).size < 1).any()):
+        if not story.prior(site).has_modes:
             raise ValueError(
                 f"shape_{site} is below 1 somewhere, where the prior's density is infinite at 0 and has no mode: "
                 "give shapes >= 1, or draw by gibbs"
@@ -210,7 +219,7 @@ def _climbed(story: Story, X: Matrix, params: Params, asked: Sweeps) -> Swept:
     """Sweeps of modes: of W, of H, and then the scales of the components; only the last can be kept."""
     prior = prior_for_modes(story, asked)
     for _ in range(asked.number):
-        params = held(params, modes_of_factors(prior, X, above_zero(params), known(story))[0], asked)
+        params = held(params, modes_of_factors(prior, X, above_zero(prior, params), known(story))[0], asked)
         if asked.moves and not asked.flat:
             params = scale.balanced(prior, X, params)
     draws = {site: values[:, None] for site, values in params.items()}
@@ -225,14 +234,13 @@ def held(before: Params, after: Params, asked: Sweeps) -> dict[str, Tensor]:
     return {**after, "W": W, "H": H}
 
 
-def modes_of_factors(
-    prior: Callable[[str], Gamma], X: Matrix, params: Params, exposing: Exposing
-) -> tuple[dict[str, Tensor], Told]:
+def modes_of_factors(prior: Prior, X: Matrix, params: Params, exposing: Exposing) -> tuple[dict[str, Tensor], Told]:
     """W and H each at the mode of its conditional under the expected shares, all else as it was; what W tells about H."""
     W, H = params["W"], params["H"]
     updated = torch.empty_like(W, memory_format=torch.contiguous_format)
     columns = H.mT.double().contiguous()
     size, rate = prior("W").on(X.device)
+    known = known_of(prior("W"))
 
     def of_block(rows: range, block: Any, group: slice) -> Told:
         own, Ht, counts = slice(rows.start, rows.stop), columns[group], counts_of(block, group)
@@ -240,7 +248,7 @@ def modes_of_factors(
         e = exposing(rows, block, group, counts, F, Ht, None)
         shares = expected(counts, F, Ht, columns=False)
         new = _mode(shares.of_rows, e.over_columns(Ht), rows_of(size, own), rows_of(rate, own))
-        updated[group, own] = new.to(W.dtype)
+        updated[group, own] = put_into(known_rows(known, own), new.to(W.dtype))
         F = updated[group, own].double()
         e = exposing(rows, block, group, counts, F, Ht, None)
         return Told(expected(counts, F, Ht).of_columns, e.over_rows(F))
@@ -248,7 +256,7 @@ def modes_of_factors(
     with single_threaded():
         told = folded(X, W, of_block)
         size_H, rate_H = (values.mT for values in prior("H").on(X.device))
-        H = _mode(*told, size_H, rate_H).mT.to(H.dtype)
+        H = exact(prior("H"), _mode(*told, size_H, rate_H).mT.to(H.dtype))
     return {**params, "W": updated, "H": H}, told
 
 
@@ -258,11 +266,11 @@ def _mode(shares: Tensor, exposed: Tensor, size: Tensor, rate: Tensor) -> Tensor
     return torch.where(below > 0, (size - 1 + shares) / below, torch.zeros_like(shares))
 
 
-def above_zero(params: Params) -> dict[str, Tensor]:
+def above_zero(prior: Prior, params: Params) -> dict[str, Tensor]:
     """An update multiplies, so it could not bring back what a step ahead had cut off at zero: it is left next to nothing."""
     factors = {site: params[site] for site in ("W", "H")}
     lifted = {site: F.clamp(min=1e-4 * torch.finfo(F.dtype).eps * float(F.mean())) for site, F in factors.items()}
-    return {**params, **lifted}
+    return {**params, **{site: exact(prior(site), F) for site, F in lifted.items()}}
 
 
 def log_likelihood(story: Story, X: Matrix, params: Params, told: Told | None = None) -> Tensor:
