@@ -21,6 +21,7 @@ from ppnmf.protocols import (
     Address,
     Amortised,
     Deriving,
+    Entries,
     Exposing,
     Held,
     Layered,
@@ -44,6 +45,7 @@ SWEEPS = 50  # of W, for each draw
 AT_ONCE = 20  # sweeps of modes between two looks at whether they have converged
 MOST = 5000  # of them
 STILL = 1e-9  # relative change of W, in so many sweeps, that counts as none
+NEAR = 1e-3  # one that is little enough for draws of counts to begin at: their modes are climbed by EM, which creeps
 TOL = 1e-5  # relative gain of a squared error that counts as none
 
 
@@ -198,8 +200,9 @@ def _swept(post: Posterior, X: Matrix, sweeps: int, seed: int) -> Params:
     params: Params = {**given, own: begun}
     if isinstance(model, Deriving):
         params = {**params, **model.derived(params)}
-    params = _mode(model, X, params, held)
-    if post.kind == "modes":
+    final = post.kind == "modes"
+    params = _mode(model, X, params, held, STILL if final or model.accepts is not Entries.COUNTS else NEAR)
+    if final:
         return params
     drawn = Sweeps(number=sweeps, kept=range(0), held=held, moves=False)
     return model.sweep(params, X, drawn, Address(Stream.of(seed, S), 1)).params
@@ -222,16 +225,19 @@ def _of_new_rows(post: Posterior) -> str:
     return own
 
 
-def _mode(model: Sweeping, X: Matrix, params: Params, held: Held) -> Params:
+def _mode(model: Sweeping, X: Matrix, params: Params, held: Held, still: float) -> Params:
     """W at its mode given all else, which is the only one; that of the likelihood alone where its prior has none.
 
     Of layers, A0 may still move along directions that W does not see when W stands still.
+
+    Args:
+        still: the relative change of W, in `AT_ONCE` sweeps, at which it is there.
     """
     climb = Sweeps(read=Read.MODE, number=AT_ONCE, held=held, moves=False, flat=not _has_modes(model))
     for _ in range(MOST // AT_ONCE):
         before = params["W"]
         params = model.sweep(params, X, climb, None).params
-        if float((params["W"] - before).abs().max()) <= STILL * float(params["W"].max()):
+        if float((params["W"] - before).abs().max()) <= still * float(params["W"].max()):
             break
     return params
 
