@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from ppnmf.diagnostics.clusters import clusters
     from ppnmf.diagnostics.convergence import summary
     from ppnmf.diagnostics.modes import mode_masses
+    from ppnmf.diagnostics.signatures import signatures
     from ppnmf.estimator import NMF
     from ppnmf.evidence import Evidence, log_evidence
     from ppnmf.evidence.rank import select_rank
@@ -51,6 +52,7 @@ __all__ = [
     "read",
     "select_rank",
     "shard",
+    "signatures",
     "summary",
 ]
 
@@ -63,6 +65,7 @@ _HOME = {  # public name -> the module that holds it
     "align": "ppnmf.diagnostics.alignment",
     "clusters": "ppnmf.diagnostics.clusters",
     "mode_masses": "ppnmf.diagnostics.modes",
+    "signatures": "ppnmf.diagnostics.signatures",
     "summary": "ppnmf.diagnostics.convergence",
     "log_evidence": "ppnmf.evidence",
     "Evidence": "ppnmf.evidence",

@@ -164,6 +164,15 @@ def _mutations() -> Dataset:
     return Dataset(np.ascontiguousarray(z["V"].T, float), None, about, rows=z["sample"], columns=z["channel"])
 
 
+def _cosmic_sbs() -> Dataset:
+    z = _arrays("mutations/cosmic_v3.3.1_sbs_grch37.npz")
+    about = (
+        "COSMIC 3.3.1 reference signatures of single-base substitutions, GRCh37: 79 signatures, a row each, that sum to one over "
+        "the 96 classes, a column each (COSMIC terms: free for academic use)."
+    )
+    return Dataset(np.ascontiguousarray(z["W"].T, float), None, about, rows=z["signature"], columns=z["channel"])
+
+
 def _cogaps() -> Dataset:
     about = "The drawn 25 × 20 matrix of three patterns that comes with CoGAPS (modsim)."
     return Dataset(_arrays("cogaps/modsim.npz")["V"].astype(float), None, about)
@@ -195,6 +204,7 @@ _LOADERS: dict[str, Callable[[], Dataset]] = {
     "faces": _faces,
     "prices": _prices,
     "mutations": _mutations,
+    "cosmic_sbs": _cosmic_sbs,
     "cogaps": _cogaps,
     "toy100x80": _toy100x80,
     "olivetti": _olivetti,

@@ -10,6 +10,7 @@ from ppnmf.plots.layers import labels, topics
 from ppnmf.plots.ranks import rank
 from ppnmf.plots.rebuilt import reconstructions
 from ppnmf.plots.runs import loss, traces
+from ppnmf.plots.signatures import signatures
 from ppnmf.plots.style import save
 from ppnmf.plots.surveys import survey
 
@@ -22,6 +23,7 @@ __all__ = [
     "rank",
     "reconstructions",
     "save",
+    "signatures",
     "survey",
     "topics",
     "traces",
