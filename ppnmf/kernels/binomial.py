@@ -24,6 +24,7 @@ __all__ = ["LARGE", "MOST_INVERTED", "STIRLING", "binomial", "thinned"]
 LARGE = 10.0  # n p from which on proposals are rejected
 MOST_INVERTED = 110.0  # a mean below `LARGE` leads beyond it less than once in 1e70
 TURN = np.int64(NEXT)
+UNKNOWN = np.inf
 # log(k!) less Stirling's formula for it, k = 0 ... 15; beyond, the series is exact to double precision
 STIRLING = np.array(
     [0.0] + [math.lgamma(k + 1) - (k + 0.5) * math.log(k) + k - 0.5 * math.log(2 * math.pi) for k in range(1, 16)]
@@ -91,8 +92,7 @@ def binomial(n, p, key0, key1, column, row, step, site):  # type: ignore[no-unty
     a = -0.0873 + 0.0248 * b + 0.01 * p
     limit = 0.92 - 4.2 / b
     alpha = (2.83 + 5.1 / b) * deviation
-    mode = float(math.floor((n + 1.0) * p))
-    at_mode = log_poisson(mode, mean) + log_poisson(n - mode, n * q)
+    at_mode = UNKNOWN  # most proposals are judged without it
     while True:
         u, v = uniform_pair(key0, key1, column, row, step, site)
         site += TURN
@@ -103,6 +103,9 @@ def binomial(n, p, key0, key1, column, row, step, site):  # type: ignore[no-unty
             return k, site
         if k < 0.0 or k > n:
             continue
+        if at_mode == UNKNOWN:
+            mode = float(math.floor((n + 1.0) * p))
+            at_mode = log_poisson(mode, mean) + log_poisson(n - mode, n * q)
         cover = math.log(v * alpha / (a / (inside * inside) + b))
         if cover <= log_poisson(k, mean) + log_poisson(n - k, n * q) - at_mode:
             return k, site

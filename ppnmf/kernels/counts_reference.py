@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.kernels.binomial import LARGE, MOST_INVERTED, STIRLING
-from ppnmf.kernels.counts import FEW
+from ppnmf.kernels.counts import SPLITS, costs
 from ppnmf.kernels.reference import GAMMA_PROPOSALS
 from ppnmf.rng import Site, Stream
 
@@ -30,6 +30,12 @@ class Cells:
         self.stream, self.chain, self.step, self.site = stream, chain, step, site
         self.rows, self.columns = rows, columns
         self.turns = torch.zeros_like(rows)
+
+    def later(self, turn: int) -> Cells:
+        """The same cells and their numbers from a turn on."""
+        own = Cells(self.stream, self.chain, self.step, self.site, self.rows, self.columns)
+        own.turns += turn
+        return own
 
     def pair(self, at: Tensor) -> Tensor:
         """The next pair of some of the cells, (len(at), 2)."""
@@ -129,58 +135,47 @@ def _deviance(k: Tensor, mean: Tensor) -> Tensor:
 def allocated(counts: Tensor, W: Tensor, Ht: Tensor, cells: Cells) -> Tensor:
     """Multinomial draws of every count's components, (M, K).
 
-    A count goes to the components one after another by binomials while there are more than `FEW` events for each component
-    that is left; what is then left is placed event by event.
+    The greatest component of those that are left gets its share by a binomial while that costs less than placing its events one by
+    one (`kernels.counts.costs`); what is then left is placed event by event.
 
     Args:
         counts: (M,). W, Ht: the rows of the two factors that meet there, (M, K).
     """
     weights = W * Ht
-    K = weights.shape[1]
-    rest = torch.zeros_like(weights)
-    total = torch.zeros_like(counts)
-    for k in reversed(range(K)):
-        total = total + weights[:, k]
-        rest[:, k] = total
     shares = torch.zeros_like(weights)
-    left = counts.clone()
-    for k in range(K):
-        everything = (left > 0) & ((rest[:, k] <= 0) | (k == K - 1))
-        shares[:, k] += torch.where(everything, left, torch.zeros_like(left))
-        left = torch.where(everything, torch.zeros_like(left), left)
-        if k == K - 1:
-            break
-        few = (left > 0) & (left <= FEW * (K - k))
-        _place(left, rest, shares, k, cells, few.nonzero()[:, 0])
-        left = torch.where(few, torch.zeros_like(left), left)
-        _draw(left, weights, rest, shares, k, cells)
-        left = left - torch.where(left > 0, shares[:, k], torch.zeros_like(left))
+    left = _split(counts.clone(), weights, shares, cells.later(SPLITS))
+    sums = weights.cumsum(1)
+    at, event = (left > 0).nonzero()[:, 0], 0
+    pair = torch.empty(len(left), 2, dtype=weights.dtype, device=weights.device)
+    while len(at := at[left[at] > event]):
+        if event % 2 == 0:
+            pair[at] = cells.pair(at)
+        target = pair[at, event % 2] * sums[at, -1]
+        shares[at, (sums[at, :-1] <= target[:, None]).sum(1)] += 1
+        event += 1
     return shares
 
 
-def _place(left: Tensor, rest: Tensor, shares: Tensor, k: int, cells: Cells, at: Tensor) -> None:
-    """The events of the counts `at`, one by one, to the components from k on."""
-    event = 0
-    pair = torch.empty(0)
-    while len(at := at[left[at] > event]):
-        if event % 2 == 0:
-            pair = torch.zeros(len(left), 2, dtype=rest.dtype, device=rest.device)
-            pair[at] = cells.pair(at)
-        target = pair[at, event % 2] * rest[at, k]
-        chosen = k + (rest[at, k + 1 :] > target[:, None]).sum(1)
-        shares[at, chosen] += 1
-        event += 1
-
-
-def _draw(left: Tensor, weights: Tensor, rest: Tensor, shares: Tensor, k: int, cells: Cells) -> None:
-    """The share of component k of the counts that are not yet placed, by binomials."""
-    own, others = weights[:, k], rest[:, k + 1]
-    small = torch.minimum(own, others)
-    drawn = torch.zeros_like(left)
-    at = ((left > 0) & (small > 0)).nonzero()[:, 0]
-    drawn[at] = binomials(left[at], small[at] / rest[at, k], cells, at)
-    drawn = torch.where(own > others, left - drawn, drawn)
-    shares[:, k] += torch.where(left > 0, drawn, torch.zeros_like(left))
+def _split(left: Tensor, weights: Tensor, shares: Tensor, cells: Cells) -> Tensor:
+    """What is left of the counts (M,) when their greatest components have their shares; weights and shares are written to."""
+    by_event, by_binomial = costs(weights.shape[1])
+    total, at = weights.sum(1), (left > by_binomial / by_event).nonzero()[:, 0]
+    while True:
+        most, k = weights[at].max(1)
+        pays = (left[at] * most * by_event > by_binomial * total[at]) | (total[at] <= 0)
+        at, most, k = at[pays], most[pays], k[pays]
+        if not len(at):
+            return left
+        weights[at, k] = 0.0
+        total[at] = weights[at].sum(1)
+        small = torch.minimum(most, total[at])
+        drawn = torch.zeros_like(most)
+        some = small > 0
+        drawn[some] = binomials(left[at[some]], (small / (most + total[at]))[some], cells, at[some])
+        drawn = torch.where((most > total[at]) | (total[at] <= 0), left[at] - drawn, drawn)
+        shares[at, k] += drawn
+        left[at] -= drawn
+        at = at[left[at] > 0]
 
 
 def gammas(
