@@ -7,6 +7,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from numbers import Real
 from typing import Any
 
@@ -122,11 +123,16 @@ def plain(tensor: Tensor) -> Tensor:
 
 def known_options(method: str, run: Callable[..., Any], options: Iterable[str]) -> None:
     """Raise TypeError when a method's `run` lacks one of the options, and say which it has."""
-    allowed = inspect.signature(run).parameters
+    allowed = _parameters(run)
     own = [name for name in allowed if name not in ("model", "X", "seed", "progress")]
     unknown = [f"{name}{meant(name, own)}" for name in options if name not in allowed]
     if unknown:
         raise TypeError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(own)}")
+
+
+@cache
+def _parameters(run: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(run).parameters)
 
 
 def require_device(name: str, device: Any) -> None:

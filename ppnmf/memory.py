@@ -10,6 +10,7 @@ import torch
 __all__ = ["available", "require"]
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+SURE = 2**24  # bytes that can be had where Python runs: to ask how many there are would take longer than the work
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -20,7 +21,10 @@ def require(numbers: int, dtype: torch.dtype, device: torch.device | str, what: 
         what: needs them, with a plural verb after it: "4 chain(s) of rank 10".
         instead: what to ask for.
     """
-    needed, there = numbers * dtype.itemsize, available(torch.device(device))
+    needed = numbers * dtype.itemsize
+    if needed <= SURE:
+        return
+    there = available(torch.device(device))
     if needed > there:
         raise MemoryError(f"{what} need {_size(needed)} of memory, and {_size(there)} can be had: {instead}")
 

@@ -106,11 +106,11 @@ class FactorPrior(ABC):
         own = lambda values: values if values.shape[0] == 1 else values[rows.start : rows.stop]  # noqa: E731
         return type(self)(*(own(values) for values in self._hyperparameters))
 
-    @own_settings()
     def _on(self, device: torch.device) -> tuple[Tensor, ...]:
         """The hyperparameters on a device; remembered too."""
         if device not in self._hyperparameters_on:
-            self._hyperparameters_on[device] = tuple(values.to(device) for values in self._hyperparameters)
+            with own_settings():
+                self._hyperparameters_on[device] = tuple(values.to(device) for values in self._hyperparameters)
         return self._hyperparameters_on[device]
 
     @property
@@ -135,12 +135,13 @@ class RectifiedPrior(FactorPrior):
         """Whether no entry has a precision."""
         return False
 
-    @own_settings()
     def natural(self, device: torch.device | str) -> Natural:
         """The natural parameters on a device; remembered, since bringing them there waits for the device."""
         device = torch.device(device)
         if device not in self._natural_on:
-            self._natural_on[device] = Natural(self.rectified.precision.to(device), self.rectified.linear.to(device))
+            with own_settings():
+                own = self.rectified
+                self._natural_on[device] = Natural(own.precision.to(device), own.linear.to(device))
         return self._natural_on[device]
 
     @cached_property

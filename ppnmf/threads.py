@@ -36,7 +36,7 @@ class _OneBlasThread:
     def __init__(self) -> None:
         self._lock = Lock()
         self._users = 0
-        self._limit: Any = None
+        self._before: list[int] = []  # threads of each library
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._reset)
 
@@ -48,21 +48,29 @@ class _OneBlasThread:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                self._limit = _blas().limit(limits=1, user_api="blas")
+                self._before = [library.get_num_threads() for library in _blas()]
+                self._set([1] * len(self._before))
 
     def release(self) -> None:
         """One fewer; after the last, BLAS has its threads back."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                self._limit.restore_original_limits()
+                self._set(self._before)
+
+    def _set(self, threads: list[int]) -> None:
+        """So many for each library; one that has them already is left alone, since telling it may start threads."""
+        for library, before, number in zip(_blas(), self._before, threads, strict=True):
+            if before > 1:
+                library.set_num_threads(number)
 
 
 @cache
-def _blas() -> ThreadpoolController:
+def _blas() -> list[Any]:
+    """The libraries of linear algebra that are loaded."""
     import scipy.linalg.cython_blas  # noqa: F401  # loads what is to be controlled
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 _one_blas_thread = _OneBlasThread()

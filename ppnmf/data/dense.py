@@ -60,6 +60,9 @@ class Dense(Folded):
     @cached_property
     def sum_of_squares(self) -> float:
         with single_threaded():
+            if not self.uneven and self.noise is None:
+                values = [self.values[..., rows.start : rows.stop, :] for rows in self.blocks]
+                return sum(float(part.double().square().sum()) for part in values)
             parts = [self.block(rows) for rows in self.blocks]
             return float(sum(part.observed_over_noise(part.values.double().square()).sum() for part in parts))
 
@@ -73,11 +76,17 @@ class Dense(Folded):
 
     @property
     def n_negative(self) -> int:
-        return int((self.values < 0).sum())
+        return 0 if self.least >= 0 else int((self.values < 0).sum())
 
     @property
     def least(self) -> float:
-        return float(self.values.min())
+        return self.extremes[0]
+
+    @cached_property
+    def extremes(self) -> tuple[float, float]:
+        """The least and the greatest value; NaN where one is NaN."""
+        least, greatest = self.values.aminmax()
+        return float(least), float(greatest)
 
     @property
     def uneven(self) -> bool:

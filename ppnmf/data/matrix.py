@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,20 +113,21 @@ def _dense(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense:
     values = as_tensor(X).to(device=device)
     _require_matrix(tuple(values.shape))
     observed = None if mask is None else as_mask(mask, values)
-    nan = values.isnan()
-    if missing == "nan" and bool(nan.any()):
+    if missing == "nan" and bool((nan := values.isnan()).any()):
         observed = ~nan if observed is None else observed & ~nan
     if observed is not None and bool(observed.all()):
         observed = None
     if observed is not None:
         values = torch.where(observed, values, torch.zeros_like(values))
-    _refuse_non_finite(values)
+    shape = (values.shape[0], values.shape[1])
+    data = Dense(values.contiguous(), observed)
+    _refuse_non_finite(values, data.extremes)
     if observed is not None:
         if not bool(observed.any()):
             raise ValueError("no entry of X is observed; at least one is needed")
         warn_of_nothing_observed(int((~observed.any(1)).sum()), int((~observed.any(0)).sum()))
-    shape = (values.shape[0], values.shape[1])
-    return Dense(values.contiguous(), observed, as_noise(noise, shape, values.dtype, values.device))
+    known = as_noise(noise, shape, values.dtype, values.device)
+    return data if known is None else replace(data, noise=known)
 
 
 def _sparse(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense | Sparse:
@@ -143,7 +145,9 @@ def _sparse(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense |
             f"X has {int(nan.sum())} NaN entries among those it stores; leave them out and pass missing='unstored' if what is "
             "not stored is missing too, or pass a dense array"
         )
-    _refuse_non_finite(torch.from_numpy(kept.data if kept.data.flags.writeable else kept.data.copy()))
+    stored = torch.from_numpy(kept.data if kept.data.flags.writeable else kept.data.copy())
+    if len(stored):
+        _refuse_non_finite(stored, tuple(map(float, stored.aminmax())))
     rows, (N, D) = Rows.of(kept, device), kept.shape
     if missing != "unstored":
         known = as_noise(noise, (N, D), rows.data.dtype, rows.data.device)
@@ -318,8 +322,9 @@ def _mask_of(mask: Any, shape: tuple[int, ...]) -> Tensor:
     return observed
 
 
-def _refuse_non_finite(values: Tensor) -> None:
-    if bool(values.isfinite().all()):
+def _refuse_non_finite(values: Tensor, extremes: tuple[float, ...]) -> None:
+    """Raise ValueError unless all are finite, which the least and the greatest tell: both are NaN where one value is."""
+    if all(map(math.isfinite, extremes)):
         return
     nan, inf = int(values.isnan().sum()), int(values.isinf().sum())
     if nan:

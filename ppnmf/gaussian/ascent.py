@@ -14,7 +14,7 @@ from ppnmf.protocols import Ascent, Matrix, Pace, Params
 
 __all__ = ["climb"]
 
-COMPILED_WHOLE = 2**18  # entries of X up to which whole climbs are compiled; a larger one's blocks go on threads
+COMPILED_WHOLE = 2**19  # entries of X up to which whole climbs are compiled; a larger one's blocks go on threads
 OPERATIONS_AT_ONCE = 1e8  # multiplications in compiled sweeps between two looks at the bar and at Ctrl-C
 
 

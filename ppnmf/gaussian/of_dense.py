@@ -46,7 +46,7 @@ def of_H(block: Dense, W: Tensor) -> Statistics:
 
 
 def squared_residuals(block: Dense, W: Tensor, H: Tensor) -> Tensor:
-    if block.device.type != "cpu":
+    if block.device.type != "cpu" or len(W) == 1:
         return _squared_residuals(block, block.values, W, H)
     values = block.values.expand(len(W), -1, -1)  # chain by chain: the residuals of many take much memory
     each = zip(values.split(1), W.split(1), H.split(1), strict=True)

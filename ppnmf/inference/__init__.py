@@ -34,6 +34,7 @@ from ppnmf.protocols import (
     Multiplicative,
     Sweeping,
     Variational,
+    offers,
     require_ability,
 )
 from ppnmf.settings import own_settings
@@ -142,7 +143,7 @@ def method_named(method: str) -> Callable[..., Posterior]:
 
 def require_model(model: Any, X: Any = None) -> None:
     """Raise TypeError when it is no model, and say what it seems to be instead."""
-    if isinstance(model, Model) and not isinstance(model, type):
+    if offers(model, Model) and not isinstance(model, type):
         return
     example = "give one of ppnmf.models, such as ppnmf.models.ExponentialGaussian(rank=5)"
     if isinstance(X, Model):
@@ -207,8 +208,9 @@ def check(model: Model, X: Matrix, spread: bool = False) -> None:
         warnings.warn(f"{what}: a Gaussian story can produce them, but W @ H cannot follow", stacklevel=3)
     if model.accepts is Entries.COUNTS:
         require_counts(model.name, X)
-    if isinstance(model, Sweeping):
-        model.require_fits(X.shape)
+    own: Any = model
+    if offers(own, Sweeping):
+        own.require_fits(X.shape)
     N, D = X.shape
     require_room(model, X, chains=1, draws=0)
     if model.rank > min(N, D):

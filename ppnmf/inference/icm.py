@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from ppnmf.inference.chain import Info, State
 from ppnmf.inference.climbs import Climb, Plan, dead_components
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, require_ability
+from ppnmf.protocols import Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, offers, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
@@ -150,9 +151,10 @@ def several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> 
     One, by `advance`; many, compiled, where the model has that for X: the same but for rounding.
     """
     state, before, lp, *reach = climb
-    if isinstance(model, Climbing):
+    own: Any = model
+    if offers(own, Climbing):
         pace = Pace(GROWTH, BOUND_GROWTH, RETREAT, tol)
-        found = model.climb(X, state.params, before, (reach[0], reach[1]), lp, pace, most)
+        found = own.climb(X, state.params, before, (reach[0], reach[1]), lp, pace, most)
         if found is not None:
             after = Climb(
                 State(found.params, state.sweep + found.most), found.before, found.lp, found.reach, found.bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,8 +70,9 @@ def _given(model: Sweeping, X: Matrix, chains: list[int], values: Mapping[str, A
             raise ValueError(
                 f"init's {site} has shape {tuple(given.shape)}; give {wanted}, or a leading axis with a value a chain"
             )
-        zero = len(wanted) < 2 and bool((given == 0).any())
-        if not bool(given.isfinite().all()) or bool((given < 0).any()) or zero:
+        least, greatest = map(float, given.aminmax())  # both NaN where an entry is
+        positive = least > 0 if len(wanted) < 2 else least >= 0
+        if not positive or math.isinf(greatest):
             raise ValueError(f"init's {site} has entries that are negative, zero where it must not be, or not finite")
         params[site] = given[torch.tensor(chains) % len(given)]
     return params

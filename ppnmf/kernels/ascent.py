@@ -14,7 +14,7 @@ from numba import njit
 from torch import Tensor
 
 from ppnmf.kernels.cpu.ridge import divide, scale
-from ppnmf.kernels.cpu.sweeps import Factors, Room, Side, Turn, factors_swept
+from ppnmf.kernels.cpu.sweeps import Data, Factors, Room, Side, Turn, factors_swept
 from ppnmf.kernels.dense import Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, select, total_of
 from ppnmf.protocols import Params
@@ -85,10 +85,12 @@ def climb(
     side_H = Side.of(problem.natural_H, Site.H, dtype, 0, rules.passes[1], sample=False)
     exponential = not (problem.natural_W[0].any() or problem.natural_H[0].any())
 
+    sides = (tuple(side_W), tuple(side_H))
+
     def one(c: int) -> int:
-        room = Room.of(N, D, K, problem.block, dtype)
-        places = (_of_chain(now, c), _of_chain(earlier, c), _of_chain(trial, c))
-        return _climb(data, (side_W, side_H), rules, exponential, *places, numbers[c], sweeps, room)
+        room = tuple(Room.of(N, D, K, problem.block, dtype))
+        places = tuple((stacked.W[c], stacked.H[c]) for stacked in (now, earlier, trial))
+        return _climb(tuple(data), sides, tuple(rules), exponential, places, numbers[c], sweeps, room)
 
     done = ordered_map(one, range(len(lp)), 4.0 * N * D * K * sweeps)
     found = torch.from_numpy(numbers)
@@ -216,14 +218,24 @@ def _sweep_from(reach, data, sides, rules, exponential, now, before, trial, sigm
 
 
 @njit(**ENTRY)
-def _climb(data, sides, rules, exponential, now, before, trial, numbers, sweeps, room):  # type: ignore[no-untyped-def]
+def _climb(given, given_sides, given_rules, exponential, places, numbers, sweeps, given_room):  # type: ignore[no-untyped-def]
     """Up to so many sweeps of one climb, in place; the number of those done.
 
+    The records come as plain tuples, as in `cpu.sweeps.sweep_chains`.
+
     Args:
-        rules: `Rules`. exponential: whether both priors are.
-        now, before, trial: `Factors`: where the climb stands, where it stood a sweep earlier, and room for its next place.
+        given: `Data`. given_sides: `Side` of W and of H. given_rules: `Rules`. given_room: `Room`.
+        exponential: whether both priors are.
+        places: three times W and H: where the climb stands, where it stood a sweep earlier, and room for its next place.
         numbers: see above.
     """
+    data = Data(*given)
+    sides = (Side(*given_sides[0]), Side(*given_sides[1]))
+    rules = Rules(*given_rules)
+    room = Room(*given_room)
+    now = Factors(*places[0])
+    before = Factors(*places[1])
+    trial = Factors(*places[2])
     growth, bound_growth, retreat = rules.pace
     at = Reached(numbers[SIGMA2], numbers[MISFIT], numbers[LP])
     constant = numbers[CONSTANT]

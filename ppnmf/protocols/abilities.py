@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 from ppnmf.protocols.amortised import Amortised
 from ppnmf.protocols.layered import Layered
 from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Stepping, Sweeping, Variational
 
-__all__ = ["ABILITIES", "require_ability"]
+__all__ = ["ABILITIES", "offers", "require_ability"]
 
 
 ABILITIES: dict[type, str] = {
@@ -23,9 +24,30 @@ ABILITIES: dict[type, str] = {
 }
 
 
+def offers(model: Any, ability: type) -> bool:
+    """`isinstance(model, ability)`, which walks through a protocol's members anew each time, at once where the class tells."""
+    kind: Any = type(model)
+    return _class_offers(kind, ability) or isinstance(model, ability)
+
+
+@cache
+def _class_offers(kind: type, ability: type) -> bool:
+    """Whether every member stands in the class, or is a field of a dataclass: then all its instances have it."""
+    own = {*getattr(kind, "__dataclass_fields__", ())}
+    return all(name in own or getattr(kind, name, None) is not None for name in _members(ability))
+
+
+@cache
+def _members(ability: type) -> frozenset[str]:
+    """The names that a protocol asks for."""
+    parts = [kind for kind in ability.__mro__ if getattr(kind, "_is_protocol", False) and kind is not Protocol]
+    names = {name for kind in parts for name in (*vars(kind), *kind.__annotations__)}
+    return frozenset(name for name in names if name == "__call__" or not name.startswith("_"))
+
+
 def require_ability(who: str, model: Any, ability: type) -> None:
     """Raise TypeError where a model lacks what a method asks for; the sentence says what it has."""
-    if isinstance(model, ability):
+    if offers(model, ability):
         if why := getattr(model, "lacks", lambda _: "")(ability):  # a value may lack what its class has
             raise TypeError(f"{who} needs {ABILITIES[ability]}, and {why}")
         return
