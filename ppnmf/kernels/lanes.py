@@ -31,6 +31,7 @@ __all__ = [
     "polynomial",
     "select",
     "total_of",
+    "weighted_rows",
 ]
 
 # Divisions are not checked for zero, and no lane is expected to be NaN. Nothing may round otherwise than it is written:
@@ -53,6 +54,7 @@ INNER = {**COMPILED, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 DOUBLE = ir.DoubleType()
 INT64 = ir.IntType(64)
+AT_ONCE = 32  # lanes of `weighted_rows`: four vectors, enough to hide how long a step takes
 PARTIAL_SUMS = 16  # of a sum: enough to hide how long an addition takes
 LN2_HIGH = 6.93147180369123816490e-01
 LN2_LOW = 1.90821492927058770002e-10
@@ -147,6 +149,54 @@ def _added_in_pairs(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
         half = len(lanes) // 2
         lanes = [builder.fadd(*pair) for pair in zip(lanes[:half], lanes[half:], strict=True)]
     return lanes[0]
+
+
+@intrinsic
+def weighted_rows(typing_context, weights, F, n, out):  # type: ignore[no-untyped-def]
+    """out[:n] = Σ_l weights[l] F[l, :n] by fused steps in the order of l; no more than `AT_ONCE` - 1 places behind are written too.
+
+    Sums of so many lanes stay in registers while the rows go by.
+
+    Args:
+        weights: (L,) of either precision, with any stride. F: (L, S) contiguous, S a multiple of `AT_ONCE`. out: (S,).
+    """
+    return types.void(weights, F, types.int64, out), _weighted_rows
+
+
+def _weighted_rows(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    wide = ir.VectorType(DOUBLE, AT_ONCE)
+    kinds = signature.args
+    weights, F, out = (context.make_array(kinds[at])(context, builder, arguments[at]) for at in (0, 1, 3))
+    step = builder.extract_value(weights.strides, 0)
+    first = builder.bitcast(weights.data, ir.IntType(8).as_pointer())
+    rows, stride = builder.extract_value(F.shape, 0), builder.extract_value(F.shape, 1)
+    fma = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(wide, [wide, wide, wide]), f"llvm.fma.v{AT_ONCE}f64"
+    )
+    total = cgutils.alloca_once(builder, wide)
+
+    def vector(array, index):  # type: ignore[no-untyped-def]
+        return builder.bitcast(builder.gep(array.data, [index]), wide.as_pointer())
+
+    zero = ir.Constant(INT64, 0)
+    with cgutils.for_range_slice(builder, zero, arguments[2], ir.Constant(INT64, AT_ONCE)) as (at, _):
+        builder.store(wide([0.0] * AT_ONCE), total)
+        with cgutils.for_range_slice(builder, zero, rows, ir.Constant(INT64, 1)) as (row, _):
+            place = builder.gep(first, [builder.mul(row, step)])
+            weight = Operand(kinds[0].dtype, builder.bitcast(place, weights.data.type)).at(context, builder, zero, 1)
+            values = builder.load(vector(F, builder.add(builder.mul(row, stride), at)), align=8)
+            builder.store(builder.call(fma, [_spread(builder, weight), values, builder.load(total)]), total)
+        builder.store(builder.load(total), vector(out, at), align=8)
+    return context.get_dummy_value()
+
+
+def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """A number in all lanes."""
+    one = builder.insert_element(
+        ir.Constant(ir.VectorType(DOUBLE, AT_ONCE), ir.Undefined), value, ir.Constant(INT64, 0)
+    )
+    same = ir.Constant(ir.VectorType(ir.IntType(32), AT_ONCE), [0] * AT_ONCE)
+    return builder.shuffle_vector(one, one, same)
 
 
 @intrinsic

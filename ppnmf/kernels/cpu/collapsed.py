@@ -27,7 +27,7 @@ SITE_ROW = int(Site.COLLAPSED_ROW)
 CUT = 8.0  # standard deviations above zero from which an entry is looked at only where t goes far
 CERTAIN = 7.0  # of them, above which the logarithm of Φ is zero, to 2e-12
 LANES = 128
-ROWS = 14  # of a room
+ROWS = 17  # of a room
 
 
 @njit(**INNER)
@@ -131,7 +131,7 @@ def _draw_row(k, F, key0, key1, step, first_row, room):  # type: ignore[no-untyp
             a[i] = 1.0 / (root[j] * root[j]) if root[j] > 0.0 else 0.0
             per_root[i] = root[j] if root[j] > 0.0 else math.inf
             linear[i] = b[j]
-        draw_lanes(a, linear, per_root, even if k % 2 == 0 else odd, room[4], n)
+        draw_lanes(a, linear, per_root, even if k % 2 == 0 else odd, room[4], room[14:], n)
         for i in range(n):
             F[k, start + i] = room[4, i]
 

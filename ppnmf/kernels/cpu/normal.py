@@ -17,6 +17,7 @@ from ppnmf.kernels.lanes import INLINED, INNER, exp, log, polynomial, select
 
 __all__ = ["draw_lanes", "quantile", "survival_factor", "survival_inverse"]
 
+TOGETHER = 8  # lanes in the tail that are solved together: those of a vector
 RARE = 1e-4  # below this a uniform may lead past the quantile's second range
 FARTHEST = 1e8  # standard deviations past the mode, beyond which the density is an exponential's
 SQRT_2 = 1.4142135623730951
@@ -90,16 +91,17 @@ def survival_inverse(precision: float, linear: float, u: float) -> float:
 
 
 @njit(**INLINED)
-def draw_lanes(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
-    """w[:n] = survival_inverse(precision, linear, u), all lanes at once; the rare cases are then done one by one.
+def draw_lanes(precision, linear, per_root, u, w, room, n):  # type: ignore[no-untyped-def]
+    """w[:n] = survival_inverse(precision, linear, u), to rounding, all lanes at once; what a lane gives depends on it alone.
 
-    Rare are a uniform below `RARE` and, where few lanes of a block are there, a bound in the tail. Where many are, the tail
-    is solved in all lanes.
+    The lanes whose bound lies in the tail are then put side by side and solved together, and those of uniforms below
+    `RARE`, one in ten thousand, one by one.
 
     Args:
         precision, linear, u: of each lane, (n,) or longer.
         per_root: 1 / √precision.
         w: room for the draws.
+        room: more of it, (3, S), S >= n a multiple of `TOGETHER`.
     """
     tails = 0
     rare = 0
@@ -107,13 +109,12 @@ def draw_lanes(precision, linear, per_root, u, w, n):  # type: ignore[no-untyped
         bound = -linear[i] * per_root[i]
         w[i] = _by_quantile(bound, u[i]) * per_root[i]
         tails += bound > TAIL
-        rare += (precision[i] <= 0.0) | (u[i] < RARE)
-    if tails > n // 8:
-        _draw_tails(linear, per_root, u, w, n)
-        tails = 0
-    if tails + rare > 0:
+        rare += u[i] < RARE
+    if tails > 0:
+        _draw_tails(linear, per_root, u, w, room, n)
+    if rare > 0:
         for i in range(n):
-            if precision[i] <= 0.0 or u[i] < RARE or (tails > 0 and -linear[i] > TAIL * math.sqrt(precision[i])):
+            if u[i] < RARE and -linear[i] * per_root[i] <= TAIL:
                 w[i] = survival_inverse(precision[i], linear[i], u[i])
 
 
@@ -137,10 +138,26 @@ def _by_quantile(bound: float, u: float) -> float:
 
 
 @njit(**INLINED)
-def _draw_tails(linear, per_root, u, w, n):  # type: ignore[no-untyped-def]
-    """The draws anew in the lanes whose bound lies in the tail."""
+def _draw_tails(linear, per_root, u, w, room, n):  # type: ignore[no-untyped-def]
+    """The draws anew in the lanes whose bound lies in the tail, an infinite one of an exponential among them."""
+    places = room[0]
+    bounds = room[1]
+    targets = room[2]
+    m = 0
     for i in range(n):
         bound = -linear[i] * per_root[i]
-        target = -log(u[i])
-        near = _excess(select(bound < FARTHEST, bound, FARTHEST), target) * per_root[i]
-        w[i] = select(bound > TAIL, select(bound > FARTHEST, -target / linear[i], near), w[i])
+        places[m] = i
+        bounds[m] = bound
+        targets[m] = u[i]
+        m += bound > TAIL
+    padded = -(-m // TOGETHER) * TOGETHER
+    for j in range(m, padded):
+        bounds[j] = TAIL
+        targets[j] = 0.5
+    for j in range(padded):
+        targets[j] = -log(targets[j])
+        bounds[j] = _excess(select(bounds[j] < FARTHEST, bounds[j], FARTHEST), targets[j])
+    for j in range(m):
+        i = int(places[j])
+        far = -linear[i] * per_root[i] > FARTHEST
+        w[i] = -targets[j] / linear[i] if far else bounds[j] * per_root[i]

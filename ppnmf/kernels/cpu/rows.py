@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.kernels.cpu.normal import draw_lanes
 from ppnmf.kernels.cpu.uniforms import uniforms_of_rows
-from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, fused, select
+from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, fused, select, weighted_rows
 from ppnmf.kernels.parts import address_of, called_by_address
 from ppnmf.kernels.reference import Natural
 from ppnmf.protocols import Statistics
@@ -21,7 +21,8 @@ from ppnmf.rng import Site, Stream
 
 __all__ = ["address_of_update_rows", "call_update_rows", "half_sweep", "room_for_rows", "update_rows"]
 
-LANES = 128  # rows that go through a component together
+LANES = 128  # rows that go through a component together, at most
+FEW = 28  # components of which so many rows fit into 40 kB
 DOUBLES = types.Array(types.float64, 2, "C")
 
 
@@ -34,7 +35,7 @@ class Lanes(NamedTuple):
 
 
 @njit(**COMPILED)
-def update_rows(F, P, Q, prior, weight, address, rows, first, sample, room):  # type: ignore[no-untyped-def]
+def update_rows(F, P, Q, prior, weight, address, rows, first, passes, sample, room):  # type: ignore[no-untyped-def]
     """Rows lo to hi of F (K, R), a component a row, in place, by P and Q times `weight`.
 
     Args:
@@ -43,8 +44,9 @@ def update_rows(F, P, Q, prior, weight, address, rows, first, sample, room):  # 
         address: the two words of the key, the step, the site, and the number that F's first row has in the whole factor.
         rows: lo, hi and shift.
         first: the first component that is updated.
+        passes: how often the components are gone through: once, where they are drawn.
         sample: draw, or else take the modes.
-        room: `room_for_rows(K)`.
+        room: `room_for_rows(K)`; as many rows go together as it is wide.
     """
     K = len(F)
     precision, linear = prior
@@ -59,25 +61,28 @@ def update_rows(F, P, Q, prior, weight, address, rows, first, sample, room):  # 
     odd = room[K + 5]
     drawn = room[K + 6]
     per_root = room[K + 7]
+    tails = room[K + 8 :]
     alike = Q.shape[2] == 1 and precision.shape[0] == 1  # one precision for all rows
-    for start in range(lo, hi, LANES):
-        lanes = Lanes(start, start - shift, min(LANES, hi - start))
+    together = room.shape[1]
+    for start in range(lo, hi, together):
+        lanes = Lanes(start, start - shift, min(together, hi - start))
         n = lanes.n
         for k in range(K):
             _copy(F[k, start : start + n], part[k])
-        for k in range(first, K):
-            _explain(Q, part, k, lanes, total, own)
-            _likelihood(P[k, lanes.at : lanes.at + n], total, part[k], own, weight, a, b)
-            _add_prior(precision, k, lanes, a)
-            _add_prior(linear, k, lanes, b)
-            if sample:
-                if k % 2 == 0 or k == first:
-                    uniforms_of_rows(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
-                _reciprocal_roots(a, alike, per_root, n)
-                draw_lanes(a, b, per_root, even if k % 2 == 0 else odd, drawn, n)
-                _copy(drawn[:n], part[k])
-            else:
-                _modes(a, b, part[k, :n])
+        for _ in range(passes):
+            for k in range(first, K):
+                _explain(Q, part, k, lanes, total, own)
+                _likelihood(P[k, lanes.at : lanes.at + n], total, part[k], own, weight, a, b)
+                _add_prior(precision, k, lanes, a)
+                _add_prior(linear, k, lanes, b)
+                if sample:
+                    if k % 2 == 0 or k == first:
+                        uniforms_of_rows(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
+                    _reciprocal_roots(a, alike, per_root, n)
+                    draw_lanes(a, b, per_root, even if k % 2 == 0 else odd, drawn, tails, n)
+                    _copy(drawn[:n], part[k])
+                else:
+                    _modes(a, b, part[k, :n])
         for k in range(first, K):
             _copy(part[k, :n], F[k, start : start + n])
 
@@ -93,32 +98,12 @@ def _explain(Q, F, k, lanes, total, own):  # type: ignore[no-untyped-def]
     """Σ_l Q_kl F_l into total[:n], and Q_kk into own[:n], in each lane."""
     n = lanes.n
     if Q.shape[2] == 1:
-        _explained(Q[k, :, 0], F, n, total)
+        weighted_rows(Q[k, :, 0], F, n, total)
         for i in range(n):
             own[i] = Q[k, k, 0]
     else:
         _explained_row_by_row(Q[k], F, lanes.at, n, total)
         _copy(Q[k, k, lanes.at : lanes.at + n], own)
-
-
-@njit(**INLINED)
-def _explained(Q, F, n, total):  # type: ignore[no-untyped-def]
-    """total[:n] = Σ_l Q[l] F[l, :n], four components at a time; Q (K,)."""
-    K = len(Q)
-    for i in range(n):
-        total[i] = 0.0
-    for l in range(0, K - 3, 4):
-        a = np.float64(Q[l])
-        b = np.float64(Q[l + 1])
-        c = np.float64(Q[l + 2])
-        d = np.float64(Q[l + 3])
-        for i in range(n):
-            two = fused(b, F[l + 1, i], fused(a, F[l, i], total[i]))
-            total[i] = fused(d, F[l + 3, i], fused(c, F[l + 2, i], two))
-    for l in range(K - K % 4, K):
-        a = np.float64(Q[l])
-        for i in range(n):
-            total[i] = fused(a, F[l, i], total[i])
 
 
 @njit(**INLINED)
@@ -173,8 +158,11 @@ def _modes(a, b, w):  # type: ignore[no-untyped-def]
 
 
 def room_for_rows(K: int) -> np.ndarray:
-    """What `update_rows` works in, (K + 8, LANES): torch's memory, which begins where a vector does; across two it costs twice."""
-    return torch.empty(K + 8, LANES, dtype=torch.float64).numpy()
+    """What `update_rows` works in, (K + 11, lanes): torch's memory, which begins where a vector does; across two it costs twice.
+
+    Of many components fewer rows go together, so that the room stays in the nearest cache.
+    """
+    return torch.empty(K + 11, LANES if K <= FEW else LANES // 2, dtype=torch.float64).numpy()
 
 
 def half_sweep(
@@ -206,7 +194,7 @@ def half_sweep(
     room = room_for_rows(K)
     for c, key in enumerate(stream.keys):
         address = (*key, step, int(site), first_row)
-        update_rows(out[c], P[c], Q[c], natural, weights[c], address, (0, R, 0), first, draw is not None, room)
+        update_rows(out[c], P[c], Q[c], natural, weights[c], address, (0, R, 0), first, 1, draw is not None, room)
     return torch.from_numpy(out).mT
 
 
@@ -223,7 +211,8 @@ def _signature_of_update_rows(real: types.Float) -> Signature:
     prior = types.UniTuple(DOUBLES, 2)
     address = types.UniTuple(types.int64, 5)
     rows = types.UniTuple(types.int64, 3)
-    return types.void(matrix, matrix, cube, prior, types.float64, address, rows, types.int64, types.boolean, DOUBLES)
+    number = types.int64
+    return types.void(matrix, matrix, cube, prior, types.float64, address, rows, number, number, types.boolean, DOUBLES)
 
 
 call_update_rows = called_by_address(_signature_of_update_rows)

@@ -213,9 +213,8 @@ def _update(F, P, Q, side, turn, rows, lanes):  # type: ignore[no-untyped-def]
     """Update some rows of F (K, R), in place, by P (K, n) and Q (K, K, 1). lanes: `rows.room_for_rows`."""
     address = (turn.key0, turn.key1, turn.step, side.site, rows.first_row)
     place = (rows.lo, rows.hi, rows.shift)
-    for _ in range(side.passes):
-        arguments = (F, P, Q, side.prior, turn.weight, address, place, side.first, side.sample, lanes)
-        call_update_rows(side.update_rows, arguments)
+    arguments = (F, P, Q, side.prior, turn.weight, address, place, side.first, side.passes, side.sample, lanes)
+    call_update_rows(side.update_rows, arguments)
 
 
 @njit(**INNER)
