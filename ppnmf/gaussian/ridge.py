@@ -240,7 +240,7 @@ def shear_move(
     gather: Gather | None = None,
     free: natural.Free | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The shear of K (K - 1) random ordered pairs, in rounds of disjoint ones, each from its exact conditional.
+    """The shear of random ordered pairs, in `shear_rounds` rounds of disjoint ones, each from its exact conditional.
 
     Args:
         W: (C, N, K), or this process's rows of it. H: (C, K, D).
