@@ -130,6 +130,7 @@ def race(task: Task, budget: float) -> dict[str, tuple[int | None, float]]:
     curves = {}
     for name, solver in quick.items():
         solver.call(start, 2)  # compiles, and warms caches
+        next(solver.climb(start, iter([2])))
         curves[name] = curve(task, solver, start, budget)
         print(f"{task.name}: {name} {curves[name][-1]}", file=sys.stderr)
     best = min(seen[-1][1] for seen in curves.values())

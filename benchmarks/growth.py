@@ -1,6 +1,6 @@
 """How do the time of a Gibbs sweep and its memory grow with the rows, the columns, the rank, the chains and the non-zeros?
 
-Sweeps with moves, float64, as `fit` makes them; medians over turns in which the sizes follow one another, so that a change of
+Sweeps with moves, float64, as `fit` makes them; the least over turns in which the sizes follow one another, so that a change of
 the machine's speed hits all alike. An exponent is the slope of log time against log size: of all sizes, and of the last
 doubling. Chains are held against the same chains one after another. Memory is the most that is anonymous (RssAnon) in a
 process of its own, less what it held before it had data: data + x times the factors, while X is checked, while a chain is
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from sweep import Sweeps, medians
+from sweep import Sweeps, least
 from threadpoolctl import threadpool_limits
 
 import ppnmf
@@ -83,7 +83,7 @@ def exponents(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
 
 
 def grown(what: str, sizes: list[int], tasks: dict[str, Callable[[int], Any]], turns: int, seconds: float) -> dict:
-    times = list(medians(tasks, turns, seconds).values())
+    times = list(least(tasks, turns, seconds).values())
     overall, last = exponents(sizes, times)
     print(f"\n{what:>24} {'ms a sweep':>12}")
     for shape, size, spent in zip(tasks, sizes, times, strict=True):
@@ -115,7 +115,7 @@ def of_chains(quick: bool, turns: int, seconds: float) -> list[dict]:
     for n, d, k in QUICK_CHAINED if quick else CHAINED:
         data = as_matrix(dense(n, d, k))
         tasks = {f"{c} {t}": threaded(Sweeps(data, k, c), t) for c in CHAINS for t in THREADS}
-        times = medians(tasks, turns, seconds)
+        times = least(tasks, turns, seconds)
         for c in CHAINS:
             own = [times[f"{c} {t}"] for t in THREADS]
             ratios = [spent / (c * times[f"1 {t}"]) for spent, t in zip(own, THREADS, strict=True)]

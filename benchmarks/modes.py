@@ -190,6 +190,7 @@ def compare(task: Task, seed: int, budget: float, repeats: int) -> dict[str, Any
     start, named = task.start(seed), {name: make(task) for name, make in solvers().items()}
     for solver in named.values():
         solver.call(start, 2)  # compiles, and warms caches
+        next(solver.climb(start, iter([2])))
     curves = {}
     for name, solver in named.items():
         curves[name] = curve(task, solver, start, budget)

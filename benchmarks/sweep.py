@@ -1,10 +1,13 @@
 """How long is a Gibbs sweep, against the matrix products it contains and against a careful NumPy sampler?
 
-Medians over turns (ours, products, NumPy, ours ...), so that a change of the machine's speed hits all alike; in a turn each
-goes for a twentieth of a second, warm, and compiling is not counted. "sweep" is what `fit` runs, lots of sweeps in one call,
-"step" one call a sweep. "dot" are the two products with X by the library that the sweep takes them from (SciPy's BLAS,
-through Numba), and "mm" the same by torch. The NumPy sampler draws a component's rows together, and a round's disjoint
-shears. Prints a table, and writes JSON with --out.
+The least over turns (ours, products, NumPy, ours ...) of processor time, which others on the machine change little; of several
+threads, of seconds. In a turn each goes for a twentieth of a second, warm, and compiling is not counted. "sweep" is what `fit`
+runs, lots of sweeps in one call, "step" one call a sweep. "products" are the two products with X as the fastest of five ways
+that a person would try forms them: by NumPy's, SciPy's (through Numba) or torch's `dot`, X on the right or on the left, one
+thread each. The NumPy sampler draws a component's rows together, and a round's disjoint shears.
+
+Then draws alone: nanoseconds of a truncated normal and its uniform, by where zero lies in standard deviations past the mode, and
+how long sweeps in single precision are beside those in double. Prints tables, and writes JSON with --out.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +28,9 @@ from threadpoolctl import threadpool_limits
 from ppnmf.data.matrix import as_matrix
 from ppnmf.data.toy import draw
 from ppnmf.inference import gibbs, length
+from ppnmf.kernels.cpu.normal import draw_lanes
+from ppnmf.kernels.cpu.uniforms import uniforms_of_rows
+from ppnmf.kernels.reference import shear_rounds
 from ppnmf.models import ExponentialGaussian
 from ppnmf.progress import bar
 from ppnmf.protocols import Matrix
@@ -35,7 +40,8 @@ from ppnmf.threads import single_threaded
 
 SHAPES = [(100, 80, 10), (1797, 64, 10), (400, 4096, 10), (2429, 361, 49), (10_000, 2_000, 20)]
 QUICK = SHAPES[:2]
-COLUMNS = ("sweep", "no moves", "step", "dot", "mm", "numpy", "numpy moves")
+COLUMNS = ("sweep", "no moves", "step", "numpy", "numpy moves")
+WAYS = ("by numba", "by numpy", "by numpy, X first", "by torch", "by torch, X first")  # to form the products
 FAR = 30.0  # standard deviations past the mode from which the tail needs its logarithm
 
 
@@ -89,10 +95,10 @@ class NumPyGibbs:
         self.H /= c[:, None]
 
     def shear(self) -> None:
-        """W_l ← W_l + t W_k, H_k ← H_k - t H_l for K (K - 1) ordered pairs, in rounds of disjoint ones."""
+        """W_l ← W_l + t W_k, H_k ← H_k - t H_l for as many ordered pairs as ours, in rounds of disjoint ones."""
         K = len(self.W)
         pairs, label = K // 2, np.arange(K)
-        rounds = K * (K - 1) // pairs if pairs else 0
+        rounds = shear_rounds(K)
         orders, u = self.random.random((rounds, K)).argsort(1), self.random.random((rounds, pairs))
         with np.errstate(divide="ignore", invalid="ignore"):
             for order, its_u in zip(orders, u, strict=True):
@@ -164,25 +170,30 @@ def dots(W: np.ndarray, H: np.ndarray, X: np.ndarray, times: int) -> float:
     return total
 
 
-def medians(tasks: dict[str, Callable[[int], Any]], turns: int, seconds: float = 0.05) -> dict[str, float]:
+def least(
+    tasks: dict[str, Callable[[int], Any]],
+    turns: int,
+    seconds: float = 0.05,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Seconds of one time of each task, which takes how many times it is to do; the tasks take turns."""
     counts, times = {}, {name: [] for name in tasks}  # type: ignore[var-annotated]
     for name, task in tasks.items():
         task(1)  # compiles, and warms caches
-        counts[name] = max(1, int(seconds / timed(task, max(1, int(seconds / 10 / timed(task, 1))))))
+        counts[name] = max(1, int(seconds / timed(task, max(1, int(seconds / 10 / timed(task, 1, clock))), clock)))
     with bar(turns, "turns") as ticker:
         for turn in range(turns):
             first = turn % len(tasks)  # each begins equally often
             for name in [*list(tasks)[first:], *list(tasks)[:first]]:
-                times[name].append(timed(tasks[name], counts[name]))
+                times[name].append(timed(tasks[name], counts[name], clock))
             ticker.update()
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: min(values) for name, values in times.items()}
 
 
-def timed(task: Callable[[int], Any], n: int) -> float:
-    start = time.perf_counter()
+def timed(task: Callable[[int], Any], n: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     task(n)
-    return (time.perf_counter() - start) / n
+    return (clock() - start) / n
 
 
 class Sweeps:
@@ -204,7 +215,7 @@ class Sweeps:
             self.state, _ = gibbs.step(self.model, self.state, self.data, self.stream)
 
 
-def measure(N: int, D: int, K: int, turns: int, seconds: float) -> dict[str, float]:
+def measure(N: int, D: int, K: int, turns: int, seconds: float, clock: Callable[[], float]) -> dict[str, float]:
     X = draw(N, D, K).X.abs().numpy()
     ours = Sweeps(as_matrix(X), K)
     ours(20)
@@ -212,19 +223,58 @@ def measure(N: int, D: int, K: int, turns: int, seconds: float) -> dict[str, flo
     Wt, peers = np.ascontiguousarray(W.T), [NumPyGibbs(X, W, H, moves=moves) for moves in (False, True)]
     tW, tH, tX = (torch.from_numpy(array) for array in (Wt, H, X))
 
-    def mm(n: int) -> None:
-        for _ in range(n):
-            torch.mm(tH, tX.mT), torch.mm(tW, tX)
-
+    ways: tuple[Callable[[int], Any], ...] = (
+        lambda n: dots(Wt, H, X, n),
+        lambda n: [(H @ X.T, Wt @ X) for _ in range(n)],
+        lambda n: [(X @ H.T, X.T @ W) for _ in range(n)],
+        lambda n: [(torch.mm(tH, tX.mT), torch.mm(tW, tX)) for _ in range(n)],
+        lambda n: [(torch.mm(tX, tH.mT), torch.mm(tX.mT, tW.mT)) for _ in range(n)],
+    )
     tasks: tuple[Callable[[int], Any], ...] = (
         ours,
         lambda n: ours(n, moves=False),
         ours.steps,
-        lambda n: dots(Wt, H, X, n),
-        mm,
         *(lambda n, peer=peer: [peer.sweep() for _ in range(n)] for peer in peers),
     )
-    return medians(dict(zip(COLUMNS, tasks, strict=True)), turns, seconds)
+    times = least(dict(zip((*COLUMNS, *WAYS), (*tasks, *ways), strict=True)), turns, seconds, clock)
+    return times | {"products": min(times[way] for way in WAYS)}
+
+
+@njit(nogil=True, error_model="numpy")
+def drawn(bound: np.ndarray, room: np.ndarray, times: int) -> float:
+    """So many times a lane's worth of draws, as an update of rows makes them; the sum of the last."""
+    n = len(bound)
+    for step in range(times):
+        uniforms_of_rows(1, 2, 0, 0, step, 0, n, room[0], room[1])
+        for i in range(n):
+            room[2, i] = 1.0
+            room[3, i] = -bound[i]
+        draw_lanes(room[2], room[3], room[2], room[0], room[4], room[5:], n)
+    return room[4].sum()
+
+
+def draws_alone(turns: int, seconds: float, clock: Callable[[], float]) -> dict[str, float]:
+    """Seconds of a draw, by where zero lies; "mixed" has every twentieth in the tail."""
+    random, n = np.random.default_rng(0), 128
+    mixed = random.normal(size=n)
+    mixed[::20] = 8.0
+    bounds = {f"{at:g}": np.full(n, at) for at in (-20.0, 0.0, 3.0, 8.0)} | {"mixed": mixed}
+    room = torch.empty(8, n, dtype=torch.float64).numpy()
+    tasks: dict[str, Callable[[int], Any]] = {
+        name: (lambda times, own=bound: drawn(own, room, times)) for name, bound in bounds.items()
+    }
+    return {name: taken / n for name, taken in least(tasks, turns, seconds, clock).items()}
+
+
+def single_over_double(N: int, D: int, K: int, turns: int, seconds: float, clock: Callable[[], float]) -> float:
+    """The time of a sweep without moves in single precision, over that in double."""
+    X = draw(N, D, K).X.abs()
+    both = {str(dtype): Sweeps(as_matrix(X.to(dtype)), K) for dtype in (torch.float32, torch.float64)}
+    tasks: dict[str, Callable[[int], Any]] = {
+        name: (lambda n, own=sweeps: own(n, moves=False)) for name, sweeps in both.items()
+    }
+    times = least(tasks, turns, seconds, clock)
+    return times["torch.float32"] / times["torch.float64"]
 
 
 def main() -> None:
@@ -235,30 +285,43 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     load, rows = os.getloadavg()[0], []
-    print(f"medians in ms, float64, one chain, {options.threads} thread(s); load average {load:.1f}")
-    heads = " ".join(f"{name:>11}" for name in COLUMNS)
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    print(f"ms, the least of the turns, float64, one chain, {options.threads} thread(s); load average {load:.1f}")
+    heads = " ".join(f"{name:>11}" for name in (*COLUMNS, "products"))
     print(
-        f"{'N':>6} {'D':>5} {'K':>3} {heads}   moves' share   sweep/dot: no moves, moves   numpy/sweep: no moves, moves"
+        f"{'N':>6} {'D':>5} {'K':>3} {heads}   moves' share   sweep/products: no moves, moves   numpy/sweep: no moves, moves"
     )
     for N, D, K in QUICK if options.quick else SHAPES:
         turns, seconds = (3, 0.01) if options.quick else (28 if N * D < 10**7 else 14, 0.05)
         with threadpool_limits(options.threads, "blas"):
-            times = measure(N, D, K, turns, seconds)
+            times = measure(N, D, K, turns, seconds, clock)
         ratios = {
             "moves' share": 1 - times["no moves"] / times["sweep"],
-            "sweep/dot, no moves": times["no moves"] / times["dot"],
-            "sweep/dot, moves": times["sweep"] / times["dot"],
+            "sweep/products, no moves": times["no moves"] / times["products"],
+            "sweep/products, moves": times["sweep"] / times["products"],
             "numpy/sweep, no moves": times["numpy"] / times["no moves"],
             "numpy/sweep, moves": times["numpy moves"] / times["sweep"],
         }
-        figures = " ".join(f"{1e3 * times[name]:11.4f}" for name in COLUMNS)
+        figures = " ".join(f"{1e3 * times[name]:11.4f}" for name in (*COLUMNS, "products"))
         share, *pairs = ratios.values()
-        told = "   ".join(f"{pairs[i]:20.2f}, {pairs[i + 1]:5.2f}" for i in (0, 2))
+        told = "   ".join(f"{pairs[i]:25.2f}, {pairs[i + 1]:5.2f}" for i in (0, 2))
         print(f"{N:6d} {D:5d} {K:3d} {figures}   {share:12.0%}   {told}", flush=True)
         rows.append({"N": N, "D": D, "K": K, "seconds": times, **ratios})
+    turns, seconds = (3, 0.01) if options.quick else (20, 0.02)
+    alone = draws_alone(turns, seconds, clock)
+    print("ns of a draw, by bound: " + ", ".join(f"{name} {1e9 * taken:.1f}" for name, taken in alone.items()))
+    with threadpool_limits(options.threads, "blas"):
+        singles = [
+            single_over_double(*shape, turns, seconds, clock) for shape in (QUICK if options.quick else SHAPES[:4])
+        ]
+    print("single precision over double, no moves: " + ", ".join(f"{ratio:.2f}" for ratio in singles))
     if options.out:
         with open(options.out, "w") as file:
-            json.dump({"threads": options.threads, "load": load, "rows": rows}, file, indent=2)
+            json.dump(
+                {"threads": options.threads, "load": load, "rows": rows, "draws": alone, "single": singles},
+                file,
+                indent=2,
+            )
 
 
 if __name__ == "__main__":
