@@ -238,6 +238,7 @@ def test_arguments_of_a_posteriors_methods_get_a_sentence(whole):
 
 
 def test_what_memory_does_not_hold_is_refused_before_it_is_made(whole, monkeypatch):
+    monkeypatch.setattr(memory, "SURE", 0)
     monkeypatch.setattr(memory, "available", lambda device: 1000.0)
     refused(whole.predictive, MemoryError, "Replicates of X, 2 × 2 × 9 × 7 numbers, need ")
     refused(whole.log_likelihood, MemoryError, "Log likelihoods of X's entries, 2 × 2 × 9 × 7 numbers, need ")
@@ -247,6 +248,7 @@ def test_what_memory_does_not_hold_is_refused_before_it_is_made(whole, monkeypat
 
 def test_a_store_takes_the_draws_that_memory_does_not_hold(tmp_path, monkeypatch):
     pytest.importorskip("zarr")
+    monkeypatch.setattr(memory, "SURE", 0)
     monkeypatch.setattr(memory, "available", lambda device: 3000.0)
     refused(fit(draws=100, chains=1), MemoryError, "or keep the draws on disk by store=")
     found = fit(draws=100, warmup=1, chains=1, store=tmp_path / "draws.zarr")()

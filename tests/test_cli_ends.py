@@ -435,6 +435,7 @@ def test_memory_that_is_there_is_not_refused(monkeypatch):
 
     X, model = torch.rand(9, 8, dtype=torch.float64), ExponentialGaussian(2)
     draw = 2 * 17 + 1 + 1  # numbers: of W and H, σ² and lp
+    monkeypatch.setattr(memory, "SURE", 0)
     for there, fits in ((10 * draw * 8, True), (10 * draw * 8 - 1, False)):  # ten of them
         monkeypatch.setattr(memory, "available", lambda device, there=there: there)
         for options in ({"chains": 10, "draws": 1, "warmup": 1}, {"method": "icm", "restarts": 10, "tol": 0.1}):

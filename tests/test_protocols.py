@@ -5,17 +5,20 @@ import torch
 
 import ppnmf
 from ppnmf.inference import METHODS, methods_of
-from ppnmf.models import REGISTRY
+from ppnmf.models import REGISTRY, ExponentialGaussian
 from ppnmf.protocols import (
     ABILITIES,
     Amortised,
     Blocked,
+    Climbing,
+    Collapsing,
     Entries,
     LeastSquares,
     Model,
     Multiplicative,
     Sweeping,
     Variational,
+    offers,
 )
 from tests import scenarios
 from tests.scenarios import drawn, example, taken_by
@@ -147,3 +150,13 @@ def test_negative_entries_are_refused_or_counted(name):
     )
     with expected:
         ppnmf.fit(model, dirty, method=method, progress=False, **QUICK[method])
+
+
+def test_offers_tells_what_isinstance_tells():
+    for ability in (*ABILITIES, Model, Climbing, Collapsing):
+        assert not offers(object(), ability)
+        for kind in REGISTRY.values():
+            model = kind(rank=2)
+            assert offers(model, ability) == isinstance(model, ability)
+    lacking = type("Lacking", (ExponentialGaussian,), {"sweep": None})(2)
+    assert not offers(lacking, Sweeping)
