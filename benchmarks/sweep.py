@@ -206,7 +206,7 @@ class Sweeps:
 
     def __call__(self, n: int, moves: bool = True) -> None:
         with single_threaded():
-            for lot in length._lots(0, 0, n, self.at_once):
+            for lot in length._lots(0, (n,), self.at_once):
                 asked = Asked(number=len(lot), kept=range(len(lot)), moves=moves)
                 self.state, *_ = gibbs.several(self.model, self.state, self.data, self.stream, asked)
 

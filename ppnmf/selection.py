@@ -24,6 +24,7 @@ PER_CHAIN = (
     "log_evidence",
     "weighted",
 )  # attrs of one a chain
+OF_CHAINS_SURVEYED = ("chosen", "anew", "behind")  # facts of a survey that are of each chain
 
 
 def selected(post: Posterior, chains: Which, draws: Which, thin: int) -> Posterior:
@@ -83,7 +84,8 @@ def _attrs(post: Posterior, chains: list[int], draws: list[int], every: int) -> 
         if isinstance(value, list) and len(value) == post.chains:
             attrs[name] = [value[c] for c in chains]
     if "survey" in attrs and len(attrs["survey"]["chosen"]) == post.chains:
-        attrs["survey"] = {**attrs["survey"], "chosen": [attrs["survey"]["chosen"][c] for c in chains]}
+        own = {name: attrs["survey"].get(name) for name in OF_CHAINS_SURVEYED}
+        attrs["survey"] = {**attrs["survey"], **{name: [v[c] for c in chains] for name, v in own.items() if v}}
     if "alignment" in attrs:
         order = attrs["alignment"]["order"]
         attrs["alignment"] = {**attrs["alignment"], "order": [[order[c][d] for d in draws] for c in chains]}

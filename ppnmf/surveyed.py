@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 __all__ = ["Survey"]
@@ -18,6 +19,9 @@ class Survey(NamedTuple):
         apart: how far its components lie from those of the nearest chain's start (`matching.apart`).
         near: up to where `apart` counts as the same mode: half as much again as Gibbs sweeps move one start.
         chosen: the start of each chain.
+        anew: whether each chain fell far behind in its warm-up, and went on from the best one's state; empty where chains were
+            not compared (`inference.behind`).
+        behind: how far each lay below the best one then, in nats.
     """
 
     climbed: tuple[float, ...]
@@ -27,6 +31,8 @@ class Survey(NamedTuple):
     apart: tuple[float, ...]
     near: float
     chosen: tuple[int, ...]
+    anew: tuple[bool, ...] = ()
+    behind: tuple[float, ...] = ()
 
     @property
     def starts(self) -> int:
@@ -56,7 +62,26 @@ class Survey(NamedTuple):
     def __str__(self) -> str:
         said = f"{self.starts} starts were surveyed, and {sum(self.here)} ended in the mode or modes of the chains"
         left = self.left_out
-        if not left:
-            return f"{said}."
-        span = f"{left[0]:.0f}" if left[0] == left[-1] else f"{left[0]:.0f} to {left[-1]:.0f}"
-        return f"{said}; the other {len(left)}, left out, lie {span} nats below in log joint."
+        if left:
+            said += f"; the other {len(left)}, left out, lie {_span(left)} nats below in log joint"
+        return f"{said}.{self._of_those_behind()}"
+
+    def _of_those_behind(self) -> str:
+        """Which chains did not find their mode themselves."""
+        behind = sorted(below for below, anew in zip(self.behind, self.anew, strict=True) if anew)
+        if not behind:
+            return ""
+        return (
+            f" In the warm-up {len(behind)} of {len(self.anew)} chains lay {_span(behind)} nats below the best one, and went on "
+            "from its state: R-hat does not count the mode in which they had been."
+        )
+
+
+def _span(values: Sequence[float]) -> str:
+    """The least and the greatest of sorted numbers, or the one that both are.
+
+    >>> _span([2.2, 3.1, 7.9]), _span([5.0])
+    ('2 to 8', '5')
+    """
+    ends = [f"{value:.0f}" for value in (values[0], values[-1])]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

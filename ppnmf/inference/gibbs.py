@@ -76,7 +76,8 @@ def run(
             `ppnmf.inference.start.start` takes.
         survey: how many starts are surveyed, in 200 sweeps each. By default the greater of 24 and 6 a chain; without `until`
             in no more sweeps than two fifths of the warm-up (a fifth of a run with as many draws): a short run has a short
-            survey or none. 0 for none: chains then start "scaled".
+            survey or none. 0 for none: chains then start "scaled". After a survey, chains that lie far below the best one
+            halfway through the warm-up go on from its state (`inference.behind`); `post.survey.anew` says which.
         keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
         moves: move along the ridge after each sweep; off, chains crawl. With `until`, moves that integrate a row of W or of H
             out come too where they take longer steps (`gaussian.collapsed`); attrs["collapsed"] says of which factor.

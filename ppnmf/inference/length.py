@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ppnmf.checks import one_of, real_number, whole_number
 from ppnmf.identified import ESS_PER_CHAIN, LEAST_DRAWS, MIXED, judged
+from ppnmf.inference import behind
 from ppnmf.inference.chain import State, several, sweeps_at_once
 from ppnmf.inference.clock import Clock
 from ppnmf.inference.record import Recorder
@@ -129,6 +132,33 @@ class Chains:
         self.recorder.save(state)
         return state
 
+    @property
+    def surveyed(self) -> bool:
+        """Whether the chains began at the best of a survey's starts."""
+        return behind.SURVEY in self.recorder.notes
+
+    def watch(self, state: State, number: int, before: int) -> State:
+        """So many sweeps of the warm-up whose log joints are noted, after those of `before` sweeps."""
+        asked = Sweeps(number=number, kept=range(number), moves=self.moves, collapsed=self.collapsed)
+        state, _, lp = several(self.model, state, self.X, self.stream, asked)
+        noted = self.recorder.notes.get(behind.LATEST, [[] for _ in lp])
+        latest = [old[:before] + new for old, new in zip(noted, lp.tolist(), strict=True)]
+        self.recorder.notes = {**self.recorder.notes, behind.LATEST: latest}
+        self.recorder.save(state)
+        return state
+
+    def caught_up(self, state: State, lp: Tensor | None = None) -> State:
+        """The state from which the chains go on, those that lie far below the best one from that one's.
+
+        Args:
+            lp: of their latest sweeps, (C, n); by default those that were noted.
+        """
+        notes = self.recorder.notes
+        if not notes[behind.SURVEY].get("anew"):
+            latest = torch.tensor(notes[behind.LATEST], dtype=torch.float64) if lp is None else lp
+            self.recorder.notes = behind.compared(notes, latest)
+        return behind.caught_up(self.recorder.notes, state)
+
     def with_longer_steps(self, state: State | None = None) -> Chains:
         """The chains with the shears that pay from a state on; without one, with those that the record knows of.
 
@@ -160,15 +190,22 @@ class Ended(NamedTuple):
 def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: bool) -> Ended:
     """The sweeps of a run of fixed length. Raises KeyboardInterrupt before the first draw is kept."""
     warmup, draws, thin = length
+    watched = behind.watched(warmup) if chains.surveyed else range(0)
+    stops = (watched.start, watched.stop, warmup, warmup + draws * thin)
     seconds = {"start": clock.gone} if state.sweep == 1 else {}
     with bar(warmup + draws * thin, f"gibbs, {len(chains.stream)} chain(s)", progress) as ticker:
         ticker.update(state.sweep - 1)
         try:
-            for lot in _lots(state.sweep - 1, warmup, draws * thin, chains.at_once):
+            for lot in _lots(state.sweep - 1, stops, chains.at_once):
                 if lot.start == warmup:
                     seconds["warmup"] = clock.gone
-                first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
-                state = chains.advance(state, range(first, len(lot), thin), len(lot))
+                if watched and lot.start == watched.stop:
+                    state = chains.caught_up(state)
+                if lot.start in watched:
+                    state = chains.watch(state, len(lot), lot.start - watched.start)
+                else:
+                    first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
+                    state = chains.advance(state, range(first, len(lot), thin), len(lot))
                 ticker.update(len(lot))
         except KeyboardInterrupt:
             if chains.recorder.done == 0:
@@ -177,10 +214,14 @@ def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: boo
     return Ended(0, attrs, seconds)
 
 
-def _lots(done: int, warmup: int, rest: int, at_once: int) -> Iterator[range]:
-    """The sweeps after the `done` first, some at a time; no lot holds sweeps of the warm-up and others."""
-    for begin, stop in ((done, warmup), (max(done, warmup), warmup + rest)):
-        for lot in range(begin, stop, at_once):
+def _lots(done: int, stops: Sequence[int], at_once: int) -> Iterator[range]:
+    """The sweeps after the `done` first, some at a time; no lot goes on past one of the stops, which rise.
+
+    >>> list(_lots(3, (4, 9), 3))
+    [range(3, 4), range(4, 7), range(7, 9)]
+    """
+    for begin, stop in pairwise((done, *stops)):
+        for lot in range(max(done, begin), stop, at_once):
             yield range(lot, min(lot + at_once, stop))
 
 
@@ -189,7 +230,7 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
 
     Every `thin`-th sweep after the warm-up is kept. When the room is full, every second draw goes, and `thin` is doubled.
     The chains are looked at after 200 sweeps, 1.3 times as many, and so on, which a resumed run does at the same sweeps. The
-    first look also chooses whether shears integrate rows of a factor out.
+    first look also chooses whether shears integrate rows of a factor out, and which chains fell behind (`inference.behind`).
     """
     recorder = chains.recorder
     seconds = {"start": clock.gone} if state.sweep == 1 else {}
@@ -201,7 +242,7 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
             if recorder.done == 0:
                 raise
             recorder.end_halving()
-            ended, first = "interrupted", recorder.done // 2
+            ended, first = "interrupted", _first(goal, recorder, 2)
     thin = _thin(goal, recorder)
     attrs = {
         "warmup": goal.warmup + first * thin,
@@ -230,10 +271,12 @@ def _until_ended(chains: Chains, state: State, goal: Goal, clock: Clock, ticker:
             if first is not None:
                 return "agree", first
             ticker.set_postfix_str(str(doubt))
+            if done == FIRST_LOOK and chains.surveyed:
+                state = chains.caught_up(state, recorder.lp()[:, recorder.done // 2 :])
             chains = chains.with_longer_steps(state)
             look = _next_look(done + 1)
-        if recorder.done and clock.is_past():
-            return "time", recorder.done // 2
+        if recorder.done > _begun(goal, recorder) and clock.is_past():
+            return "time", _first(goal, recorder, 2)
         if recorder.done == goal.draws:
             recorder.halve()
         number, kept = _next_sweeps(goal, recorder, done, min(chains.at_once, look - done))
@@ -254,6 +297,17 @@ def _next_sweeps(goal: Goal, recorder: Recorder, done: int, most: int) -> tuple[
 def _thin(goal: Goal, recorder: Recorder) -> int:
     """Sweeps from one kept draw to the next."""
     return int(goal.thin * 2 ** recorder.notes.get("halved", 0))
+
+
+def _begun(goal: Goal, recorder: Recorder) -> int:
+    """How many of the draws are from before chains that fell behind went on from the best one; none where none did."""
+    anew = recorder.notes.get(behind.SURVEY, {}).get("anew", [])
+    return -(-FIRST_LOOK // _thin(goal, recorder)) if any(anew) else 0
+
+
+def _first(goal: Goal, recorder: Recorder, part: int) -> int:
+    """The first draw that counts where at least the first of so many parts of all is left out."""
+    return max(0, min(max(recorder.done // part, _begun(goal, recorder)), recorder.done - 1))
 
 
 def _next_look(done: int) -> int:
@@ -286,7 +340,7 @@ def _verdict(chains: Chains, goal: Goal, before: Doubt) -> tuple[int | None, Dou
     """
     doubt = before
     for part in WARMUPS:
-        first = chains.recorder.done // part
+        first = _first(goal, chains.recorder, part)
         doubt = _doubt(chains, goal, first, doubt.name)
         here = torch.tensor([float(bool(doubt.name)), float(doubt.by_rhat)], dtype=torch.float64)
         in_doubt, by_rhat = (chains.X.add_up(here) > 0).tolist()

@@ -1,0 +1,137 @@
+"""Chains that fall far behind in the warm-up go on from the best one's state: which, once, said, and where a run was cut."""
+
+import pytest
+import torch
+
+import ppnmf
+from ppnmf.identified import diagnose
+from ppnmf.inference import behind, length, record
+from ppnmf.models import ExponentialGaussian
+from tests.scenarios import drawn
+
+X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
+MODEL = ExponentialGaussian(3, 0.3, 0.3)
+PLAN = {"draws": 30, "warmup": 90, "chains": 3, "survey": 5, "seed": 4, "progress": False}
+
+
+def fit(**options):
+    return ppnmf.fit(MODEL, X, **{**PLAN, **options})
+
+
+def same(a, b):
+    return a.survey == b.survey and all(
+        torch.equal(x, y)
+        for x, y in zip([*a.draws.values(), a.stats["lp"]], [*b.draws.values(), b.stats["lp"]], strict=True)
+    )
+
+
+@pytest.fixture
+def all_but_one(monkeypatch):
+    """Every chain but the best counts as far behind."""
+    monkeypatch.setattr(behind, "FAR", 0.0)
+
+
+# --- which ---
+
+
+def test_those_are_behind_whose_log_joints_lie_far_below_what_they_vary():
+    lp = torch.randn(4, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lp += torch.tensor([-3.0, 0.0, -5.5, -torch.inf]).double()[:, None]
+    anew, below = behind.judged(1000 + 10 * lp)
+    assert anew == [False, False, True, True]
+    assert below == pytest.approx([30, 0, 55, torch.inf], abs=5)
+    assert behind.judged(lp[:, : behind.LEAST - 1])[0] == [False] * 4
+    assert behind.judged(lp[:1])[0] == [False]
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 39, 40, 500, 100_000])
+def test_the_sweeps_that_tell_are_the_latest_before_the_middle_of_the_warmup(warmup):
+    found = behind.watched(warmup)
+    assert found.stop == warmup // 2
+    assert len(found) == (0 if warmup < 40 else min(200, max(20, warmup // 8)))
+
+
+def test_a_short_survey_of_digits_ends_in_several_modes_and_the_chains_in_one(monkeypatch):
+    digits = ppnmf.datasets.load("digits").X
+    model = ExponentialGaussian.for_data(digits, 10)
+    options = {"draws": 60, "warmup": 300, "seed": 3, "progress": False}
+    found = ppnmf.fit(model, digits, **options)
+    monkeypatch.setattr(behind, "FAR", torch.inf)
+    left = ppnmf.fit(model, digits, **options)
+    anew = torch.tensor(found.survey.anew)
+    assert 0 < int(anew.sum()) < 4 and not any(left.survey.anew)
+    rhat = [{q.name: q.rhat for q in diagnose(post).quantities}["lp"] for post in (found, left)]
+    assert rhat[0] < 1.05 < 1.3 < rhat[1]
+    assert torch.equal(found.stats["lp"][~anew], left.stats["lp"][~anew])
+    assert f"In the warm-up {int(anew.sum())} of 4 chains lay " in ppnmf.summary(found).sentence
+    assert "In the warm-up" not in ppnmf.summary(left).sentence
+
+
+# --- that they go on by themselves, and those without a survey as they were ---
+
+
+def test_they_go_on_with_random_numbers_of_their_own(all_but_one):
+    found = fit()
+    assert sorted(found.survey.anew) == [False, True, True]
+    assert not any(torch.equal(found.draws["W"][c, 0], found.draws["W"][c - 1, 0]) for c in range(3))
+    assert found.select(chains=[2]).survey.anew == found.survey.anew[2:]
+
+
+def test_each_takes_the_state_that_the_best_one_has_then(all_but_one, monkeypatch):
+    stood = []
+    caught_up = behind.caught_up
+
+    def told(notes, state):
+        after = caught_up(notes, state)
+        stood.append((state, after))
+        return after
+
+    monkeypatch.setattr(behind, "caught_up", told)
+    best = fit().survey.anew.index(False)
+    ((before, after),) = stood
+    assert before.sweep == after.sweep == PLAN["warmup"] // 2 + 1
+    for site, values in after.params.items():
+        assert all(torch.equal(values[c], before.params[site][best]) for c in range(3))
+
+
+def test_without_a_survey_chains_are_left_alone(all_but_one):
+    plain = {"init": "scaled", "survey": None}
+    assert fit(**plain).survey is None and fit(**plain, until="agree", warmup=None, draws=400).survey is None
+    assert fit(warmup=20).survey.anew == ()
+
+
+# --- runs until chains agree ---
+
+
+def test_draws_from_before_do_not_count_in_runs_until_chains_agree(all_but_one):
+    found = fit(until="agree", draws=400, warmup=None, target_ess=50)
+    assert any(found.survey.anew) and found.attrs["warmup"] >= length.FIRST_LOOK
+    late = fit(until="agree", draws=400, warmup=None, max_seconds=1e-6)
+    assert late.attrs["ended"] == "time" and late.attrs["warmup"] >= length.FIRST_LOOK and late.n_draws > 0
+
+
+# --- cut short ---
+
+
+def stopped(monkeypatch, at, **options):
+    """A run that is interrupted once its record has been told of so many states."""
+    save, calls = record.Recorder.save, iter(range(10_000))
+
+    def stopping(self, state):
+        save(self, state)
+        if next(calls) == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.Recorder, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit(**options)
+
+
+@pytest.mark.parametrize("at", range(5, 13))
+def test_a_run_cut_while_its_chains_are_compared_goes_on_to_the_same_bits(at, all_but_one, tmp_path, monkeypatch):
+    monkeypatch.setattr("ppnmf.inference.length.sweeps_at_once", lambda X, K, chains: 9)
+    monkeypatch.setattr("ppnmf.inference.survey.FULL", 30)
+    where = tmp_path / "run"
+    stopped(monkeypatch, at, checkpoint=where)
+    assert same(fit(resume=where), fit())
