@@ -2,8 +2,10 @@
 
 Each row is a matrix and a rank, fitted by `ppnmf.fit(model, X, until="agree")` with 4 chains and priors on the data's scale, for
 some seeds. The table gives the worst R-hat of the log joint, of sigma2, of the sorted strengths and of 100 entries of W @ H,
-and the seconds, survey included; then which of the surveyed starts ended where the chains are, and how far below in log joint
-the others lie. With --scaled a second run without a survey, 500 sweeps after 500, shows what a single start a chain gives.
+and the seconds, survey included; in how many modes the chains are (`ppnmf.diagnostics.modes.groups`), and how many of them fell
+behind in the warm-up and went on from the best one; then which of the surveyed starts ended where the chains are, and how far
+below in log joint the others lie. With --scaled a second run without a survey, 500 sweeps after 500, shows what a single start
+a chain gives.
 
 `--rows digits,prices` takes the rows whose names begin so. Data are read from the folder named by PPNMF_DATA (digits come with
 scikit-learn); rows whose data are not there are left out. Other work on the machine makes the seconds upper bounds. Prints a
@@ -23,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ppnmf
+from ppnmf.diagnostics.modes import groups
 from ppnmf.identified import Diagnosis, diagnose
 from ppnmf.posterior import Posterior
 from ppnmf.report import held_out_mask
@@ -101,6 +104,8 @@ def outcome(post: Posterior, seconds: float) -> dict[str, Any]:
         "ended": post.attrs.get("ended", "fixed"),
         "sweeps": post.attrs.get("sweeps", post.attrs["warmup"] + post.n_draws),
         "ess": found.least_ess,
+        "modes": len(groups(post)),
+        "anew": None if survey is None else sum(survey.anew),
         "here": here,
         "starts": None if survey is None else survey.starts,
         "left_out": [] if survey is None else list(survey.left_out),
@@ -131,18 +136,19 @@ def line(row: Row, seed: int, how: str, found: dict[str, Any]) -> str:
     left = found["left_out"]
     span = f"{left[0]:.0f} to {left[-1]:.0f} nats" if left else "-"
     starts = "-" if found["starts"] is None else f"{found['here']} of {found['starts']}"
+    anew = "-" if found["anew"] is None else str(found["anew"])
     ess = "-" if found["ess"] is None else f"{found['ess']:.0f}"
     return (
         f"{row.name:<24}{row.rank:>4}{seed:>5} {how:<7}{figures}{ess:>7}{found['seconds']:8.1f} {found['ended']:<6}"
-        f"{found['sweeps']:>8} {starts:>9}  {span}"
+        f"{found['sweeps']:>8}{found['modes']:>6}{anew:>5} {starts:>9}  {span}"
     )
 
 
 def heading() -> str:
     names = "".join(f"{group:>9}" for group in GROUPS)
     return (
-        f"{'data':<24}{'rank':>4}{'seed':>5} {'start':<7}{names}{'ESS':>7}{'seconds':>8} {'ended':<6}{'sweeps':>8} "
-        f"{'here':>9}  left out, below in log joint"
+        f"{'data':<24}{'rank':>4}{'seed':>5} {'start':<7}{names}{'ESS':>7}{'seconds':>8} {'ended':<6}{'sweeps':>8}"
+        f"{'modes':>6}{'anew':>5} {'here':>9}  left out, below in log joint"
     )
 
 

@@ -9,6 +9,7 @@ from scipy import special
 
 import ppnmf
 from ppnmf.diagnostics.modes import Masses, groups, mode_masses, of_chains, stacking_weights
+from ppnmf.inference import behind
 from ppnmf.models import ExponentialGaussian
 from tests.evidence.exact import LOG_2PI, log_half_line
 from tests.scenarios import drawn
@@ -156,3 +157,27 @@ def test_modes_are_of_chains():
     mode = ppnmf.fit(MODEL, blocks()[0], method="icm", restarts=2, **QUIET)
     with pytest.raises(TypeError, match="modes are told apart by chains; icm left modes"):
         mode_masses(mode, progress=False)
+
+
+# --- real data ---
+
+
+@pytest.mark.slow
+def test_modes_of_digits_that_lie_lower_weigh_nothing(monkeypatch):
+    """The best mode's mass is the one that stepping stones and longer runs of Chib give, and lesser modes' are far below.
+
+    So a chain that lies a thousand nats below in log joint may go on from the best one: here none does.
+    """
+    monkeypatch.setattr(behind, "FAR", math.inf)
+    X = ppnmf.datasets.load("digits").X
+    rate = math.sqrt(10 / X.mean())
+    model = ExponentialGaussian(10, rate, rate, 1.0, float(X.var()))
+    post = ppnmf.fit(model, X, draws=500, warmup=500, seed=8, progress=False)
+    masses = mode_masses(post, progress=False)
+    assert masses.groups == ((0, 1), (3,), (2,))
+    assert abs(masses.log_mass[0] + 301_707) < 3 + 2 * masses.error[0]
+    log_joints = [float(post.stats["lp"][list(group)].mean()) for group in masses.groups]
+    for mode in (1, 2):
+        assert 850 < masses.log_mass[0] - masses.log_mass[mode] < 1150
+        assert 850 < log_joints[0] - log_joints[mode] < 1600
+    assert masses.weights[0] == 1.0
