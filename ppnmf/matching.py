@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppnmf.settings import own_settings
 
-__all__ = ["apart", "best_orders", "in_order"]
+__all__ = ["apart", "best_orders", "furthest_apart", "in_order"]
 
 Total = Callable[[Tensor], Tensor]  # the sum over the processes that share the rows of W
 
@@ -56,10 +56,27 @@ def apart(W: Tensor, H: Tensor, V: Tensor, G: Tensor, total: Total = _own) -> Te
     That is :math:`\sum_k \|W_k H_k - V_k G_k\|^2 / \sum_k \|V_k G_k\|^2` in the best order: W @ H may be nearly the same
     where this is not small. The arguments are those of `best_orders`.
     """
+    each, size = _each_apart(W, H, V, G, total)
+    return (each.sum(-1) / size).clamp(min=0)
+
+
+@own_settings()
+def furthest_apart(W: Tensor, H: Tensor, V: Tensor, G: Tensor, total: Total = _own) -> Tensor:
+    r"""How far the component that differs most lies from the other factorisation's, (S,), float64.
+
+    That is :math:`\max_k \|W_k H_k - V_k G_k\|^2` over the mean of :math:`\|V_k G_k\|^2`, in the best order: where one component
+    of many is another, `apart` is small and this is not; a weak one does not count. The arguments are those of `best_orders`.
+    """
+    each, size = _each_apart(W, H, V, G, total)
+    return (each.amax(-1) * each.shape[-1] / size).clamp(min=0)
+
+
+def _each_apart(W: Tensor, H: Tensor, V: Tensor, G: Tensor, total: Total) -> tuple[Tensor, Tensor]:
+    """‖W_k H_k - V_k G_k‖² in the best order (S, K), and the sum of ‖V_k G_k‖² (S,) or ()."""
     W, H = in_order(W, H, best_orders(W, H, V, G, total))
     W, H, V, G = (factor.double() for factor in (W, H, V, G))
-    own = total(W.square().sum(-2)) * H.square().sum(-1)  # (S, K)
+    own = total(W.square().sum(-2)) * H.square().sum(-1)
     theirs = total(V.square().sum(-2)) * G.square().sum(-1)
     both = total((W * V).sum(-2)) * (H * G).sum(-1)
     size = theirs.sum(-1).clamp(min=torch.finfo(torch.float64).tiny)
-    return ((own + theirs - 2 * both).sum(-1) / size).clamp(min=0)
+    return own + theirs - 2 * both, size

@@ -31,7 +31,7 @@ from ppnmf.data.matrix import in_memory
 from ppnmf.diagnostics.alignment import align
 from ppnmf.evidence import chib
 from ppnmf.identified import identified
-from ppnmf.matching import apart
+from ppnmf.matching import furthest_apart
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.protocols import Blocked, require_ability
 from ppnmf.required import require_posterior
@@ -162,13 +162,15 @@ def _agree(lp: np.ndarray, WH: np.ndarray) -> bool:
 
 
 def _distances(post: Posterior) -> tuple[Tensor, list[float]]:
-    """How far the chains' mean components lie apart, (C, C), the greater of both ways; and the halves of each chain."""
+    """How far the one of the chains' mean components that differs most lies apart, (C, C), the greater of both ways; and so
+    for the halves of each chain.
+    """
     aligned = align(post)
     W, H = aligned.draws["W"].double(), aligned.draws["H"].double()
     mean_W, mean_H = W.mean(1), H.mean(1)
-    each = torch.stack([apart(mean_W, mean_H, mean_W[c], mean_H[c]) for c in range(post.chains)])
+    each = torch.stack([furthest_apart(mean_W, mean_H, mean_W[c], mean_H[c]) for c in range(post.chains)])
     half = max(1, post.n_draws // 2)
-    halves = apart(W[:, :half].mean(1), H[:, :half].mean(1), W[:, -half:].mean(1), H[:, -half:].mean(1))
+    halves = furthest_apart(W[:, :half].mean(1), H[:, :half].mean(1), W[:, -half:].mean(1), H[:, -half:].mean(1))
     return torch.maximum(each, each.mT), halves.tolist()
 
 

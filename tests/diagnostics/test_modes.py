@@ -10,6 +10,7 @@ from scipy import special
 import ppnmf
 from ppnmf.diagnostics.modes import Masses, groups, mode_masses, of_chains, stacking_weights
 from ppnmf.inference import behind
+from ppnmf.matching import apart, furthest_apart
 from ppnmf.models import ExponentialGaussian
 from tests.evidence.exact import LOG_2PI, log_half_line
 from tests.scenarios import drawn
@@ -157,6 +158,20 @@ def test_modes_are_of_chains():
     mode = ppnmf.fit(MODEL, blocks()[0], method="icm", restarts=2, **QUIET)
     with pytest.raises(TypeError, match="modes are told apart by chains; icm left modes"):
         mode_masses(mode, progress=False)
+
+
+def test_one_component_of_many_makes_another_mode():
+    """Ten components of which one is another: little of W @ H, and nothing like it."""
+    generator = torch.Generator().manual_seed(0)
+    W, H = (torch.rand(*shape, generator=generator, dtype=torch.float64) for shape in ((40, 10), (10, 30)))
+    W[:, 9] *= 0.5
+    other = H.clone()
+    other[9] = torch.rand(30, generator=generator, dtype=torch.float64)
+    pair = torch.stack([W, W]), torch.stack([H, other])
+    assert float(apart(*pair, W, H)[1]) < 0.02 < 0.1 < float(furthest_apart(*pair, W, H)[1])
+    weak = W * torch.tensor([1.0] * 9 + [0.01])
+    assert float(furthest_apart(weak[None], other[None], weak, H)) < 1e-3
+    assert float(furthest_apart(*pair, W, H)[0]) == 0
 
 
 # --- real data ---
