@@ -11,16 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from ppnmf.plots.places import Picture, figure_of
+
 SLACK = 0.5  # pixels
 
 
-def drawn(figure: Figure) -> Figure:
+def drawn(picture: Picture) -> Figure:
+    """The whole figure, laid out."""
+    figure = figure_of(picture)
     FigureCanvasAgg(figure).draw()
     return figure
 
 
-def panels(figure: Figure) -> list[Axes]:
-    return [ax for ax in figure.axes if ax.axison and ax.get_visible()]
+def panels(picture: Picture) -> list[Axes]:
+    return [ax for ax in figure_of(picture).axes if ax.axison and ax.get_visible()]
 
 
 def texts(figure: Figure) -> list[tuple[str, Bbox]]:
@@ -123,9 +127,9 @@ def _shares_words(ax: Axes, figure: Figure) -> bool:
     return any(other.get_ylabel() for other in line)
 
 
-def faults(figure: Figure) -> dict[str, list]:
+def faults(picture: Picture) -> dict[str, list]:
     """All of these that the figure has."""
-    drawn(figure)
+    figure = drawn(picture)
     checks = {
         "overlapping": overlaps, "on data": on_data, "clipped": clipped, "cut": cut, "unlabelled": unlabelled,
     }  # fmt: skip

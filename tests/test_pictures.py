@@ -145,11 +145,36 @@ DRAWINGS |= {
 }
 
 
+@functools.cache
+def counts(scale=1):
+    """A fit of counts, of which most are small or none is."""
+    generator = np.random.default_rng(0)
+    X = generator.poisson(scale * generator.gamma(1, 3, (N, 2)) @ generator.gamma(1, 1, (2, 9)) + 50 * (scale - 1))
+    options = {"draws": 20, "warmup": 10, "chains": 2, "init": "scaled", "seed": 0, "progress": False}
+    return ppnmf.fit("gamma_poisson", X, rank=2, **options)
+
+
+WHOLE = {
+    "loadings, all rows": lambda naming="none": plots.loadings(posterior(naming=naming)),
+    "similarity": lambda naming="none": plots.similarity(posterior(naming=naming, chains=5)),
+    "uncertainty": lambda naming="none": plots.uncertainty(posterior(naming=naming, K=5)),
+    "ranks": lambda naming="none": plots.ranks(posterior(naming=naming, draws=40, chains=4)),
+    "prediction": lambda naming="none": plots.predictive(posterior(naming=naming, masked=True)),
+}
+DRAWINGS |= WHOLE | {f"{name}, long names": functools.partial(draw, "long") for name, draw in WHOLE.items()}
+DRAWINGS |= {
+    "prediction of counts": lambda: plots.predictive(counts()),
+    "prediction of great counts": lambda: plots.predictive(counts(20)),
+    "ranks of many": lambda: plots.ranks(posterior(K=1, chains=12)),
+    "similarity of modes": lambda: plots.similarity(posterior(draws=1)),
+}
+
+
 def test_a_survey_shows_where_chains_began_and_what_was_left_out():
-    figure = plots.survey(surveyed())
-    sizes = {line.get_label(): len(line.get_xdata()) for line in figure.axes[0].lines}
+    axes = plots.survey(surveyed())
+    sizes = {line.get_label(): len(line.get_xdata()) for line in axes.lines}
     assert sizes == {"where a chain began": 2, "in the mode of a chain": 9, "left out": 13}
-    lines = plots.survey(surveyed(), masses=MASSES).axes[0].lines
+    lines = plots.survey(surveyed(), masses=MASSES).lines
     places = {line.get_label(): list(line.get_xdata()) for line in lines if "mass" in line.get_label()}
     assert places == {
         "mode 0 began, log mass -301706.7 ± 1.7": [2],
@@ -242,7 +267,7 @@ def test_names_that_number_pixels_leave_a_row_a_picture():
 
 
 def test_every_chain_has_its_trace():
-    figure = plots.traces(posterior(chains=8))
+    figure = plots.traces(posterior(chains=8)).figure
     assert len(figure.axes[0].lines) == len(figure.legends[0].texts) == 8
     assert len({line.get_color() for line in figure.axes[0].lines}) == 8
 
@@ -271,7 +296,7 @@ def test_each_fit_has_its_own_panel():
 
 
 def test_hidden_cells_are_in_the_legend_only_where_there_are_some():
-    said = [[text.get_text() for text in rebuilt(D=20, share=share).legends[0].texts] for share in (0.8, 1.1)]
+    said = [[text.get_text() for text in rebuilt(D=20, share=share).figure.legends[0].texts] for share in (0.8, 1.1)]
     assert [any("hidden" in text for text in texts) for texts in said] == [True, False]
 
 

@@ -1,12 +1,14 @@
 """Pictures show what they say; no test here looks at pixels."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import matplotlib
 import numpy as np
 import pytest
+import torch
+from matplotlib.figure import Figure
 from scipy import stats
 
 import ppnmf
@@ -14,7 +16,7 @@ from ppnmf import plots
 from ppnmf.data import toy
 from ppnmf.evidence.table import RankTable
 from ppnmf.models import PAENMF, ExponentialGaussian
-from ppnmf.plots import densities
+from ppnmf.plots import densities, places, predicted
 
 N, D, K = 12, 64, 3
 
@@ -40,20 +42,20 @@ def shown(axes):
 
 
 def test_components_are_pictures_in_the_order_of_their_strength(fits):
-    figure = plots.components(fits["gibbs"], (8, 8))
+    figure = plots.components(fits["gibbs"], (8, 8)).figure
     axes = shown(figure.axes)
     assert len(axes) == K and all(len(ax.images) == 1 for ax in axes)
     shares = [int(ax.get_title().split(":")[1].strip("% ")) for ax in axes]
     assert shares == sorted(shares, reverse=True) and abs(sum(shares) - 100) <= 2
     H = fits["icm"].draws["H"][0, 0].numpy()
-    pictures = [ax.images[0].get_array() for ax in shown(plots.components(fits["icm"], (16, 4), order="F").axes)]
+    pictures = [ax.images[0].get_array() for ax in shown(plots.components(fits["icm"], (16, 4), order="F").figure.axes)]
     assert any(np.allclose(pictures[0], (row / row.sum()).reshape(4, 16).T) for row in H)
 
 
 def test_a_square_row_without_names_is_a_picture_and_one_with_names_is_not(fits):
-    assert shown(plots.components(fits["icm"]).axes)[0].images
+    assert shown(plots.components(fits["icm"]).figure.axes)[0].images
     names = [f"gene {j}" for j in range(D)]
-    assert not shown(plots.components(fits["icm"], columns=names).axes)[0].images
+    assert not shown(plots.components(fits["icm"], columns=names).figure.axes)[0].images
 
 
 def test_a_picture_of_the_wrong_shape_is_refused(fits):
@@ -62,20 +64,20 @@ def test_a_picture_of_the_wrong_shape_is_refused(fits):
 
 
 def test_traces_have_a_line_a_chain(fits):
-    figure = plots.traces(fits["gibbs"])
+    figure = plots.traces(fits["gibbs"]).figure
     assert [len(ax.lines) for ax in figure.axes if ax.get_ylabel()] == [2, 2, 2, 2]
     assert figure.axes[0].get_ylabel() == "log joint (nats)"
 
 
 def test_the_loss_curve_is_the_elbo_per_cell(fits):
-    curve = plots.loss(fits["pae"]).axes[0].lines[0].get_ydata()
+    curve = plots.loss(fits["pae"]).figure.axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(curve * N * D, fits["pae"].attrs["elbo_curve"])
     with pytest.raises(ValueError, match="a fit by svi does"):
         plots.loss(fits["icm"])
 
 
 def test_loadings_show_every_method_once(fits):
-    figure = plots.latent_densities(fits, rows=[0, 5], components=2)
+    figure = plots.latent_densities(fits, rows=[0, 5], components=2).figure
     assert len(figure.axes) == 4
     assert [text.get_text() for text in figure.legends[0].texts] == ["gibbs", "icm (mode)", "pae (its Weibull)"]
 
@@ -113,7 +115,7 @@ def test_components_are_matched_between_methods(X, fits):
 def test_reconstructions_mark_the_hidden_cells(X, fits, picture):
     seen = np.ones((N, D), bool)
     seen[0, ::9] = False
-    figure = plots.reconstructions(fits, X.numpy(), seen, [0, 3], picture)
+    figure = plots.reconstructions(fits, X.numpy(), seen, [0, 3], picture).figure
     if picture is None:
         hidden = figure.axes[0].lines[1].get_ydata()
         assert np.isfinite(hidden).sum() == (~seen[0]).sum()
@@ -139,12 +141,118 @@ class Score:
 def test_the_best_rank_is_marked_and_the_others_say_how_far_off_they_are():
     scores = {"chib": {1: Score(-30.0), 2: Score(-10.0), 3: Score(-12.0)}, "other": {1: Score(-3.0, float("nan"))}}
     table = RankTable(scores=scores, failed={"chib": {}, "other": {}}, shape=(5, 4), seed=0, seconds=0.0)
-    ax = plots.rank(table).axes[0]
+    ax = plots.rank(table).figure.axes[0]
     (above,) = ax.child_axes
     assert [text.get_text() for text in above.get_xticklabels()] == ["-20", "best", "-2"]
     assert ax.get_title(loc="left") == "chib: best at 2" and ax.get_ylabel() == "log evidence (nats)"
     (ring,) = [line for line in ax.lines if line.get_markersize() == 12]
     assert ring.get_xydata().tolist() == [[2, -10]]
+
+
+PLACED = {
+    "components": plots.components,
+    "traces": plots.traces,
+    "ranks": plots.ranks,
+    "loadings": plots.loadings,
+    "similarity": plots.similarity,
+    "uncertainty": plots.uncertainty,
+    "predictive": plots.predictive,
+    "latent densities": lambda post, ax: plots.latent_densities({"gibbs": post}, [0], ax=ax),
+    "reconstructions": lambda post, ax: plots.reconstructions(
+        {"gibbs": post}, post.X.values.numpy(), np.ones((N, D), bool), [0, 1], ax=ax
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", PLACED.values(), ids=PLACED)
+def test_every_picture_is_drawn_where_it_is_told(fits, draw):
+    figure = Figure(figsize=(16, 8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1])
+    drawn = np.asarray(draw(fits["gibbs"], ax=right), dtype=object).ravel()
+    figure.canvas.draw()
+    assert len(drawn) and all(places.figure_of(ax) is figure for ax in drawn)
+    assert left.lines and all(ax.get_window_extent().x0 > left.get_window_extent().x1 for ax in drawn)
+
+
+def test_a_place_that_cannot_be_divided_is_refused(fits):
+    by_hand = Figure().add_axes((0, 0, 1, 1))
+    with pytest.raises(ValueError, match="ax does not lie in a grid"):
+        plots.traces(fits["gibbs"], ax=by_hand)
+    with pytest.raises(TypeError, match="ax is .*; give matplotlib axes"):
+        plots.similarity(fits["gibbs"], ax=Figure())
+    with pytest.raises(TypeError, match="a figure, axes or an array of axes is needed"):
+        plots.png("components.png")
+
+
+def test_axes_show_their_picture_in_a_notebook(fits):
+    for drawn in (plots.traces(fits["gibbs"]), plots.similarity(fits["gibbs"])):
+        assert drawn._repr_png_().startswith(b"\x89PNG")
+    assert plots.traces(fits["gibbs"]).shape == (4, 2)
+
+
+def test_a_prediction_counts_the_observed_cells_and_its_band_holds_replicates():
+    generator = np.random.default_rng(0)
+    C = generator.poisson(generator.gamma(1, 3, (20, 2)) @ generator.gamma(1, 1, (2, 9)))
+    mask = generator.random(C.shape) > 0.2
+    options = {"draws": 50, "warmup": 50, "chains": 2, "init": "scaled", "progress": False}
+    post = ppnmf.fit("gamma_poisson", C, rank=2, mask=mask, **options)
+    ax = plots.predictive(post)
+    (points,) = ax.lines
+    small = points.get_xdata() <= 5
+    wanted = [(C[mask] == k).sum() for k in range(6)]
+    assert points.get_ydata()[small].tolist() == wanted
+    found = predicted.replicates(post, 0)
+    own = (found.predicted == 0).sum(1)
+    band = ax.patches[0].get_data()
+    np.testing.assert_allclose([band.baseline[0], band.values[0]], np.quantile(own, [0.05, 0.95]))
+    with pytest.raises(ValueError, match="icm left modes alone"):
+        plots.predictive(ppnmf.fit("exponential_gaussian", C, rank=2, method="icm", restarts=1, progress=False))
+
+
+def test_a_gaussian_fit_to_counts_is_seen_to_be_wrong():
+    C = np.random.default_rng(1).poisson(0.3, (30, 20))
+    post = ppnmf.fit("exponential_gaussian", C, rank=1, draws=30, warmup=30, chains=1, init="scaled", progress=False)
+    ax = plots.predictive(post)
+    below = ax.lines[0].get_xdata() < -0.2
+    band = ax.patches[0].get_data()
+    assert below.any() and (band.baseline[below] > ax.lines[0].get_ydata()[below]).mean() > 0.3
+
+
+def test_shares_of_a_row_sum_to_one_and_alike_chains_are_one(fits):
+    (image,) = plots.loadings(fits["gibbs"]).images
+    np.testing.assert_allclose(np.asarray(image.get_array()).sum(1), 1)
+    post = fits["gibbs"]
+    order = [2, 0, 1]
+    other = {"W": post["W"][1, :, :, order], "H": post["H"][1][:, order]}
+    both = {site: torch.stack([post[site][1], other[site]]) for site in other}
+    twins = replace(post, draws={**post.draws, **both})
+    (image,) = plots.similarity(twins).images
+    np.testing.assert_allclose(np.asarray(image.get_array()), 1, atol=1e-9)
+    both["H"][1, :, 0] = both["H"][1, :, 0].flip(-1)
+    (image,) = plots.similarity(replace(post, draws={**post.draws, **both})).images
+    assert np.asarray(image.get_array())[0, 1] < 0.98
+    with pytest.raises(ValueError, match="left one chain"):
+        plots.similarity(post.select(chains=[0]))
+
+
+def test_bounds_of_the_largest_entries_are_those_of_the_table(fits):
+    table = fits["gibbs"].components(level=0.8)
+    axes = plots.uncertainty(fits["gibbs"], entries=4, level=0.8)
+    strongest = int(fits["gibbs"].loadings().mean.sum(0).argmax())
+    largest = np.argsort(-table.mean[strongest], kind="stable")[:4]
+    (bounds,) = axes[0].collections
+    drawn = np.array([segment[:, 0] for segment in bounds.get_segments()])
+    np.testing.assert_allclose(drawn, np.stack([table.lower, table.upper], -1)[strongest, largest])
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == [str(j) for j in largest]
+
+
+def test_ranks_of_a_chain_that_is_elsewhere_are_uneven(fits):
+    post = fits["gibbs"]
+    lp = torch.stack([torch.arange(30.0), 30 + torch.arange(30.0)])
+    heights = [patch.get_data().values for patch in plots.ranks(replace(post, stats={"lp": lp}))[0].patches]
+    half = len(heights[0]) // 2
+    assert heights[0][half:].sum() == 0 and heights[1][:half].sum() == 0 and heights[0].sum() == 30
 
 
 def test_pictures_are_saved_without_pyplot(fits, tmp_path):
@@ -161,8 +269,8 @@ def test_components_show_the_bounds_of_their_draws():
     post = ppnmf.fit(ExponentialGaussian(2), X, draws=100, warmup=50, chains=2, init="scaled", progress=False)
     table = post.components(level=0.9)
     strongest = int(post.loadings().mean.sum(0).argmax())
-    _, bounds = plots.components(post).axes[0].collections
+    _, bounds = plots.components(post).figure.axes[0].collections
     drawn = np.array([segment[:, 1] for segment in bounds.get_segments()])
     np.testing.assert_allclose(drawn, np.stack([table.lower[strongest], table.upper[strongest]], 1), rtol=1e-6)
     mode = ppnmf.fit(ExponentialGaussian(2), X, method="icm", restarts=1, progress=False)
-    assert len(plots.components(mode).axes[0].collections) == 1, "a mode has no bounds"
+    assert len(plots.components(mode).figure.axes[0].collections) == 1, "a mode has no bounds"

@@ -60,9 +60,8 @@ def test_pictures_have_no_faults(deep, n):
 
 
 def test_they_draw_where_they_are_told(deep):
-    figure = Figure()
-    left, right = figure.subplots(1, 2)
-    assert plots.topics(deep, ax=left) is figure and plots.labels(predicted(), ax=right) is figure
+    left, right = Figure().subplots(1, 2)
+    assert plots.topics(deep, ax=left) is left and plots.labels(predicted(), ax=right) is right
     assert left.images and right.images
 
 

@@ -92,7 +92,7 @@ def test_a_run_that_is_cut_goes_on_and_a_store_takes_its_draws(post, tmp_path):
 def test_pictures_and_tables_take_it(post, tmp_path):
     for draw in (ppnmf.plots.components, ppnmf.plots.traces):
         assert ppnmf.plots.save(draw(post), tmp_path / "picture.png").stat().st_size > 0
-    assert ppnmf.plots.latent_densities({"gibbs": post}, [0, 1]).axes
+    assert len(ppnmf.plots.latent_densities({"gibbs": post}, [0, 1]))
     table = ppnmf.compare({"gibbs": post, "icm": ppnmf.fit(RandomRates(2), X, method="icm", progress=False)}, X)
     assert "random_rates" in json.dumps(table.to_dict()) or "RandomRates" in str(table)
     assert set(ppnmf.align(post).draws) == {"W", "H", "rate"}

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ppnmf.plots.densities import latent_densities
 from ppnmf.plots.factors import components, picture_of
 from ppnmf.plots.names import names_of
+from ppnmf.plots.places import Panels
 from ppnmf.plots.rebuilt import reconstructions
 from ppnmf.plots.runs import loss, traces
 from ppnmf.posterior import Kind, Posterior
@@ -29,7 +29,7 @@ def overview(
     order: str = "C",
     rows: Any = None,
     columns: Sequence[str] | None = None,
-) -> dict[str, Figure]:
+) -> dict[str, Panels]:
     """The pictures that a comparison of fits calls for.
 
     Args:
@@ -37,7 +37,7 @@ def overview(
         X, seen, picture, order, columns: as in `reconstructions`.
         rows: names of X's rows.
 
-    Returns: name -> figure: "components-" and a fit's name; "traces-" of chains and "training-" of a training, likewise;
+    Returns: name -> axes: "components-" and a fit's name; "traces-" of chains and "training-" of a training, likewise;
         "reconstructions" of rows spread evenly over X, and their "loadings".
     """
     first = next(iter(fits.values()))

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppnmf.diagnostics.alignment import align
 from ppnmf.plots.names import names_of, row_title
-from ppnmf.plots.style import COLOURS, array, entitle, legend_below, new_figure, plain, span, styled
+from ppnmf.plots.places import Panels, grid, panels, sheet
+from ppnmf.plots.style import COLOURS, array, entitle, legend_below, plain, span, styled
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posteriors
 
@@ -24,8 +24,12 @@ NAME = 20  # characters of a row's name above a panel
 
 @styled
 def latent_densities(
-    fits: Mapping[str, Posterior], rows: Sequence[int], names: Any = None, components: int = 3
-) -> Figure:
+    fits: Mapping[str, Posterior],
+    rows: Sequence[int],
+    names: Any = None,
+    components: int = 3,
+    ax: Axes | None = None,
+) -> Panels:
     r"""Posterior densities of what a component adds to a row: W_ik Σ_j H_kj, in X's units, of each of the fits.
 
     Draws become a kernel density estimate (thin: each chain's part in it, so that chains which hold different components
@@ -37,6 +41,9 @@ def latent_densities(
         rows: of X; a line of panels each.
         names: names of X's rows, by default the first posterior's.
         components: how many of each row.
+        ax: whose place the panels share; a figure of their own by default.
+
+    Returns: axes (row, component).
 
     Raises:
         ValueError: there is no posterior, or the names are not as many as X has rows.
@@ -46,22 +53,22 @@ def latent_densities(
     names = names_of(next(iter(fits.values())), "rows", names)
     reference = array(next(iter(matched.values())).mean("W"))
     components = min(components, reference.shape[1])
-    figure = new_figure(max(3.0 * components, 4.0), 1.9 * len(rows) + 1.2)
-    grid = figure.subplots(len(rows), components, squeeze=False)
-    for line, row in zip(grid, rows, strict=True):
+    figure = sheet(ax, max(3.0 * components, 4.0), 1.9 * len(rows) + 1.2)
+    axes = grid(figure, len(rows), components)
+    for line, row in zip(axes, rows, strict=True):
         strongest = np.argsort(-reference[row], kind="stable")[:components]
-        for ax, k in zip(line, strongest, strict=True):
+        for panel, k in zip(line, strongest, strict=True):
             for n, name in enumerate(fits):
-                _density(ax, fits[name], matched[name], int(row), int(k), n, name)
-            _finish(ax)
-            ax.set_title(f"{row_title(names, int(row), NAME)}: component {k + 1}")
-    for ax in grid[-1]:
-        ax.set_xlabel("part of the row's sum (units of X)")
+                _density(panel, fits[name], matched[name], int(row), int(k), n, name)
+            _finish(panel)
+            panel.set_title(f"{row_title(names, int(row), NAME)}: component {k + 1}")
+    for panel in axes[-1]:
+        panel.set_xlabel("part of the row's sum (units of X)")
     figure.supylabel("posterior density")
-    legend_below(figure, grid.flat)
+    legend_below(figure, axes.flat)
     several = any(fit.chains > 1 and fit.n_draws > 1 for fit in fits.values())
     entitle(figure, "Loadings and how sure each method is of them" + (" (thin: each chain's part)" if several else ""))
-    return figure
+    return panels(axes)
 
 
 def _finish(ax: Axes) -> None:

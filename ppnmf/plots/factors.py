@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ppnmf.diagnostics.alignment import align
 from ppnmf.plots.names import SINGLE, label_columns, names_of, number_pixels, shortened, width_of_named
+from ppnmf.plots.places import Panels, grid, panels, sheet
 from ppnmf.plots.style import (
     CHARACTER,
     COLOURS,
@@ -22,7 +22,6 @@ from ppnmf.plots.style import (
     entitle,
     frame,
     lowest,
-    new_figure,
     plain,
     span,
     styled,
@@ -45,7 +44,8 @@ def components(
     order: str = "C",
     columns: Sequence[str] | None = None,
     title: str | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Panels:
     """The rows of H, strongest first, each divided by its sum: pictures where a row is one, else stems or lines.
 
     The mean over aligned draws, and in a profile the bounds that hold 90 % of them; of several modes, the best one. A
@@ -56,6 +56,9 @@ def components(
             a square picture, unless the columns have names that say more than a pixel's number.
         order: "C", pixels row by row, or "F", column by column.
         columns: names of X's columns, by default the posterior's.
+        ax: whose place the panels share; a figure of their own by default.
+
+    Returns: axes, one a component, strongest first.
 
     Raises:
         ValueError: a picture of another number of pixels, or names of another number of columns.
@@ -64,9 +67,9 @@ def components(
     names = names_of(post, "columns", columns)
     parts = _mean_components(post)
     picture = picture or picture_of(parts.H.shape[1], names)
-    figure = _image_grid(parts, picture, order) if picture else _profile_grid(parts, names)
-    entitle(figure, title or f"{label_of(post)}: components (rows of H), strongest first")
-    return figure
+    axes = _image_grid(parts, picture, order, ax) if picture else _profile_grid(parts, names, ax)
+    entitle(axes[0].figure, title or f"{label_of(post)}: components (rows of H), strongest first")
+    return panels(axes)
 
 
 def label_of(post: Posterior) -> str:
@@ -128,15 +131,16 @@ def _bounds(aligned: Posterior) -> np.ndarray | None:
     return np.quantile(array(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
-def _image_grid(parts: Parts, picture: tuple[int, int], order: str) -> Figure:
+def _image_grid(parts: Parts, picture: tuple[int, int], order: str, place: Axes | None) -> list[Axes]:
     """Each component as a picture of its own scale, in few lines of many."""
     K = len(parts.H)
     height, width = size_of(picture)
     fit = max(1, int(PAGE / width))
     across = min(K, fit if fit >= K or K > 24 else math.ceil(K / 2), fit)
     down = -(-K // across)
-    figure = new_figure(max(width * across + 0.3, 4.0), (height + 0.25) * down + 0.7)
-    for k, ax in enumerate(figure.subplots(down, across, squeeze=False).flat):
+    figure = sheet(place, max(width * across + 0.3, 4.0), (height + 0.25) * down + 0.7)
+    axes = list(grid(figure, down, across).flat)
+    for k, ax in enumerate(axes):
         if k >= K:
             ax.set_axis_off()
             continue
@@ -144,10 +148,10 @@ def _image_grid(parts: Parts, picture: tuple[int, int], order: str) -> Figure:
         ax.set_title(parts.name(k), loc="center", pad=3)
         frame(ax)
     x_label(figure, "percent: share of the sum of W @ H; white: 0, black: the component's largest pixel")
-    return figure
+    return axes[:K]
 
 
-def _profile_grid(parts: Parts, names: Sequence[str] | None) -> Figure:
+def _profile_grid(parts: Parts, names: Sequence[str] | None, place: Axes | None) -> list[Axes]:
     """Each component over X's columns, all of one scale; few columns of many panels."""
     K, D = parts.H.shape
     named = names is not None and D <= SINGLE
@@ -155,9 +159,10 @@ def _profile_grid(parts: Parts, names: Sequence[str] | None) -> Figure:
     down = -(-K // across)
     width = max((6.5, 5.0, 4.2, 3.6)[across - 1], width_of_named(D) + 1 if named else 0)
     lettering = 0.0 if names is None else 0.06 * min(24, max(map(len, names)))
-    figure = new_figure(width * across, 1.25 * down + 0.9 + lettering)
-    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    for k, ax in enumerate(grid.T.flat):
+    figure = sheet(place, width * across, 1.25 * down + 0.9 + lettering)
+    lines = grid(figure, down, across, sharex=True, sharey=True)
+    axes = list(lines.T.flat)
+    for k, ax in enumerate(axes):
         if k >= K:
             ax.set_axis_off()
             continue
@@ -165,13 +170,13 @@ def _profile_grid(parts: Parts, names: Sequence[str] | None) -> Figure:
         ax.set_title(parts.name(k) + _largest(parts.H[k], names, width - 0.8), pad=3)
         plain(ax)
     highest = parts.H if parts.bounds is None else parts.bounds
-    grid[0, 0].set_ylim(0, span(0, float(highest.max()))[1])
-    for ax in lowest(grid):
+    axes[0].set_ylim(0, span(0, float(highest.max()))[1])
+    for ax in lowest(lines):
         label_columns(ax, names, D, width - 0.8)
     figure.supylabel("row of H / its sum")
     if parts.bounds is not None:
         x_label(figure, f"bounds: {LEVEL:.0%} of the draws")
-    return figure
+    return axes[:K]
 
 
 def _columns_of_panels(K: int, wide: bool) -> int:

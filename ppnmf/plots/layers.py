@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ppnmf.checks import whole_number
 from ppnmf.labelling import PredictedLabels
 from ppnmf.plots.factors import label_of
-from ppnmf.plots.names import shortened
-from ppnmf.plots.style import CHARACTER, POINT, TICK, array, entitle, new_figure, plain, styled
+from ppnmf.plots.shares import by_largest, draw_shares, room
+from ppnmf.plots.style import array, name_single, styled
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
 
 __all__ = ["labels", "topics"]
-
-MOST_NAMED = 40  # rows of a panel that carry their names
-ROW = 0.22  # inches
-LONGEST = 30  # characters of a name
 
 
 @styled
@@ -32,7 +26,7 @@ def topics(
     wider: Sequence[str] | None = None,
     title: str | None = None,
     ax: Axes | None = None,
-) -> Any:
+) -> Axes:
     """The topic tree between a layer and the one before: how each component is shared out among the wider ones.
 
     Row k is divided by its sum, after every wider component has got the strength that it has in X; rows are ordered by where
@@ -42,8 +36,6 @@ def topics(
         layer: l, of A_l, from 1 on.
         names: of the components of layer l - 1; wider: of those of layer l; numbers from 0 by default.
         ax: where to draw; a figure of its own by default.
-
-    Returns: the figure.
 
     Raises:
         ValueError: the fit has no such layer, or names are not one for each component.
@@ -57,37 +49,31 @@ def topics(
     share, order = _shares(best, layer)
     below = _named("names", names, share.shape[0])
     above = _named("wider", wider, share.shape[1])
-    figure = _figure(ax, len(share), above)
-    own = figure.subplots() if ax is None else ax
-    _panel(own, share[order], [below[k] for k in order], above)
+    own = room(ax, len(share), above)
+    draw_shares(own, share[order], [below[k] for k in order], above)
     own.set(xlabel=f"component of layer {layer}", ylabel=f"component of layer {layer - 1}")
-    if ax is None:
-        entitle(figure, title or f"{label_of(post)}: what gathers in layer {layer}")
-    return figure
+    name_single(own, ax, title, f"{label_of(post)}: what gathers in layer {layer}")
+    return own
 
 
 @styled
-def labels(predicted: PredictedLabels, title: str | None = None, ax: Axes | None = None) -> Any:
+def labels(predicted: PredictedLabels, title: str | None = None, ax: Axes | None = None) -> Axes:
     """The probabilities of the classes for each observation whose label the fit was not told, ordered by the likeliest class.
 
     Args:
         predicted: of `ppnmf.predicted_labels`; where all labels were known, all are shown.
         ax: where to draw; a figure of its own by default.
-
-    Returns: the figure.
     """
     rows = (~predicted.known).nonzero()[:, 0].numpy()
     rows = rows if len(rows) else np.arange(len(predicted.known))
     p = predicted.probabilities.numpy()[rows]
-    order = np.lexsort((-p.max(1), p.argmax(1)))
+    order = by_largest(p)
     names = [str(row) if predicted.names is None else predicted.names[row] for row in rows[order]]
-    figure = _figure(ax, len(rows), predicted.classes)
-    own = figure.subplots() if ax is None else ax
-    _panel(own, p[order], names, list(predicted.classes))
+    own = room(ax, len(rows), predicted.classes)
+    draw_shares(own, p[order], names, list(predicted.classes))
     own.set(xlabel="class", ylabel="observation")
-    if ax is None:
-        entitle(figure, title or f"{len(rows)} predicted labels: probability of each class")
-    return figure
+    name_single(own, ax, title, f"{len(rows)} predicted labels: probability of each class")
+    return own
 
 
 def _shares(best: Posterior, layer: int) -> tuple[np.ndarray, list[int]]:
@@ -100,7 +86,7 @@ def _shares(best: Posterior, layer: int) -> tuple[np.ndarray, list[int]]:
     strength = array(right * rest.sum(-1))
     total = strength.sum(1, keepdims=True)
     share = strength / np.where(total > 0, total, 1.0)
-    return share, np.lexsort((-share.max(1), share.argmax(1))).tolist()
+    return share, by_largest(share).tolist()
 
 
 def _named(what: str, names: Sequence[str] | None, count: int) -> list[str]:
@@ -109,22 +95,3 @@ def _named(what: str, names: Sequence[str] | None, count: int) -> list[str]:
     if len(names) != count:
         raise ValueError(f"{what} holds {len(names)} names and there are {count} components")
     return list(names)
-
-
-def _figure(ax: Axes | None, rows: int, columns: Sequence[str]) -> Figure:
-    """The figure of `ax`, or a new one with room for the rows, and for the columns' names below them."""
-    if ax is not None:
-        return ax.figure  # type: ignore[return-value]
-    below = min(LONGEST, max(map(len, columns))) * CHARACTER * TICK * POINT
-    return new_figure(max(4.5, 3.0 + 0.4 * len(columns)), 1.2 + below + min(7.0, max(1.8, ROW * rows)))
-
-
-def _panel(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Shares between 0, white, and 1, black, with a name a row and a column where there is room."""
-    image = ax.imshow(values, vmin=0, vmax=1, aspect="auto")
-    ax.set_xticks(range(len(columns)), [shortened(name, LONGEST) for name in columns], rotation=90)
-    every = -(-len(rows) // MOST_NAMED)
-    ax.set_yticks(range(0, len(rows), every), [shortened(name, LONGEST) for name in rows[::every]])
-    plain(ax)
-    bar = ax.figure.colorbar(image, ax=ax, label="share")
-    plain(bar.ax)

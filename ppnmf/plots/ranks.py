@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ppnmf.checks import described
 from ppnmf.evidence.table import RankTable
-from ppnmf.plots.style import COLOURS, POINT, TICK, entitle, new_figure, plain, styled
+from ppnmf.plots.places import Panels, grid, panels, sheet
+from ppnmf.plots.style import COLOURS, POINT, TICK, entitle, plain, styled
 
 ACROSS = 3  # panels
 WIDTH = 4.2  # inches of a panel
@@ -21,11 +21,16 @@ EVEN = 3.0  # ranks spread unevenly, by more than this, stand on a logarithmic a
 
 
 @styled
-def rank(table: RankTable, title: str | None = None) -> Figure:
+def rank(table: RankTable, title: str | None = None, ax: Axes | None = None) -> Panels:
     """The criteria of `ppnmf.select_rank` against the rank, with their standard errors.
 
     The best is ringed; points that do not differ from it by more than their errors are open, failed estimates are
     left out. Above each rank stands how far it is from the best; of many ranks, above some.
+
+    Args:
+        ax: whose place the panels share; a figure of their own by default.
+
+    Returns: axes, one a criterion.
 
     Raises:
         TypeError: it is no such table.
@@ -38,18 +43,18 @@ def rank(table: RankTable, title: str | None = None) -> Figure:
         raise ValueError("the table holds no score of any rank: look at its `failed`")
     across = 2 if len(curves) == 4 else min(len(curves), ACROSS)
     down = -(-len(curves) // across)
-    figure = new_figure(max(WIDTH * across, 6), 3.6 * down + 0.3)
-    panels = list(figure.subplots(down, across, squeeze=False).flat)
-    for ax, (method, by_rank) in zip(panels, curves.items(), strict=False):
-        _rank_curve(ax, by_rank, table.best_by(method), table.rivals(method))
-        ax.set_title(f"{method}: best at {table.best_by(method)}", pad=4)
-    for ax in panels[len(curves) :]:
-        ax.set_axis_off()
+    figure = sheet(ax, max(WIDTH * across, 6), 3.6 * down + 0.3)
+    axes = list(grid(figure, down, across).flat)
+    for panel, (method, by_rank) in zip(axes, curves.items(), strict=False):
+        _rank_curve(panel, by_rank, table.best_by(method), table.rivals(method))
+        panel.set_title(f"{method}: best at {table.best_by(method)}", pad=4)
+    for panel in axes[len(curves) :]:
+        panel.set_axis_off()
     known = (
         "bars: one standard error either way; ringed: the best; open: not separable from it; above: distance from it"
     )
     entitle(figure, title or f"Choosing the rank ({known})")
-    return figure
+    return panels(axes[: len(curves)])
 
 
 def _rank_curve(ax: Axes, by_rank: Mapping[int, Any], best: int, rivals: Sequence[int]) -> None:

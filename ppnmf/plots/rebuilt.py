@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ppnmf.plots.factors import as_picture, size_of
 from ppnmf.plots.names import SINGLE, label_columns, names_of, row_title, width_of_named
+from ppnmf.plots.places import Panels, Sheet, grid, panels, sheet
 from ppnmf.plots.style import (
     COLOURS,
     INK,
@@ -23,7 +23,6 @@ from ppnmf.plots.style import (
     frame,
     legend_below,
     lowest,
-    new_figure,
     plain,
     styled,
     x_label,
@@ -58,7 +57,8 @@ def reconstructions(
     order: str = "C",
     names: Any = None,
     columns: Sequence[str] | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Panels:
     """Rows of X beside each method's W @ H: pictures, hidden pixels marked; or curves, hidden cells as open circles.
 
     A panel shows one fit, so that none hides another. Of very many columns with names, whose order says nothing, the
@@ -70,6 +70,9 @@ def reconstructions(
         rows: which rows to show.
         picture, order: as in `components`.
         names: names of X's rows; columns: of its columns; by default the first posterior's.
+        ax: whose place the panels share; a figure of their own by default.
+
+    Returns: axes in their grid.
 
     Raises:
         ValueError: there is no posterior, a picture of another number of pixels, or names of another number.
@@ -83,8 +86,9 @@ def reconstructions(
     titles = [row_title(names, row, CELL if picture else PANEL) for row in at]
     shown = Shown(np.asarray(X, float)[at], np.asarray(seen, bool)[at], means, titles, columns)
     if picture:
-        return _pictures(shown, picture, order)
-    return _scatters(shown) if columns is not None and len(columns) > SINGLE else _curves(shown)
+        return panels(_pictures(shown, picture, order, ax))
+    named = columns is not None and len(columns) > SINGLE
+    return panels(_scatters(shown, ax) if named else _curves(shown, ax))
 
 
 def _rows_of_mean(post: Posterior, rows: list[int]) -> np.ndarray:
@@ -92,26 +96,26 @@ def _rows_of_mean(post: Posterior, rows: list[int]) -> np.ndarray:
     return np.concatenate([array(own.reconstruction(range(row, row + 1))) for row in rows])
 
 
-def _pictures(shown: Shown, picture: tuple[int, int], order: str) -> Figure:
+def _pictures(shown: Shown, picture: tuple[int, int], order: str, place: Axes | None) -> Any:
     """A column a row of X, a line for the data, for what of it was seen, and for each fit."""
     height, width = size_of(picture)
     lines = {"data": shown.X, "seen": shown.X, **shown.means}
-    figure = new_figure(max((width + 0.05) * len(shown.X) + 0.6, 3.6), (height + 0.05) * len(lines) + 0.9)
-    grid = figure.subplots(len(lines), len(shown.X), squeeze=False)
+    figure = sheet(place, max((width + 0.05) * len(shown.X) + 0.6, 3.6), (height + 0.05) * len(lines) + 0.9)
+    axes = grid(figure, len(lines), len(shown.X))
     tops = [float(finite(row).max(initial=0.0)) or 1.0 for row in shown.X]
-    for line, (name, values) in zip(grid, lines.items(), strict=True):
+    for line, (name, values) in zip(axes, lines.items(), strict=True):
         for ax, pixels, top in zip(line, values, tops, strict=True):
             ax.imshow(as_picture(pixels, picture, order), vmin=0, vmax=top)
             frame(ax)
         line[0].set_ylabel(name)
-    for ax, seen in zip(grid[1], shown.seen, strict=True):
+    for ax, seen in zip(axes[1], shown.seen, strict=True):
         _cover(ax, as_picture(seen, picture, order))
-    for ax, name in zip(grid[0], shown.titles, strict=True):
+    for ax, name in zip(axes[0], shown.titles, strict=True):
         ax.set_title(name, loc="center", pad=3)
     x_label(figure, "grey: white is 0, black the largest pixel of the data above")
     marked = " (orange: pixels that no method saw)" if not shown.seen.all() else ""
     entitle(figure, f"Data and reconstructions{marked}")
-    return figure
+    return axes
 
 
 def _cover(ax: Axes, seen: np.ndarray) -> None:
@@ -119,21 +123,21 @@ def _cover(ax: Axes, seen: np.ndarray) -> None:
     ax.imshow(np.where(seen, np.nan, 1.0), cmap=ListedColormap([HIDDEN]), vmin=0, vmax=1)
 
 
-def _curves(shown: Shown) -> Figure:
+def _curves(shown: Shown, place: Axes | None) -> Any:
     """A line a row of X, a column a fit, both of one scale."""
     D = shown.X.shape[1]
     panel = max(8.5 / len(shown.means), 4.0, width_of_named(D) + 0.8 if shown.columns is not None else 0.0)
     lettering = 0.0 if shown.columns is None else 0.06 * min(24, max(map(len, shown.columns)))
-    figure, grid = _grid(shown, panel, 1.7, lettering, share_x=True)
-    for (ax, row, name), colour in _panels(shown, grid):
+    figure, axes = _grid(shown, (panel, 1.7, lettering), True, place)
+    for (ax, row, name), colour in _each(shown, axes):
         ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
         _data(ax, np.arange(D), shown.X[row], shown.seen[row])
         _fitted(ax, shown.means[name][row], shown.columns is not None, colour, name)
-    for ax in lowest(grid):
+    for ax in lowest(axes):
         label_columns(ax, shown.columns, D, panel - 0.8)
     figure.supylabel("X and W @ H")
-    legend_below(figure, grid.flat)
-    return figure
+    legend_below(figure, axes.flat)
+    return axes
 
 
 def _data(ax: Axes, at: np.ndarray, row: np.ndarray, seen: np.ndarray) -> None:
@@ -156,10 +160,10 @@ def _fitted(ax: Axes, mean: np.ndarray, unordered: bool, colour: str, name: str)
         ax.plot(mean, color=colour, linewidth=1.0, label=name)
 
 
-def _scatters(shown: Shown) -> Figure:
+def _scatters(shown: Shown, place: Axes | None) -> Any:
     """X against W @ H: a line of panels a row of X, a column a fit."""
-    figure, grid = _grid(shown, max(8.5 / len(shown.means), 3.0), 2.6, 0.0, share_x=False)
-    for (ax, row, name), colour in _panels(shown, grid):
+    figure, axes = _grid(shown, (max(8.5 / len(shown.means), 3.0), 2.6, 0.0), False, place)
+    for (ax, row, name), colour in _each(shown, axes):
         x = shown.means[name][row]
         y = shown.X[row]
         seen = shown.seen[row]
@@ -171,11 +175,11 @@ def _scatters(shown: Shown) -> Figure:
         ends = [float(known.min()), float(known.max())]
         ax.plot(ends, ends, color=INK, linewidth=0.8, label="equal")
         _spread(ax, known)
-    for ax in grid[-1]:
+    for ax in axes[-1]:
         ax.set_xlabel("W @ H")
     figure.supylabel("X")
-    legend_below(figure, grid.flat)
-    return figure
+    legend_below(figure, axes.flat)
+    return axes
 
 
 def _spread(ax: Axes, values: np.ndarray) -> None:
@@ -192,25 +196,29 @@ def _spread(ax: Axes, values: np.ndarray) -> None:
         axis.set_minor_locator(NullLocator())
 
 
-def _grid(shown: Shown, width: float, height: float, below: float, share_x: bool) -> tuple[Figure, np.ndarray]:
-    """Panels of a size in inches, a line a row of X and a column a fit; of wide panels all in one column."""
+def _grid(
+    shown: Shown, size: tuple[float, float, float], share_x: bool, place: Axes | None
+) -> tuple[Sheet, np.ndarray]:
+    """Panels of a width and a height in inches, with room below all; a line a row of X and a column a fit; of wide panels all in
+    one column."""
+    width, height, below = size
     rows = len(shown.X)
     across = len(shown.means)
     if width * across > WIDEST:
         rows = rows * across
         across = 1
-    figure = new_figure(width * across, height * rows + 1.0 + below)
-    grid = figure.subplots(rows, across, sharex=share_x, squeeze=False)
-    for line in grid.reshape(len(shown.X), -1):
+    figure = sheet(place, width * across, height * rows + 1.0 + below)
+    axes = grid(figure, rows, across, sharex=share_x)
+    for line in axes.reshape(len(shown.X), -1):
         for ax in line[1:]:
             ax.sharey(line[0])
     entitle(figure, "Data and reconstructions")
-    return figure, grid
+    return figure, axes
 
 
-def _panels(shown: Shown, grid: np.ndarray) -> Iterator[tuple[tuple[Axes, int, str], str]]:
+def _each(shown: Shown, axes: np.ndarray) -> Iterator[tuple[tuple[Axes, int, str], str]]:
     """((panel, row, fit), colour), each with its title."""
-    for row, line in enumerate(grid.reshape(len(shown.X), -1)):
+    for row, line in enumerate(axes.reshape(len(shown.X), -1)):
         for n, (ax, name) in enumerate(zip(line, shown.means, strict=True)):
             ax.set_title(f"{shown.titles[row]}, {name}")
             yield (ax, row, name), OF_FITS[n % len(OF_FITS)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import rankdata
 
 from ppnmf.diagnostics.convergence import strengths
 from ppnmf.plots.factors import label_of
-from ppnmf.plots.style import COLOURS, array, entitle, finite, legend_below, new_figure, plain, styled
+from ppnmf.plots.places import Panels, grid, panels, sheet
+from ppnmf.plots.style import COLOURS, INK, array, entitle, finite, legend_below, plain, styled
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.required import require_posterior
 
@@ -19,8 +20,13 @@ BINS = 15
 
 
 @styled
-def traces(post: Posterior, title: str | None = None) -> Figure:
+def traces(post: Posterior, title: str | None = None, ax: Axes | None = None) -> Panels:
     """Log joint, σ² and the sorted strengths ‖W_k‖‖H_k‖ over the draws, a colour a chain: chains that agree overlap.
+
+    Args:
+        ax: whose place the panels share; a figure of their own by default.
+
+    Returns: axes (quantity, 2): each quantity's trace, and its histograms.
 
     Raises:
         ValueError: a chain has one draw, as a mode has.
@@ -29,20 +35,20 @@ def traces(post: Posterior, title: str | None = None) -> Figure:
     if post.kind is Kind.MODES or post.n_draws < 2:
         raise ValueError(f"{post.method} left one draw a chain, and a trace needs two: look at the components instead")
     series = _series(post)
-    figure = new_figure(8.5, 1.6 * len(series) + 0.8)
-    grid = figure.subplots(len(series), 2, sharex="col", sharey="row", width_ratios=(5, 1), squeeze=False)
+    figure = sheet(ax, 8.5, 1.6 * len(series) + 0.8)
+    axes = grid(figure, len(series), 2, sharex="col", sharey="row", width_ratios=(5, 1))
     colours = _colours(post.chains)
-    for (ax, side), (name, values) in zip(grid, series.items(), strict=True):
-        _trace(ax, values, colours)
+    for (line, side), (name, values) in zip(axes, series.items(), strict=True):
+        _trace(line, values, colours)
         _histograms(side, values, colours)
-        ax.set_ylabel(name)
-    grid[-1, 0].set_xlabel("kept draw")
-    grid[-1, 1].set_xlabel("histogram")
+        line.set_ylabel(name)
+    axes[-1, 0].set_xlabel("kept draw")
+    axes[-1, 1].set_xlabel("histogram")
     many = f", {post.chains} chains, the first dark" if post.chains > TOLD_APART else ""
     if 1 < post.chains <= TOLD_APART:
-        legend_below(figure, grid[:1, 0])
+        legend_below(figure, axes[:1, 0])
     entitle(figure, title or f"{label_of(post)}: traces{many}")
-    return figure
+    return panels(axes)
 
 
 WORDS = {"sigma2": "noise variance σ²"}
@@ -92,8 +98,66 @@ def _histograms(ax: Axes, values: np.ndarray, colours: list[str] | np.ndarray) -
 
 
 @styled
-def loss(post: Posterior, title: str | None = None) -> Figure:
+def ranks(post: Posterior, title: str | None = None, ax: Axes | None = None) -> Panels:
+    """Where each chain's draws stand among those of all chains: of chains that agree, evenly over all places.
+
+    Of log joint, σ² and the sorted strengths. A chain with more draws than the dashed line at low ranks lies lower than the
+    others. Chains that move slowly are uneven too, though they agree.
+
+    Args:
+        ax: whose place the panels share; a figure of their own by default.
+
+    Returns: axes, one a quantity.
+
+    Raises:
+        ValueError: there is one chain alone, or a chain has one draw.
+
+    References: Vehtari et al. (2021), doi:10.1214/20-BA1221, who advise it beside traces.
+    """
+    require_posterior("ranks", post)
+    if post.chains < 2 or post.n_draws < 2:
+        raise ValueError(
+            f"ranks compare the draws of several chains; {post.method} left {post.chains} × {post.n_draws}"
+        )
+    series = _series(post)
+    across = min(2, len(series))
+    figure = sheet(ax, 4.2 * across, 1.7 * -(-len(series) // across) + 0.8)
+    axes = list(grid(figure, -(-len(series) // across), across).flat)
+    for panel, (name, values) in zip(axes, series.items(), strict=False):
+        _ranked(panel, values, _colours(post.chains))
+        panel.set_title(name)
+        plain(panel)
+    for panel in axes[len(series) :]:
+        panel.set_axis_off()
+    for panel in axes[max(0, len(series) - across) : len(series)]:
+        panel.set_xlabel("rank among the draws of all chains")
+    figure.supylabel("draws of the chain")
+    if post.chains <= TOLD_APART:
+        legend_below(figure, axes[:1])
+    entitle(figure, title or f"{label_of(post)}: ranks of the chains' draws")
+    return panels(axes[: len(series)])
+
+
+def _ranked(ax: Axes, values: np.ndarray, colours: list[str] | np.ndarray) -> None:
+    """Histograms of the ranks of (chain, draw), and the height of even ones."""
+    draws = values.shape[1]
+    bins = max(2, min(BINS, draws // 5))
+    place = rankdata(values, method="average").reshape(values.shape)
+    for c, (own, colour) in enumerate(zip(place, colours, strict=True)):
+        heights, edges = np.histogram(own, bins, (0.5, values.size + 0.5))
+        ax.stairs(heights, edges, color=colour, linewidth=1.2, label=f"chain {c}")
+    ax.axhline(draws / bins, color=INK, linewidth=0.8, linestyle="--")
+    ax.set_ylim(0, 1.05 * ax.dataLim.y1)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+
+
+@styled
+def loss(post: Posterior, title: str | None = None, ax: Axes | None = None) -> Panels:
     """The ELBO over the steps of the training, and its last part on a finer scale.
+
+    Args:
+        ax: whose place both panels share; a figure of their own by default.
 
     Raises:
         ValueError: the posterior has no ELBO curve.
@@ -104,13 +168,14 @@ def loss(post: Posterior, title: str | None = None) -> Figure:
         raise ValueError(f"{post.method} left no curve of the ELBO; a fit by svi does")
     step = np.arange(len(curve)) * post.attrs.get("steps", len(curve)) / len(curve)
     late = min(len(curve) // 2, len(curve) - 2)
-    figure = new_figure(8.5, 3.2)
-    for ax, first, name in zip(figure.subplots(1, 2), (0, late), ("whole training", "second half"), strict=True):
-        ax.plot(step[first:], curve[first:] / post.X.n_observed, color=COLOURS[0], linewidth=1)
-        ax.set_title(name)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        plain(ax)
+    figure = sheet(ax, 8.5, 3.2)
+    both = grid(figure, 1, 2)[0]
+    for panel, first, name in zip(both, (0, late), ("whole training", "second half"), strict=True):
+        panel.plot(step[first:], curve[first:] / post.X.n_observed, color=COLOURS[0], linewidth=1)
+        panel.set_title(name)
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        plain(panel)
     figure.supxlabel("step")
     figure.supylabel("ELBO (nats per observed cell)")
     entitle(figure, title or f"{label_of(post)}: training")
-    return figure
+    return panels(both)

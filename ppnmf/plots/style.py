@@ -9,17 +9,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, FigureBase, SubFigure
 from torch import Tensor
-
-from ppnmf.disk import replacing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,31 +72,6 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
     return drawing
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure to a file, whose suffix says the format.
-
-    Raises:
-        ValueError: matplotlib has no such format.
-        OSError: the file cannot be written, in a sentence; what was there stays.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    path = Path(path)
-    FigureCanvasAgg(figure)
-    with replacing(path) as file:
-        figure.savefig(file, format=path.suffix.lstrip(".") or None, dpi=130, facecolor="white")
-    return path
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches; constrained layout keeps apart what its panels carry."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(w_pad=0.06, h_pad=0.05, wspace=0.02, hspace=0.03)  # type: ignore[call-arg]
-    return figure
-
-
 def entitle(figure: FigureBase, text: str) -> None:
     """Above everything, in as many lines as the width asks for."""
     figure.suptitle(text, x=0.01, ha="left", wrap=True)
@@ -124,7 +96,15 @@ def frame(ax: Axes) -> None:
         spine.set_color(PALE)
 
 
-def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
+def name_single(ax: Axes, given: Axes | None, title: str | None, otherwise: str) -> None:
+    """The title of a picture of one panel: above the sheet, or on axes that were given, where it was asked for."""
+    if given is None:
+        entitle(ax.figure, title or otherwise)
+    elif title is not None:
+        ax.set_title(title)
+
+
+def legend_below(figure: Figure | SubFigure, panels: Iterable[Axes]) -> None:
     """What the lines of all panels are, below them, each name once; none for a single one that needs no name."""
     found: dict[str, Any] = {}
     for ax in panels:
@@ -133,8 +113,16 @@ def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
     if not found:
         return
     entry = max(map(len, found)) * CHARACTER * TICK * POINT + 0.55  # inches, with its sample
-    across = max(1, min(len(found), int(figure.get_figwidth() / entry)))
+    across = max(1, min(len(found), int(figure.bbox.width / figure.dpi / entry)))
     figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=across)
+
+
+def legend_of_single(ax: Axes, given: Axes | None) -> None:
+    """What the lines of the only panel are: below it on a sheet of its own, else in it, where it covers least."""
+    if given is None:
+        legend_below(ax.figure, [ax])
+    elif ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="best")
 
 
 def lowest(grid: np.ndarray) -> list[Axes]:

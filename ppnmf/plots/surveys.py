@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ppnmf.plots.factors import label_of
-from ppnmf.plots.style import COLOURS, entitle, legend_below, new_figure, plain, styled
+from ppnmf.plots.places import single
+from ppnmf.plots.style import COLOURS, legend_of_single, name_single, plain, styled
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
 from ppnmf.surveyed import Survey
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 
 @styled
-def survey(post: Posterior, title: str | None = None, masses: Masses | None = None) -> Figure:
+def survey(post: Posterior, title: str | None = None, masses: Masses | None = None, ax: Axes | None = None) -> Axes:
     """How far each start of the survey lies below the best one, sorted; where chains began, and what was left out.
 
     Args:
         masses: of the chains' modes (`mode_masses`): where chains began is then marked by mode, with the mode's log mass.
+        ax: where to draw; a figure of its own by default.
 
     Raises:
         ValueError: the chains did not begin at a survey's starts, or the masses are those of other chains.
@@ -39,8 +41,7 @@ def survey(post: Posterior, title: str | None = None, masses: Masses | None = No
     chosen = np.isin(order, found.chosen)
     here = np.asarray(found.here)[order]
     place = np.arange(1, found.starts + 1)
-    figure = new_figure(8.5, 3.6)
-    ax = figure.subplots()
+    panel = single(ax, 8.5, 3.6)
     began = {"where a chain began": (chosen, COLOURS[0], "D")} if masses is None else _by_mode(found, masses, order)
     kinds = {
         **began,
@@ -49,15 +50,15 @@ def survey(post: Posterior, title: str | None = None, masses: Masses | None = No
     }
     for name, (own, colour, marker) in kinds.items():
         if own.any():
-            ax.plot(place[own], below[order][own], marker, color=colour, label=name, markersize=6)
-    ax.invert_yaxis()
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("start, the best first")
-    ax.set_ylabel("below the best one\n(nats of log joint)")
-    plain(ax)
-    legend_below(figure, [ax])
-    entitle(figure, title or f"{label_of(post)}: survey of {found.starts} starts")
-    return figure
+            panel.plot(place[own], below[order][own], marker, color=colour, label=name, markersize=6)
+    panel.invert_yaxis()
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.set_xlabel("start, the best first")
+    panel.set_ylabel("below the best one\n(nats of log joint)")
+    plain(panel)
+    legend_of_single(panel, ax)
+    name_single(panel, ax, title, f"{label_of(post)}: survey of {found.starts} starts")
+    return panel
 
 
 def _by_mode(found: Survey, masses: Masses, order: np.ndarray) -> dict[str, tuple[np.ndarray, str, str]]:

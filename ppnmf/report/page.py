@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from ppnmf import __version__, plots
 from ppnmf.diagnostics.convergence import Summary, summary
 from ppnmf.disk import write_text
+from ppnmf.plots import Panels
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
@@ -141,7 +141,10 @@ def _prediction(post: Posterior) -> str:
     ]
     if post.kind is not Kind.MODES:
         facts.append((f"observed cells within their {LEVEL:.0%} predictive bounds", f"{_coverage(post):.1%}"))
-    return _table(("", ""), facts)
+    if post.kind is Kind.MODES:
+        return _table(("", ""), facts)
+    words = f"How many cells of X have each value, beside replicates of the fit: bands hold {LEVEL:.0%} of them"
+    return _table(("", ""), facts) + "\n" + _image(lambda: plots.predictive(post), words)
 
 
 def _coverage(post: Posterior) -> float:
@@ -169,6 +172,8 @@ def _convergence(post: Posterior, judged: Summary) -> str:
     drawn = ""
     if post.kind is Kind.CHAINS and post.n_draws > 1:
         drawn = _image(lambda: plots.traces(post), "Traces of the log joint density, and of what else is identified")
+    if post.kind is Kind.CHAINS and post.chains > 1:
+        drawn += "\n" + _image(lambda: plots.similarity(post), "How alike the components of the chains are, as cosines")
     return f'<div class="wide"><pre>{escape(chr(10).join(lines))}</pre></div>\n{drawn}'
 
 
@@ -192,14 +197,8 @@ def _in_words(table: Table) -> str:
     return "Components: " + "; ".join(str(table).splitlines())
 
 
-def _image(draw: Callable[[], Figure], words: str) -> str:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure = draw()
-    FigureCanvasAgg(figure)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110, facecolor="white", metadata={"Software": None})
-    data = base64.b64encode(file.getvalue()).decode("ascii")
+def _image(draw: Callable[[], Axes | Panels], words: str) -> str:
+    data = base64.b64encode(plots.png(draw())).decode("ascii")
     return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
 
 

@@ -129,7 +129,7 @@ def test_a_failed_estimate_is_shown_and_never_chosen():
     assert not evidence(2, -20.0).is_clearly_better_than(failed_one(1, -90.0))
     told = json.loads(json.dumps(table.to_dict(), allow_nan=False))
     assert told["best"] == 2 and not told["decisive"] and told["rows"][2]["chib_failed"]
-    assert ppnmf.plots.rank(table).axes[0].get_title("left") == "chib: best at 2"
+    assert ppnmf.plots.rank(table)[0].get_title("left") == "chib: best at 2"
 
 
 def test_where_all_estimates_failed_nothing_is_chosen():

@@ -254,7 +254,7 @@ def test_the_posterior_says_what_its_draws_are():
     assert "needs 100" in ppnmf.summary(fitted(ExponentialGaussian(3), draws=10, max_sweeps=30)).sentence
     late = fitted(ExponentialGaussian(4), max_sweeps=3)
     assert "had not converged after 3 sweeps" in ppnmf.summary(late).sentence
-    assert ppnmf.plots.loss(post).axes
+    assert len(ppnmf.plots.loss(post)) == 2
 
 
 def test_one_entry_s_approximation_is_the_best_of_its_family():

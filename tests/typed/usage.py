@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import assert_type
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import ppnmf
@@ -33,7 +32,7 @@ def fits() -> None:
     assert_type(ppnmf.Posterior.load(post.save("fit.nc", rows=["a"], columns=["b"])), ppnmf.Posterior)
     assert_type(ppnmf.summary(post), Summary)
     assert_type(ppnmf.compare({"gibbs": post, "nuts": "too slow"}, X), Comparison)
-    assert_type(ppnmf.plots.traces(post), Figure)
+    assert_type(ppnmf.plots.traces(post), ppnmf.plots.Panels)
     ppnmf.fit(PAENMF(2, encoder=(64, 32)), X, method="svi", steps=10, batch_size=None, objective="sampled", polish=3)
     ppnmf.fit(model, X, method="icm", restarts=4, tol=1e-6, max_sweeps=5, init=post, device="cpu", mask=X > 0)
 
@@ -45,7 +44,7 @@ def evidence() -> None:
     assert_type(ppnmf.select_rank(ExponentialGaussian(2), X, range(1, 4)), RankTable)
     table = ppnmf.select_rank(ExponentialGaussian, X, [1, 2], method=["chib", "heldout"], folds=4, chib={"draws": 10})
     assert_type(table.best, int)
-    assert_type(ppnmf.plots.rank(table), Figure)
+    assert_type(ppnmf.plots.rank(table), ppnmf.plots.Panels)
     assert_type(ppnmf.datasets.names(), list[str])
 
 
