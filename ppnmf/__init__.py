@@ -14,8 +14,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from ppnmf.data.sharded import shard
     from ppnmf.diagnostics.alignment import align
     from ppnmf.diagnostics.clusters import clusters
-    from ppnmf.diagnostics.convergence import summary
+    from ppnmf.diagnostics.convergence import nested_rhat, summary
+    from ppnmf.diagnostics.guides import row_k_hats
+    from ppnmf.diagnostics.leave_out import kfold, loo, stacking
     from ppnmf.diagnostics.modes import mode_masses
+    from ppnmf.diagnostics.sensitivity import prior_sensitivity
     from ppnmf.diagnostics.signatures import signatures
     from ppnmf.estimator import NMF
     from ppnmf.evidence import Evidence, log_evidence
@@ -43,16 +46,22 @@ __all__ = [
     "extend",
     "fit",
     "join",
+    "kfold",
     "log_evidence",
+    "loo",
     "mode_masses",
     "models",
+    "nested_rhat",
     "nn",
     "plots",
     "predicted_labels",
+    "prior_sensitivity",
     "read",
+    "row_k_hats",
     "select_rank",
     "shard",
     "signatures",
+    "stacking",
     "summary",
 ]
 
@@ -67,6 +76,12 @@ _HOME = {  # public name -> the module that holds it
     "mode_masses": "ppnmf.diagnostics.modes",
     "signatures": "ppnmf.diagnostics.signatures",
     "summary": "ppnmf.diagnostics.convergence",
+    "nested_rhat": "ppnmf.diagnostics.convergence",
+    "row_k_hats": "ppnmf.diagnostics.guides",
+    "loo": "ppnmf.diagnostics.leave_out",
+    "kfold": "ppnmf.diagnostics.leave_out",
+    "stacking": "ppnmf.diagnostics.leave_out",
+    "prior_sensitivity": "ppnmf.diagnostics.sensitivity",
     "log_evidence": "ppnmf.evidence",
     "Evidence": "ppnmf.evidence",
     "extend": "ppnmf.inference.extended",

@@ -162,6 +162,24 @@ class SBC:
         """Of each quantity's ranks, by Kolmogorov and Smirnov's test of uniformity, which is exact here."""
         return {name: float(stats.kstest(ranks.numpy(), "uniform").pvalue) for name, ranks in self.ranks.items()}
 
+    def uniformity(self, method: str = "pot_c") -> dict[str, float]:
+        """p-values of ArviZ's tests of uniformity, which see a few ranks too many at an end where Kolmogorov's does not.
+
+        Args:
+            method: "pot_c", "prit_c" or "piet_c".
+
+        Raises:
+            NotImplementedError: the installed ArviZ has no such test.
+        """
+        from arviz_stats.base import array_stats
+
+        if not hasattr(array_stats, "uniformity_test"):
+            raise NotImplementedError(
+                "tests of uniformity came with ArviZ 1 (Python 3.12 and later), and an older one is installed: take p_values"
+            )
+        tested = {name: array_stats.uniformity_test(ranks.numpy(), method=method) for name, ranks in self.ranks.items()}
+        return {name: float(found[0]) for name, found in tested.items()}
+
     @property
     def worst(self) -> tuple[str, float]:
         """The least uniform quantity, and its p-value."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
+from ppnmf.diagnostics.guides import LEAST, row_k_hats
 from ppnmf.diagnostics.printed import Summary
 from ppnmf.identified import (
     AGREE,
@@ -23,6 +26,7 @@ from ppnmf.identified import (
     strengths,
 )
 from ppnmf.posterior import Kind, Posterior
+from ppnmf.protocols import Amortised
 from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
 
@@ -34,6 +38,7 @@ __all__ = [
     "diagnose",
     "entries",
     "identified",
+    "nested_rhat",
     "strengths",
     "summary",
 ]
@@ -69,6 +74,42 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
         worst_rhat=None if independent else found.worst_rhat,
         least_ess=found.least_ess,
     )
+
+
+@own_settings()
+def nested_rhat(post: Posterior, superchains: Sequence[int], n: int = 100, seed: int = 0) -> dict[str, float]:
+    """ArviZ's nested R-hat of the identified quantities, for many short chains: quantity -> figure, never below one.
+
+    Chains that began at the same place are a superchain; what is compared is superchains, so that chains need not be long.
+
+    Args:
+        superchains: the number of its superchain, for each chain; equally many chains in each.
+        n, seed: as in `summary`.
+
+    Raises:
+        TypeError: the draws are not of chains.
+        ValueError: the numbers are not one a chain, or superchains are fewer than two or of unequal sizes.
+
+    References: Margossian et al. (2024), doi:10.1214/24-BA1453.
+    """
+    require_posterior("nested_rhat", post)
+    if post.kind is not Kind.CHAINS:
+        raise TypeError(f"nested_rhat compares chains; {post.method} left {post.kind.value}")
+    sizes = Counter(superchains)
+    if len(superchains) != post.chains or len(sizes) < 2 or len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"superchains is {list(superchains)}; give a number for each of the {post.chains} chains, of two superchains or "
+            "more that have equally many"
+        )
+    import arviz_stats
+
+    found = arviz_stats.rhat_nested(identified(post, n, seed), superchain_ids=list(superchains))
+    named = [(name, found[name].values.ravel()) for name in found.data_vars]
+    return {
+        str(name) if len(figures) == 1 else f"{name}[{k}]": float(figure)
+        for name, figures in named
+        for k, figure in enumerate(figures)
+    }
 
 
 def _about_chains(found: Diagnosis) -> str:
@@ -134,8 +175,18 @@ def _about_guide(post: Posterior) -> str:
         )
     return (
         "The draws are independent ones from the fitted guide: there are no chains to agree, and R-hat and ESS say nothing "
-        "about how near the guide is to the posterior. Its ELBO does, between fits: train from several seeds and compare."
+        f"about how near the guide is to the posterior. {_about_rows(post)}Its ELBO does, between fits: train from several "
+        "seeds and compare."
     )
+
+
+def _about_rows(post: Posterior) -> str:
+    """In how many rows the guide can stand for the posterior, where draws suffice to say so."""
+    if not isinstance(post.model, Amortised) or post.n_draws < LEAST or "W" not in post.draws:
+        return ""
+    figures = row_k_hats(post)
+    good = int((figures <= TRUSTED).sum())
+    return f"k-hat does, row by row: in {good} of {len(figures)} rows looked at the guide can stand for it (at most {TRUSTED}). "
 
 
 def _about_weights(post: Posterior) -> str:
