@@ -63,7 +63,9 @@ def program(name: str) -> str:
     return textwrap.dedent(inspect.getsource(call)).strip()
 
 
-def run(recipe: str | Path, *, seed: int | None = None, progress: bool = True) -> Outcome:
+def run(
+    recipe: str | Path, *, seed: int | None = None, replicates: int | None = None, progress: bool = True
+) -> Outcome:
     """Follow a recipe.
 
     It has `model`; `seed`, `replicates` and `held_out` (a share of the cells); a [data] table: a data set's `name`, perhaps
@@ -72,6 +74,7 @@ def run(recipe: str | Path, *, seed: int | None = None, progress: bool = True) -
 
     Args:
         seed: instead of the recipe's; replicate r has seed + r, and so have its hidden cells. The data stay.
+        replicates: instead of the recipe's.
 
     Raises:
         FileNotFoundError: no such recipe.
@@ -81,7 +84,7 @@ def run(recipe: str | Path, *, seed: int | None = None, progress: bool = True) -
     X, first = _data(facts["data"]), facts.get("seed", 0) if seed is None else seed
     found: list[dict[str, float]] = []
     posterior = None
-    for replicate in range(facts.get("replicates", 1)):
+    for replicate in range(facts.get("replicates", 1) if replicates is None else replicates):
         own = first + replicate
         data = in_memory(as_matrix(X, missing="nan"), "a recipe")
         seen = data.hide(held_out_mask(data, facts.get("held_out", 0.0), own))

@@ -50,7 +50,7 @@ LAYERS = [
     },
     {"inference"},
     {"diagnostics", "evidence"},
-    {"anndata", "plots", "report", "estimator", "cli", "zoo", "recipes"},
+    {"anndata", "plots", "report", "estimator", "cli", "zoo", "recipes", "cards"},
 ]
 EXCEPTIONS = {("posterior", "report"): "a notebook asks the posterior itself how it looks"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

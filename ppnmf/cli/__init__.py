@@ -32,11 +32,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "transform": tables.transform,
     "generate": tables.generate,
     "run": zoo.run,
-    "zoo": zoo.list_zoo,
 }
 for name, command in COMMANDS.items():
     app.command(name)(guarded(command))
 app.add_typer(data.app, name="data")
+app.add_typer(zoo.app, name="zoo")
 
 
 def main() -> None:

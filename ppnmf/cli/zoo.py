@@ -1,14 +1,18 @@
-"""`ppnmf run` and `ppnmf zoo`."""
+"""`ppnmf run`, and `ppnmf zoo` with its commands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ppnmf.cli.guard import guarded
 from ppnmf.cli.options import NoProgress
+
+if TYPE_CHECKING:
+    from ppnmf.zoo import Entry
 
 
 def run(
@@ -48,3 +52,63 @@ def list_zoo() -> None:
 
     for entry in zoo.entries():
         typer.echo(f"{entry.name:<28}{entry.title}\n{'':<28}{entry.path / 'README.md'}")
+
+
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Models; all by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipes' own.")] = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Follow the recipes of the zoo, and compare each with its reference.
+
+    A line a model; what disagrees is said, and the exit code is then 1.
+    """
+    from ppnmf import recipes
+
+    wrong = 0
+    for entry in _entries(names):
+        outcome = recipes.run(entry.recipe, seed=seed, progress=not no_progress)
+        off = recipes.disagreements(outcome, entry.reference)
+        wrong += bool(off)
+        verdict = "; ".join(off) if off else f"agrees in {len(entry.reference)} numbers"
+        typer.echo(f"{entry.name:<28}{outcome.seconds:>7.1f} s  {verdict}")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def measure(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models.")],
+    replicates: Annotated[int, typer.Option(help="Fits, each with a seed of its own, from which the errors come.")] = 8,
+    no_progress: NoProgress = False,
+) -> None:
+    """Measure anew what recipes give, and write it to the models' reference.json and to their cards."""
+    from ppnmf import cards
+
+    for entry in _entries(names):
+        cards.write(entry, cards.measured(entry, replicates, progress=not no_progress))
+        typer.echo(f"{entry.path / 'reference.json'}\n{entry.path / 'README.md'}")
+
+
+def _entries(names: list[str] | None) -> list[Entry]:
+    """The entries of these names. Raises ValueError for a name that there is not."""
+    from ppnmf import zoo
+
+    found = {entry.name: entry for entry in zoo.entries()}
+    unknown = [name for name in names or () if name not in found]
+    if unknown:
+        raise ValueError(f"there is no model {unknown[0]!r}; there are {', '.join(found)}")
+    return [found[name] for name in names or found]
+
+
+app = typer.Typer(invoke_without_command=True, help="List the models; check their recipes, or measure them anew.")
+
+
+@app.callback()
+def listed(context: typer.Context) -> None:
+    """List the models, and where their cards are; or do more by a command."""
+    if context.invoked_subcommand is None:
+        guarded(list_zoo)()
+
+
+app.command("check")(guarded(check))
+app.command("measure")(guarded(measure))

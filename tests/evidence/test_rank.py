@@ -248,7 +248,7 @@ def test_ctrl_c_with_several_processes_gives_the_ranks_that_are_done_and_leaves_
             wait_until(lambda: finished.exists() and len(json.loads(finished.read_text())["scores"]) == 2)
             assert len(running(process.pid)) > 2
             (os.killpg if whom == "the session" else os.kill)(process.pid, signal.SIGINT)
-            told, errors = process.communicate(timeout=60)
+            told, errors = process.communicate(timeout=300)
             wait_until(lambda: not running(process.pid))
         finally:
             with suppress(ProcessLookupError):
@@ -257,7 +257,7 @@ def test_ctrl_c_with_several_processes_gives_the_ranks_that_are_done_and_leaves_
     assert "Interrupted: not all ranks were done." in told and "By bic" in told and "By chib" not in told
 
 
-def wait_until(true, seconds=60.0):
+def wait_until(true, seconds=600.0):  # processes may have kernels to compile, on a machine that does much else
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it takes too long"
