@@ -33,12 +33,25 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_table(path: str | Path, heading: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Path:
-    """Replace a file by a table, comma-separated text. Raises OSError as `replacing` does."""
+    """Replace a file by a table: Parquet where its name ends so, else comma-separated text. Raises OSError as `replacing` does."""
+    if Path(path).suffix == ".parquet":
+        return _write_parquet(Path(path), list(heading), list(rows))
     with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
         lines = csv.writer(file)
         lines.writerow(heading)
         lines.writerows(rows)
     return Path(path)
+
+
+def _write_parquet(path: Path, heading: list[Any], rows: list[Iterable[Any]]) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(heading)
+    table = pyarrow.table({str(name): list(column) for name, column in zip(heading, columns, strict=True)})
+    with replacing(path) as file:
+        parquet.write_table(table, file)
+    return path
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppnmf import predictive
 from ppnmf.data.dense import in_memory
 from ppnmf.disk import write_table
-from ppnmf.tables import Interval, interval
+from ppnmf.tables import Interval, interval, named_parquet
 
 if TYPE_CHECKING:
     import pandas
@@ -56,8 +56,12 @@ class Imputed:
         numbers = {name: getattr(self, name) for name in NUMBERS}
         return pd.DataFrame({"row": self.rows, "column": self.columns, **numbers})
 
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write the same lines as a Parquet file, whole or not at all. Raises ValueError where its name ends otherwise."""
+        return self.to_csv(named_parquet(path))
+
     def to_csv(self, path: str | Path) -> Path:
-        """Write the same lines as comma-separated text, whole or not at all."""
+        """Write the same lines as comma-separated text, or as Parquet where the name ends in .parquet, whole or not at all."""
         places = zip(self.rows, self.columns, strict=True)
         numbers = ([float(getattr(self, name)[m]) for name in NUMBERS] for m in range(len(self)))
         lines = ([*place, *own] for place, own in zip(places, numbers, strict=True))

@@ -22,7 +22,10 @@ def leading_singular(A: Tensor, rank: int, stream: Stream) -> tuple[Tensor, Tens
     for _ in range(4):
         Q = torch.linalg.qr(A @ torch.linalg.qr(A.mT @ Q).Q).Q
     U, s, V = torch.linalg.svd(Q.mT @ A, full_matrices=False)
-    return Q @ U, s, V
+    order = s.argsort(
+        descending=True, stable=True
+    )  # a library may give another one, as SciPy's sparse solvers came to do
+    return Q @ U[:, order], s[order], V[order]
 
 
 def nndsvd(X: Tensor, rank: int, stream: Stream) -> tuple[Tensor, Tensor]:

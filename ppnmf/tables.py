@@ -71,8 +71,12 @@ class Table:
             {first: np.repeat(self.rows, D), second: np.tile(self.columns, N), **numbers, "congruence": sure}
         )
 
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write the same lines as a Parquet file, whole or not at all. Raises ValueError where its name ends otherwise."""
+        return self.to_csv(named_parquet(path))
+
     def to_csv(self, path: str | Path) -> Path:
-        """Write the same lines as comma-separated text, whole or not at all."""
+        """Write the same lines as comma-separated text, or as Parquet where the name ends in .parquet, whole or not at all."""
         names = ("mean", "sd", "lower", "upper")
         axes = ("component", "column") if self.what == "components" else ("row", "component")
         return write_table(path, [*axes, *names, "congruence"], self._lines(names))
@@ -95,6 +99,13 @@ class Table:
             shown = ", ".join(f"{entries[j]} {mean[j]:.3g} ± {sd[j]:.1g}" for j in strongest)
             lines.append(f"{name} (congruence {sure:.2f}): {shown}")
         return "\n".join(lines)
+
+
+def named_parquet(path: str | Path) -> Path:
+    """The path, if its name says what it will hold."""
+    if Path(path).suffix != ".parquet":
+        raise ValueError(f"path is {path}; the name of a Parquet file ends in .parquet")
+    return Path(path)
 
 
 def components(post: Posterior, scale: bool, level: float) -> Table:

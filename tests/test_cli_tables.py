@@ -88,5 +88,36 @@ def test_a_judgement_is_for_machines_too(fit):
     path, post = fit
     done = call("diagnose", path, "--json")
     assert json.loads(done.stdout) == json.loads(json.dumps(ppnmf.summary(post).to_dict()))
-    assert call("diagnose", path, "--json", "--out", "pictures").exit_code == 2
+    assert "bulk ESS" in done.stderr
     assert call("tables", "nothing.nc", "--out", "tables").exit_code == 2
+
+
+def test_tables_are_parquet_where_that_is_asked_for(fit, tmp_path):
+    path, post = fit
+    done = call("tables", path, "--out", tmp_path / "tables", "--format", "parquet")
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 3, done.output
+    for name, wanted in (("components", post.components()), ("loadings", post.loadings()), ("imputed", post.imputed())):
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "tables" / f"{name}.parquet"), wanted.to_pandas())
+    assert call("tables", path, "--out", tmp_path, "--format", "xls").exit_code == 2
+    assert call("generate", path, "-n", 7, "--out", tmp_path / "X.parquet").exit_code == 0
+    assert list(pd.read_parquet(tmp_path / "X.parquet").columns) == COLUMNS
+    with pytest.raises(ValueError, match="ends in .parquet"):
+        post.components().to_parquet(tmp_path / "components.csv")
+    empty = ppnmf.disk.write_table(tmp_path / "empty.parquet", ["row", "mean"], [])
+    assert list(pd.read_parquet(empty).columns) == ["row", "mean"]
+
+
+def test_outcomes_are_for_machines_and_words_go_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame().to_csv("X.csv")
+    short = ["--draws", 20, "--warmup", 20, "--no-progress", "--json"]
+    fitted = call("fit", "X.csv", "--rank", 2, "--chains", 2, *short)
+    outcome = json.loads(fitted.stdout)
+    assert outcome["file"] == "fit.nc" and "sentence" in outcome and "X: 12 × 6" in fitted.stderr
+    ranked = call("rank", "X.csv", "--ranks", "1:2", "--method", "heldout", *short)
+    assert json.loads(ranked.stdout)["best"] in (1, 2)
+    checked = json.loads(call("data", "check", "X.csv", "--json").stdout)
+    assert checked["shape"] == [12, 6] and checked["rows"] == ROWS
+    assert checked["models"]["gamma_poisson"].startswith("refuses it")
+    failed = call("fit", "nothing.csv", "--rank", 2, "--json")
+    assert failed.exit_code == 2 and failed.stdout == ""

@@ -89,3 +89,9 @@ def test_imports_point_one_way(path):
 def test_no_test_of_ours_names_a_layer_that_is_not_there():
     modules = {path.stem if path.is_file() else path.name for path in ROOT.iterdir() if path.name[0] not in "_."}
     assert {name for name in modules if name != "py"} <= set(LEVEL) | {"py.typed"}
+
+
+def test_the_picture_of_the_house_is_of_today():
+    from tests import rooms
+
+    assert rooms.PLACE.read_text() == rooms.picture(), "draw it anew: python -m tests.rooms"

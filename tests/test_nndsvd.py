@@ -27,3 +27,16 @@ def test_the_first_component_is_the_leading_pair_and_the_others_are_its_positive
 def test_a_rank_above_the_matrix_gets_small_components_that_differ():
     W, H = nndsvd(X[:, :3], 5, Stream.of(0))
     assert W.shape == (30, 5) and len(W[:, 3:].unique(dim=1).T) == 2 and float(H.min()) > 0
+
+
+def test_the_start_does_not_depend_on_the_order_in_which_a_library_gives_singular_vectors(monkeypatch):
+    wanted = nndsvd(X, 4, Stream.of(0))
+    whole = torch.linalg.svd
+
+    def least_first(A, full_matrices=True):
+        U, s, V = whole(A, full_matrices=full_matrices)
+        return U.flip(1), s.flip(0), V.flip(0)
+
+    monkeypatch.setattr(torch.linalg, "svd", least_first)
+    for own, other in zip(nndsvd(X, 4, Stream.of(0)), wanted, strict=True):
+        torch.testing.assert_close(own, other)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ppnmf.cli.guard import finishing, note
 from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.machine import answers
 from ppnmf.cli.options import (
     Chains,
     Data,
@@ -34,6 +35,7 @@ from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 DRAWS = 500  # of each chain that are kept, at most: half of what a fit keeps, for all of them are looked at
 
 
+@answers
 @reads_data
 @takes_priors
 def compare(
@@ -53,7 +55,7 @@ def compare(
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
-) -> None:
+) -> dict[str, Any]:
     """Fit DATA by three methods, and compare them.
 
     Gibbs, the mode by ICM, and PAE-NMF see the same cells of DATA, and are scored on those that none of them saw.
@@ -107,3 +109,4 @@ def compare(
     typer.echo(f"{len(files)} files in {folder} ({time.perf_counter() - began:.0f} s): {names}")
     if experiment.interrupted:
         raise KeyboardInterrupt
+    return experiment.table.to_dict() | {"folder": str(folder)}

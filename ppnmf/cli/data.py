@@ -9,6 +9,7 @@ import typer
 
 from ppnmf.cli.guard import guarded
 from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.machine import answers
 from ppnmf.cli.options import Data
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 
@@ -22,13 +23,22 @@ SHOWN = 5  # names
 app = typer.Typer(no_args_is_help=True, help="Which data sets there are, and how a file is understood.")
 
 
-def check(data: Data, reading: Reading = AS_IT_IS) -> None:
+def check(data: Data, reading: Reading = AS_IT_IS) -> dict[str, Any]:
     """Say how DATA is understood, before anything is fitted: shape, names, surprises, and which models take it."""
     source = read(data, reading._replace(missing="nan", allow_negative=True))
     say_heading(source)
     X = source.X if source.mask is None else _hidden(source.X, source.mask)
-    for line in [*_named(source), *_described(X), *_models(X)]:
+    models = dict(_models(X))
+    for line in [*_named(source), *_described(X), *(f"{name}: {said}" for name, said in models.items())]:
         typer.echo(line)
+    from ppnmf.report import describe_data
+
+    facts = {"name": source.name, "about": source.about, **describe_data(X), "models": models}
+    return facts | {"rows": _listed(source.rows), "columns": _listed(source.columns)}
+
+
+def _listed(names: Any) -> list[str] | None:
+    return None if names is None else [str(name) for name in names]
 
 
 def list_sets() -> None:
@@ -39,7 +49,7 @@ def list_sets() -> None:
         typer.echo(name)
 
 
-app.command("check")(guarded(reads_data(check)))
+app.command("check")(guarded(answers(reads_data(check))))
 app.command("list")(guarded(list_sets))
 
 
@@ -76,7 +86,8 @@ def _described(X: np.ndarray) -> Iterator[str]:
     yield f"zero throughout: {_empty((X != 0) & seen)}"
 
 
-def _models(X: np.ndarray) -> Iterator[str]:
+def _models(X: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Of each model its name, and whether it takes X."""
     import numpy as np
 
     from ppnmf.models import REGISTRY
@@ -94,7 +105,7 @@ def _models(X: np.ndarray) -> Iterator[str]:
         elif accepts is Entries.COUNTS and not whole:
             said = "refuses it: it needs counts, whole numbers"
         missing = "; --missing nan leaves out what is missing" if np.isnan(X).any() and said.startswith("takes") else ""
-        yield f"{name}: {said}{missing}"
+        yield name, said + missing
 
 
 def _whole(X: np.ndarray) -> bool:

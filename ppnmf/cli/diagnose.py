@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ppnmf.cli.guard import finishing, note, saved
+from ppnmf.cli.machine import answers
 from ppnmf.cli.options import folder_to_write
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
 
+@answers
 def diagnose(
     file: Annotated[Path, typer.Argument(help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")],
     out: Annotated[Path | None, typer.Option(help="Folder for pictures of the traces and the components.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the judgement as JSON.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Say whether the chains of a saved posterior agree."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    if out is not None and as_json:
-        raise ValueError("--json prints the judgement alone: leave --out out")
     if out is not None:
         folder_to_write(out)
     from ppnmf.posterior import Posterior
 
     post = Posterior.load(file)
-    if as_json:
-        typer.echo(_as_json(post))
-        return
     try:
         if out is not None:
             with finishing():
@@ -41,12 +36,14 @@ def diagnose(
         say_diagnosis(post)
     if out is not None:
         typer.echo(f"{len(saved)} pictures in {out}.")
+    return outcome_of(post)
 
 
-def _as_json(post: Posterior) -> str:
+def outcome_of(post: Posterior) -> dict[str, Any]:
+    """The judgement, for machines."""
     from ppnmf.diagnostics.convergence import summary
 
-    return json.dumps(summary(post).to_dict(), indent=2)
+    return summary(post).to_dict()
 
 
 def _draw(post: Posterior, folder: Path) -> None:

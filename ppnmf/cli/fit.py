@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ppnmf.cli.diagnose import say_diagnosis
+from ppnmf.cli.diagnose import outcome_of, say_diagnosis
 from ppnmf.cli.guard import finishing, note, note_checkpoint
 from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.machine import answers
 from ppnmf.cli.options import (
     Chains,
     Data,
@@ -33,6 +34,7 @@ from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 from ppnmf.disk import try_to_write
 
 
+@answers
 @reads_data
 @takes_priors
 def fit(
@@ -70,7 +72,7 @@ def fit(
     priors: Priors = AS_FOR_DATA,
     device: Device = None,
     no_progress: NoProgress = False,
-) -> None:
+) -> dict[str, Any]:
     """Fit DATA by one method, and save the posterior."""
     if out.suffix != ".nc":
         raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")
@@ -107,3 +109,4 @@ def fit(
     typer.echo(f"Saved to {out}.")
     if post.attrs.get("interrupted"):
         raise KeyboardInterrupt
+    return {"file": str(out)} | outcome_of(post)

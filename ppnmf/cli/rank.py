@@ -9,6 +9,7 @@ import typer
 
 from ppnmf.cli.guard import finishing, note, note_checkpoint, saved
 from ppnmf.cli.inputs import Input, read, say_heading
+from ppnmf.cli.machine import answers
 from ppnmf.cli.options import (
     Data,
     Device,
@@ -38,6 +39,7 @@ QUICK_CRITERIA: dict[str, dict[str, Any]] = {
 }
 
 
+@answers
 @reads_data
 @takes_priors
 def choose_rank(
@@ -83,7 +85,7 @@ def choose_rank(
     quick: Quick = False,
     device: Device = None,
     no_progress: NoProgress = False,
-) -> None:
+) -> dict[str, Any]:
     """Choose the number of components of DATA.
 
     By the log evidence (chib, stepping_stone, smc), which tells how probable the data are at each rank, by the error on
@@ -133,6 +135,7 @@ def choose_rank(
         typer.echo(f"{len(saved)} files in {folder}: {', '.join(path.name for path in saved)}")
     if table.interrupted:
         raise KeyboardInterrupt
+    return table.to_dict()
 
 
 def _short_options(methods: list[str], chosen: dict[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Reading(NamedTuple):
 AS_IT_IS = Reading()
 
 
-def options_of(record: Any, parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def options_of(record: Any, parameter: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """What gives a command the fields of a NamedTuple as options, in place of a parameter that is one."""
     kinds = get_type_hints(record, include_extras=True)
     options = [
@@ -62,14 +62,14 @@ def options_of(record: Any, parameter: str) -> Callable[[Callable[..., None]], C
         for name, default in record._field_defaults.items()
     ]
 
-    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
         others = [own for name, own in signature.parameters.items() if name != parameter]
 
         @functools.wraps(command)
-        def run(**given: Any) -> None:
+        def run(**given: Any) -> Any:
             said = record(**{name: given.pop(name) for name in record._fields if name in given})
-            command(**given, **{parameter: said})
+            return command(**given, **{parameter: said})
 
         parameters = [own.replace(kind=inspect.Parameter.KEYWORD_ONLY) for own in others] + options
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""`ppnmf tables`, `ppnmf transform` and `ppnmf generate`: what a saved posterior says, as comma-separated text."""
+"""`ppnmf tables`, `ppnmf transform` and `ppnmf generate`: what a saved posterior says, as tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppnmf.cli.guard import finishing, note
+from ppnmf.cli.guard import finishing, note, saved
 from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.options import Data, Seed, folder_to_write
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
@@ -28,17 +28,20 @@ def tables(
         Path, typer.Option(help="Folder for components.csv, loadings.csv and, of missing cells, imputed.csv.")
     ],
     level: Level = 0.9,
+    form: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
 ) -> None:
     """Write the components, the loadings and the missing cells of a saved posterior as tables, with their bounds."""
+    if form not in ("csv", "parquet"):
+        raise ValueError(f"--format is {form!r}; give csv or parquet")
     post = _loaded(file)
     folder_to_write(out)
     out.mkdir(parents=True, exist_ok=True)
     with finishing():
-        note(post.components(level=level).to_csv(out / "components.csv"))
-        note(post.loadings(level=level).to_csv(out / "loadings.csv"))
+        note(post.components(level=level).to_csv(out / f"components.{form}"))
+        note(post.loadings(level=level).to_csv(out / f"loadings.{form}"))
         if post.X.n_observed < post.X.shape[0] * post.X.shape[1]:
-            note(post.imputed(level).to_csv(out / "imputed.csv"))
-    for path in sorted(out.glob("*.csv")):
+            note(post.imputed(level).to_csv(out / f"imputed.{form}"))
+    for path in saved:
         typer.echo(f"{path}")
 
 
@@ -46,7 +49,9 @@ def tables(
 def transform(
     file: File,
     data: Data,
-    out: Annotated[Path, typer.Option(help="Table of the new rows' loadings.")] = Path("loadings.csv"),
+    out: Annotated[Path, typer.Option(help="Table of the new rows' loadings, .csv or .parquet.")] = Path(
+        "loadings.csv"
+    ),
     level: Level = 0.9,
     draws: Annotated[int | None, typer.Option(help="Draws of the fit that are used, at most.")] = None,
     seed: Seed = 0,
@@ -69,7 +74,7 @@ def transform(
 def generate(
     file: File,
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many.")] = 10,
-    out: Annotated[Path, typer.Option(help="Table of the new rows.")] = Path("generated.csv"),
+    out: Annotated[Path, typer.Option(help="Table of the new rows, .csv or .parquet.")] = Path("generated.csv"),
     latent: Annotated[
         str, typer.Option(help="'prior', or 'aggregated': at the loadings of the fit's rows.")
     ] = "aggregated",

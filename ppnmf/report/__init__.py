@@ -2,7 +2,7 @@
 
 from ppnmf.report.comparison import Comparison, compare, describe_model
 from ppnmf.report.experiment import DEFAULT, Experiment, compare_methods, held_out_mask
-from ppnmf.report.facts import describe_data, environment, write_json
+from ppnmf.report.facts import describe_data, environment, for_json, write_json
 from ppnmf.report.files import thinned, write
 from ppnmf.report.page import page, write_page
 
@@ -15,6 +15,7 @@ __all__ = [
     "describe_data",
     "describe_model",
     "environment",
+    "for_json",
     "held_out_mask",
     "page",
     "thinned",
