@@ -22,10 +22,10 @@ def leading_singular(A: Tensor, rank: int, stream: Stream) -> tuple[Tensor, Tens
     for _ in range(4):
         Q = torch.linalg.qr(A @ torch.linalg.qr(A.mT @ Q).Q).Q
     U, s, V = torch.linalg.svd(Q.mT @ A, full_matrices=False)
-    order = s.argsort(
-        descending=True, stable=True
-    )  # a library may give another one, as SciPy's sparse solvers came to do
-    return Q @ U[:, order], s[order], V[order]
+    if bool((s[1:] > s[:-1]).any()):  # a library may give another order, as SciPy's sparse solvers came to do
+        order = s.argsort(descending=True, stable=True)
+        U, s, V = U[:, order], s[order], V[order]
+    return Q @ U, s, V
 
 
 def nndsvd(X: Tensor, rank: int, stream: Stream) -> tuple[Tensor, Tensor]:

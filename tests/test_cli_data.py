@@ -26,6 +26,7 @@ def test_a_table_is_described_as_it_was_understood(tmp_path):
     assert "missing: 2 (22.2%); 0 row(s), 0 column(s) with nothing observed" in text
     assert "zero throughout: 1 row(s), 1 column(s)" in text
     assert all(f"{name}: takes it; --missing nan leaves out what is missing" in text for name in REGISTRY)
+    assert text.splitlines()[-1] == f"next: ppnmf rank {path} --missing nan --ranks 1:8 --out rank"
 
 
 def test_what_a_model_refuses_is_said(tmp_path):
@@ -34,6 +35,7 @@ def test_what_a_model_refuses_is_said(tmp_path):
     assert "rows: 2, without names" in text and "negative: 1 (25.0%)" in text and "real numbers from -1.25" in text
     assert "exponential_gaussian: takes it with --allow-negative" in text
     assert "pae_nmf: refuses it: it needs data >= 0" in text
+    assert "x.txt --allow-negative --ranks" in text
 
 
 def test_a_data_set_is_described_by_its_name():

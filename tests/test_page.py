@@ -1,8 +1,6 @@
 """The page about a posterior."""
 
 import base64
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -14,6 +12,7 @@ from typer.testing import CliRunner
 import ppnmf
 from ppnmf.cli import app
 from ppnmf.report import page
+from tests import browser
 
 VOID = {"meta", "img", "br"}
 EVIL = "<script>alert('gene')</script>"
@@ -127,13 +126,19 @@ def test_the_command_writes_it(post, tmp_path):
     assert CliRunner().invoke(app, ["report", str(tmp_path / "nothing.nc")]).exit_code == 2
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser here")
-@pytest.mark.parametrize("width", [400, 1400])
-def test_a_browser_shows_it_without_scrolling_sideways(post, tmp_path, width):
-    place = tmp_path / "page.html"
-    probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script></body>"
-    place.write_text(page(post).replace("</body>", probe))
-    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom"]
-    shown = subprocess.run([*browser, place.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
-    wide, there = shown.split("<title>")[1].split("</title>")[0].split(" of ")
-    assert int(wide) <= int(there)
+@pytest.mark.skipif(browser.BROWSER is None, reason="no browser here")
+def test_a_browser_shows_it_without_scrolling_sideways(post, read, tmp_path):
+    (tmp_path / "page.html").write_text(page(post))
+    found, errors = browser.looked_at(tmp_path, ["page.html"])
+    assert len(found) == 2 and all(one["wide"] <= one["there"] for one in found)
+    assert not [one for one in found if one["broken"] or one["silent"]] and errors == []
+
+
+@pytest.mark.skipif(browser.BROWSER is None, reason="no browser here")
+def test_the_browser_sees_what_is_wrong_with_a_page(tmp_path):
+    (tmp_path / "bad.html").write_text(
+        "<div style='width: 700px; height: 1px'>wide</div><img src='data:image/png;base64,AAAA'><script>throw Error('no')</script>"
+    )
+    found, errors = browser.looked_at(tmp_path, ["bad.html"])
+    assert [one["wide"] > one["there"] for one in found] == [True, False]
+    assert all(one["broken"] and one["silent"] for one in found) and any("Error: no" in line for line in errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,20 @@ def check(data: Data, reading: Reading = AS_IT_IS) -> dict[str, Any]:
     models = dict(_models(X))
     for line in [*_named(source), *_described(X), *(f"{name}: {said}" for name, said in models.items())]:
         typer.echo(line)
+    typer.echo(f"next: {_advice(data, X, reading)}")
     from ppnmf.report import describe_data
 
     facts = {"name": source.name, "about": source.about, **describe_data(X), "models": models}
     return facts | {"rows": _listed(source.rows), "columns": _listed(source.columns)}
+
+
+def _advice(data: str, X: np.ndarray, reading: Reading) -> str:
+    """The command that chooses a rank, with the options that this file needs."""
+    import numpy as np
+
+    given = {"--missing nan": np.isnan(X).any(), "--allow-negative": (X < 0).any(), "--transpose": reading.transpose}
+    options = [option for option, needed in given.items() if needed]
+    return " ".join(["ppnmf rank", shlex.quote(data), *options, "--ranks 1:8 --out rank"])
 
 
 def _listed(names: Any) -> list[str] | None:
