@@ -47,7 +47,7 @@ def test_tables_are_those_of_the_posterior(fit, tmp_path):
 
 def test_missing_cells_have_the_bounds_of_their_predictive_distribution(fit, monkeypatch):
     _, post = fit
-    many = ppnmf.extend(post, 4000, progress=False)
+    many = ppnmf.extend(post, 1500, progress=False)
     found = many.imputed(level=0.8)
     wanted = many.interval(rows=["cell 2", "cell 7"], columns=["gene 3", "gene 0"], level=0.8)
     for name in ("mean", "lower", "upper"):

@@ -33,7 +33,7 @@ def fitted():
 
 @pytest.mark.parametrize("inference", ["icm", "gibbs"])
 def test_scikit_learn_s_own_checks_pass_without_exception(inference):
-    few = {} if inference == "icm" else {"draws": 50, "warmup": 50, "chains": 2}
+    few = {"options": {"restarts": 1}} if inference == "icm" else {"draws": 20, "warmup": 20, "chains": 1}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = check_estimator(NMF(2, inference=inference, **few), on_fail=None, on_skip=None)
