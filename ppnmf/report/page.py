@@ -43,9 +43,10 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bott
 .verdict { border-left: .4rem solid var(--open); padding: .5rem 1rem; background: color-mix(in srgb, var(--open) 8%, transparent); }
 .verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); } .verdict b { display: block; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+td:not(:first-child) { white-space: nowrap; }
 th, td { text-align: right; padding: .15rem .7rem .15rem 0; } th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem; }
-.components { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+.components { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 .components section { border: 1px solid var(--pale); border-radius: .4rem; padding: .6rem .8rem; }
 .components h3 { font-size: 1rem; margin: 0 0 .3rem; } .unsure h3 { color: var(--bad); }
 pre { white-space: pre-wrap; background: var(--pale); padding: .7rem; border-radius: .3rem; }
@@ -125,7 +126,7 @@ def _card(table: Table, k: int, number: int) -> str:
         for j in strongest
     ]
     unsure = ' class="unsure"' if table.congruence[k] < 0.9 else ""
-    heading = f"{number}. {table.rows[k]}, congruence {table.congruence[k]:.2f}"
+    heading = escape(f"{number} ({table.rows[k]} of the tables), congruence {table.congruence[k]:.2f}")
     return f"<section{unsure}><h3>{heading}</h3>{_table(('entry', 'mean', 'bounds'), rows)}</section>"
 
 
