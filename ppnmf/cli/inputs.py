@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ppnmf.data.datasets import Dataset
 
-__all__ = ["Input", "read", "say_heading"]
+__all__ = ["Input", "on_the_command_line", "read", "say_heading"]
 
 WORDS: tuple[
     tuple[str, str | Callable[[re.Match[str]], str]], ...
@@ -25,6 +25,7 @@ WORDS: tuple[
     (r"row_names=(['\"])(.*?)\1", lambda found: f"--row-names {shlex.quote(found[2])}"),
     (r"layer=(['\"])(.*?)\1", lambda found: f"--layer {shlex.quote(found[2])}"),
     (r"row_names=False", "--no-row-names"),
+    (r"sensitivity=True", "--sensitivity"),
     (r"header=True", "--header"),
     (r"header=False", "--no-header"),
     (r"missing='nan'(?: or a mask \(True where observed\))?", "--missing nan"),
@@ -66,7 +67,7 @@ def read(name: str, reading: Reading = AS_IT_IS, dense: bool = True) -> Input:
     try:
         return _from_file(Path(name), reading, dense)
     except ValueError as error:
-        raise ValueError(_on_the_command_line(str(error))) from error
+        raise ValueError(on_the_command_line(str(error))) from error
 
 
 def _named(name: str) -> Dataset | None:
@@ -132,7 +133,7 @@ def _refuse_constant(path: Path, value: float) -> None:
     )
 
 
-def _on_the_command_line(sentence: str) -> str:
+def on_the_command_line(sentence: str) -> str:
     """What a sentence advises, in the command line's words."""
     for said, there in WORDS:
         sentence = re.sub(said, there, sentence)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ppnmf.cli.guard import finishing, note, note_checkpoint, saved
-from ppnmf.cli.inputs import Input, read, say_heading
+from ppnmf.cli.inputs import Input, on_the_command_line, read, say_heading
 from ppnmf.cli.machine import answers
 from ppnmf.cli.options import (
     Data,
@@ -130,7 +130,7 @@ def choose_rank(
                 asked |= {"priors": priors.given} if priors.given else {}
                 _write_rank(table, folder, source, asked | options)
     finally:
-        typer.echo(f"\n{table}\n")
+        typer.echo(f"\n{on_the_command_line(str(table))}\n")
     if folder is not None:
         typer.echo(f"{len(saved)} files in {folder}: {', '.join(path.name for path in saved)}")
     if table.interrupted:
