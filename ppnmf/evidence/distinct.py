@@ -12,6 +12,7 @@ components than to their own (`matching.apart`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import torch
@@ -34,14 +35,31 @@ def distinct(post: Posterior) -> list[tuple[int, ...]]:
     """The chains in each distinct mode, that with the greatest log joint first; one mode where draws are too few to tell."""
     if post.chains == 1 or post.n_draws < FEWEST:
         return [tuple(range(post.chains))]
-    from ppnmf.diagnostics.modes import groups  # which takes masses from this package
+    found = _of_those_that_visit(post, [[c] for c in range(post.chains)])
+    if len(found) > 1:
+        from ppnmf.diagnostics.modes import groups  # which takes masses from this package
 
-    found = [list(group) for group in groups(post, CELLS)]
+        found = _of_those_that_visit(post, _joined([*found, *groups(post, CELLS)]))
+    lp = post.stats["lp"].mean(1)
+    return sorted((tuple(sorted(group)) for group in found), key=lambda group: -float(lp[list(group)].max()))
+
+
+def _of_those_that_visit(post: Posterior, found: list[list[int]]) -> list[list[int]]:
+    """Groups of chains, of which those are put together that visit each other's place."""
     while (pair := _one_too_many(post, found)) is not None:
         one, other = pair
         found[one] += found.pop(other)
-    lp = post.stats["lp"].mean(1)
-    return sorted((tuple(sorted(group)) for group in found), key=lambda group: -float(lp[list(group)].max()))
+    return found
+
+
+def _joined(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The finest groups in which whoever shares one of these shares one still."""
+    found: list[list[int]] = []
+    for own in groups:
+        shared = [other for other in found if set(other) & set(own)]
+        found = [other for other in found if other not in shared]
+        found.append(sorted(set(own).union(*shared)))
+    return found
 
 
 def _one_too_many(post: Posterior, found: list[list[int]]) -> tuple[int, int] | None:

@@ -57,6 +57,8 @@ def strongest_first(params: Params, classes: list[int]) -> dict[str, Tensor]:
 
 def reordered(params: Params, order: Tensor) -> dict[str, Tensor]:
     """Component order[c, k] of chain c in place k."""
+    if bool((order == torch.arange(order.shape[1], device=order.device)).all()):
+        return dict(params)
     W, H, order = params["W"], params["H"], order.to(params["W"].device)
     W, H = W.gather(2, order[:, None, :].expand_as(W)), H.gather(1, order[:, :, None].expand_as(H))
     return {**params, "W": W, "H": H}

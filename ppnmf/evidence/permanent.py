@@ -58,6 +58,12 @@ def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
     largest = 0
     K = logs.shape[1]
     for c in range(len(logs)):
+        if _one_order(logs[c]):
+            values[c] = np.trace(logs[c])
+            largest = max(largest, 1)
+            if uniforms.shape[1] > 0:
+                places[c] = np.arange(K)
+            continue
         of_row, of_column, columns = _potentials(logs[c])
         scaled = np.empty((K, K))
         values[c] = 0.0
@@ -78,6 +84,16 @@ def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
             if uniforms.shape[1] > 0:
                 _draw(scaled, block, filled, columns, uniforms[c], places[c])
     return largest
+
+
+@njit(nogil=True, error_model="numpy")
+def _one_order(logs):  # type: ignore[no-untyped-def]
+    """Whether each component costs more than `SMALL` in any other's place, so that the order they have is the only one."""
+    for k in range(len(logs)):
+        for l in range(len(logs)):
+            if l != k and logs[k, l] > logs[k, k] - SMALL:
+                return False
+    return True
 
 
 @njit(nogil=True, error_model="numpy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,8 +13,9 @@ from ppnmf.evidence.orders import reordered
 from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
 from ppnmf.evidence.smc import log_mean
 from ppnmf.inference.particles import Raised
-from ppnmf.protocols import Address, Matrix, Params, Reference, Stepping, Sweeps
-from ppnmf.rng import Site, Stream
+from ppnmf.kernels.stones import order_uniforms
+from ppnmf.protocols import Address, Matrix, Params, Reference, Stepper, Stepping, SteppingWhole, Sweeps
+from ppnmf.rng import Stream
 
 __all__ = ["Fitted", "Places"]
 
@@ -40,18 +42,18 @@ class Places(NamedTuple):
         """log Σ_π r(πθ)^power / r(θ)^power over the orders of the classes that are summed over, (C,)."""
         total = torch.zeros(len(log_places), dtype=torch.float64)
         for members in self.summed:
-            logs = power * log_places[:, members][:, :, members]
-            values, _ = log_permanents(logs.numpy())
-            total += torch.from_numpy(values) - logs.diagonal(dim1=1, dim2=2).sum(-1)
+            logs = power * _among(log_places, members).numpy()
+            values, _ = log_permanents(logs)
+            total += torch.from_numpy(values - np.trace(logs, axis1=1, axis2=2))
         return total
 
-    def drawn(self, log_places: Tensor, power: float, uniforms: Tensor) -> Tensor:
+    def drawn(self, log_places: Tensor, power: float, uniforms: np.ndarray) -> Tensor:
         """Which component comes in each place, (C, K), in proportion to r(πθ)^power."""
         C, K = uniforms.shape
         order = torch.arange(K).repeat(C, 1)
         for members in self.summed:
-            logs = power * log_places[:, members][:, :, members]
-            places = torch.from_numpy(drawn_orders(logs.numpy(), uniforms[:, members].numpy()))
+            logs = power * _among(log_places, members).numpy()
+            places = torch.from_numpy(drawn_orders(logs, np.ascontiguousarray(uniforms[:, members])))
             own = torch.tensor(members)
             order.scatter_(1, own[places], own.expand(C, -1))
         return order
@@ -68,13 +70,29 @@ class Places(NamedTuple):
         return log_mean(total.numpy()), exact
 
 
+def _among(log_places: Tensor, members: list[int]) -> Tensor:
+    """Those of some components, (C, m, m)."""
+    return log_places if len(members) == log_places.shape[1] else log_places[:, members][:, :, members]
+
+
 class Fitted(NamedTuple):
-    """The path from a reference to the posterior."""
+    """The path from a reference to the posterior.
+
+    Args:
+        stepper: its steps compiled whole, where there are such.
+    """
 
     model: Stepping
     X: Matrix
     reference: Reference
     places: Places
+    stepper: Stepper | None
+
+    @classmethod
+    def of(cls, model: Stepping, X: Matrix, reference: Reference) -> Fitted:
+        """With the orders that the model's classes allow."""
+        stepper = model.stepper(reference, X) if isinstance(model, SteppingWhole) else None
+        return cls(model, X, reference, Places.of(model.classes()), stepper)
 
     def begin(self, stream: Stream) -> Raised:
         """Draws of the reference."""
@@ -84,21 +102,26 @@ class Fitted(NamedTuple):
     def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
         """Of a particle in all its orders."""
         linear = (to - power) * now.log_ratio
-        if not self.places.summed:
+        if now.places is None:
             return linear
-        logs = self.reference.log_places(now.params)
-        orders = self.places.log_orders(logs, 1 - to) - self.places.log_orders(logs, 1 - power)
+        orders = self.places.log_orders(now.places, 1 - to) - self.places.log_orders(now.places, 1 - power)
         return linear + orders.to(linear.device)
 
-    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
+    def raised(self, now: Raised, power: float, sweeps: int, at: Address) -> Raised:
         """The order drawn anew, and sweeps at β."""
-        if self.places.summed:
-            u = at.stream.uniforms(at.step, Site.SWAP, range(1), self.model.rank)[:, 0]
-            params = reordered(params, self.places.drawn(self.reference.log_places(params), 1 - power, u))
+        params = now.params
+        if now.places is not None:
+            u = order_uniforms(at, self.model.rank)
+            params = reordered(params, self.places.drawn(now.places, 1 - power, u))
+        if self.stepper is not None:
+            stood = self.stepper.raised(params, power, sweeps, at)
+            lp = stood.log_likelihood + stood.log_prior
+            return Raised(stood.params, lp, lp - stood.log_reference, stood.places if self.places.summed else None)
         asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps), power=power)
         swept = self.model.sweep_between(self.reference, params, self.X, asked, at)
         return self._at(swept.params, swept.log_likelihood[:, 0])
 
     def _at(self, params: Params, log_likelihood: Tensor) -> Raised:
         lp = log_likelihood + self.model.log_prior(params)
-        return Raised(params, lp, lp - self.reference.log_prob(params))
+        places = self.reference.log_places(params) if self.places.summed else None
+        return Raised(params, lp, lp - self.reference.log_prob(params), places)

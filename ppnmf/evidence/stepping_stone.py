@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,12 +52,12 @@ from ppnmf.evidence.distinct import centre, distinct, nearest
 from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
 from ppnmf.evidence.orders import in_one_order
 from ppnmf.evidence.permanent import MOST
-from ppnmf.evidence.places import Fitted, Places
+from ppnmf.evidence.places import Fitted
 from ppnmf.evidence.sensitivity import to_noise
 from ppnmf.evidence.settled import CHAINS, finished, settled
 from ppnmf.evidence.smc import jackknife_error, log_mean
 from ppnmf.inference import gibbs
-from ppnmf.inference.particles import Climb, Pace, climb
+from ppnmf.inference.particles import Climb, Pace, climb, climb_together
 from ppnmf.inference.room import require_room
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
@@ -71,6 +71,7 @@ __all__ = ["run"]
 KEPT_EFFICIENCY = 0.95  # conditional effective sample size, over the particles, that a step of the ladder keeps
 WIDTH = 1.5  # of the reference's variances, over those of the draws
 ENTRIES = 160_000  # of all particles' factors together, by which their number is chosen
+TOGETHER = 4 * ENTRIES  # of runs side by side
 FEWEST, USUAL = 16, 100  # particles
 DRAWS = 20  # for each particle
 ROOM = 2**27  # bytes of the draws that the reference is fitted to
@@ -122,7 +123,7 @@ def run(
     began = time.perf_counter()
     post = settled(model, X, warmup, seed, progress)
     near = [around(post, chains, draws, seed + 1 + g, progress) for g, chains in enumerate(distinct(post))]
-    paths = [Fitted(model, X, model.reference(own, width), Places.of(model.classes())) for own in near]
+    paths = [Fitted.of(model, X, model.reference(own, width)) for own in near]
     effort = Effort(particles, replicates, sweeps)
     found = [climbs(path, effort, seed, g, progress) for g, path in enumerate(paths)]
     centres = [centre(own) for own in near]
@@ -213,25 +214,34 @@ class Effort(NamedTuple):
 
 @own_settings()
 def climbs(path: Fitted, effort: Effort, seed: int, mode: int, progress: bool) -> list[Climb]:
-    """One run with half of the particles that finds the ladder, which is not given, and then `replicates` that climb it."""
-    found: list[Climb] = []
+    """One run with half of the particles that finds the ladder, which is not given, and then `replicates` that climb it.
+
+    Those go side by side, as many as have room: that changes no number.
+    """
     particles, replicates, sweeps = effort
-    title = f"stepping stones, rank {path.model.rank}"
-    with single_threaded(), bar(1 + replicates, title, progress) as ticker:
-        ladder = None
-        for replicate in range(1 + replicates):
-            number = [1 + replicate + mode * (1 + replicates)]  # the chains have 0
-            size = particles if replicate > 0 else max(2, particles // 2)
-            streams = Stream.of(seed, size, number), Stream.of(seed, [size], number)
-            done = 0.0
-
-            def tick(beta: float) -> None:
-                nonlocal done
-                ticker.update(beta - done)
-                done = beta
-
-            one = climb(path, streams, Pace(sweeps, KEPT_EFFICIENCY), ladder, tick)
-            ladder = one.ladder
-            if replicate > 0:
-                found.append(one)
+    first = mode * (1 + replicates) + 1  # the chains have 0
+    pace = Pace(sweeps, KEPT_EFFICIENCY)
+    N, D = path.X.shape
+    together = max(1, TOGETHER // (particles * (N + D) * path.model.rank))
+    found: list[Climb] = []
+    with single_threaded(), bar(1 + replicates, f"stepping stones, rank {path.model.rank}", progress) as ticker:
+        few = max(2, particles // 2)
+        streams = Stream.of(seed, few, [first]), Stream.of(seed, [few], [first])
+        ladder = climb(path, streams, pace, None, _told(ticker, 1)).ladder
+        for start in range(0, replicates, together):
+            several = range(first + 1 + start, first + 1 + min(start + together, replicates))
+            streams = Stream.of(seed, particles, several), Stream.of(seed, [particles], several)
+            found += climb_together(path, streams, pace, ladder, _told(ticker, len(several)))
     return found
+
+
+def _told(ticker: Any, runs: int) -> Callable[[float], None]:
+    """What tells the bar how far so many runs have come."""
+    done = 0.0
+
+    def tick(beta: float) -> None:
+        nonlocal done
+        ticker.update(runs * (beta - done))
+        done = beta
+
+    return tick

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.factored import shape_of
-from ppnmf.gaussian import ascent, blocks, collapsed, moments, path, start, statistics, sweep
+from ppnmf.gaussian import ascent, blocks, collapsed, moments, path, start, statistics, stones, sweep
 from ppnmf.gaussian.factors import RectifiedFactors
 from ppnmf.kernels.reference import column
 from ppnmf.protocols import (
@@ -125,6 +125,10 @@ class RectifiedGaussian(RectifiedFactors):
     ) -> Swept:
         """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
         return sweep.swept(path.between(self._story, reference, asked.power), X, params, asked, at)
+
+    def stepper(self, reference: path.Fitted, X: Matrix) -> stones.Stepper | None:
+        """The same compiled whole, where X is complete in memory and nothing is known."""
+        return stones.Stepper.of(self._story, reference, X)
 
     def conditional(
         self, site: str, params: Params, X: Matrix, component: int | None = None, power: float = 1.0

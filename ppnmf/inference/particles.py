@@ -27,7 +27,7 @@ from torch import Tensor
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, Stream
 
-__all__ = ["Bent", "Climb", "Pace", "Path", "Raised", "climb"]
+__all__ = ["Bent", "Climb", "Pace", "Path", "Raised", "climb", "climb_together"]
 
 LEAST_STEP = 1e-12
 
@@ -38,6 +38,12 @@ class Raised(NamedTuple):
     params: Params  # (C, *site)
     lp: Tensor  # log joint of the posterior, (C,)
     log_ratio: Tensor  # log π₁ / π₀, (C,)
+    places: Tensor | None = None  # what a path has to say of each particle beside, (C, ...)
+
+    def chosen(self, at: Tensor) -> Raised:
+        """Some of them."""
+        params = {site: values[at] for site, values in self.params.items()}
+        return Raised(params, self.lp[at], self.log_ratio[at], None if self.places is None else self.places[at.cpu()])
 
 
 class Path(Protocol):
@@ -51,7 +57,7 @@ class Path(Protocol):
         """log π_β' / π_β of the particles, (C,), from β = `power` to β' = `to`."""
         ...
 
-    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
+    def raised(self, now: Raised, power: float, sweeps: int, at: Address) -> Raised:
         """The particles after so many sweeps at β = `power`."""
         ...
 
@@ -101,39 +107,79 @@ def climb(
     ladder: tuple[float, ...] | None = None,
     tick: Callable[[float], Any] = lambda share: None,
 ) -> Climb:
-    """Bring particles along a path, up a given ladder or one that is found on the way.
+    """Bring the particles of one run along a path, up a given ladder or one that is found on the way.
 
     Args:
         streams: of the particles, and one for drawing them anew.
         tick: is told β after each step.
     """
+    return climb_together(path, streams, pace, ladder, tick)[0]
+
+
+def climb_together(
+    path: Path,
+    streams: tuple[Stream, Stream],
+    pace: Pace,
+    ladder: tuple[float, ...] | None = None,
+    tick: Callable[[float], Any] = lambda share: None,
+) -> list[Climb]:
+    """Runs side by side, whose particles have nothing to do with each other's; a single one may find its ladder.
+
+    Args:
+        streams: of the particles, one run after another, and one a run for drawing them anew.
+        tick: is told β after each step.
+    """
     stream, resampling = streams
-    particles = len(stream)
+    runs = len(resampling)
     now = path.begin(stream)
-    weights = torch.full_like(now.log_ratio, 1 / particles)
+    weights = torch.full_like(now.log_ratio, runs / len(stream)).view(runs, -1)
     betas, legs = [0.0], list[Leg]()
-    log_evidence, least = 0.0, 1.0
+    log_evidence, least = [0.0] * runs, [1.0] * runs
     while betas[-1] < 1:
-        step = _next(weights, now.log_ratio, betas[-1], pace.kept) if ladder is None else ladder[len(betas) - 1]
-        increments = path.log_weights(now, betas[-1], step)
+        step = _next(weights[0], now.log_ratio, betas[-1], pace.kept) if ladder is None else ladder[len(betas) - 1]
+        increments = path.log_weights(now, betas[-1], step).view(runs, -1)
         before = _moments(weights, _rate(path, now))
-        top = float(increments.max())
-        raised = weights * (increments - top).exp()
-        log_evidence += top + math.log(float(raised.sum()))
-        weights = raised / raised.sum()
-        effective = float(1 / weights.square().sum()) / particles
-        least = min(least, effective)
-        params = now.params
-        if effective < pace.uneven or step == 1:
-            chosen = systematic(weights, resampling, len(betas))
-            params = {site: values[chosen] for site, values in params.items()}
-            weights = torch.full_like(weights, 1 / particles)
+        chosen: list[Tensor] = []
+        for r in range(runs):
+            weights[r], gained, effective = _reweighted(weights[r], increments[r])
+            log_evidence[r] += gained
+            least[r] = min(least[r], effective)
+            chosen.append(torch.arange(weights.shape[1], device=weights.device))
+            if effective < pace.uneven or step == 1:
+                chosen[r] = systematic(weights[r], resampling, len(betas), r)
+                weights[r] = 1 / weights.shape[1]
         at = Address(stream, 1 + (len(betas) - 1) * pace.sweeps)
-        now = path.raised(params, step, pace.sweeps, at)
+        now = path.raised(_drawn_anew(now, chosen), step, pace.sweeps, at)
         legs.append(Leg(step - betas[-1], before, _moments(weights, _rate(path, now))))
         betas.append(step)
         tick(step)
-    return Climb(now.params, now.lp, log_evidence, tuple(betas[1:]), _integral(legs), least)
+    integrals = _integrals(legs)
+    return [
+        Climb(params, lp, log_evidence[r], tuple(betas[1:]), integrals[r], least[r])
+        for r, (params, lp) in enumerate(_by_run(now, runs))
+    ]
+
+
+def _by_run(now: Raised, runs: int) -> list[tuple[Params, Tensor]]:
+    each = {site: values.unflatten(0, (runs, -1)) for site, values in now.params.items()}
+    lp = now.lp.view(runs, -1)
+    return [({site: values[r] for site, values in each.items()}, lp[r]) for r in range(runs)]
+
+
+def _reweighted(weights: Tensor, increments: Tensor) -> tuple[Tensor, float, float]:
+    """A run's weights after a step, what that adds to its log evidence, and the effective sample size over the particles."""
+    top = float(increments.max())
+    raised = weights * (increments - top).exp()
+    total = float(raised.sum())
+    weights = raised / raised.sum()
+    return weights, top + math.log(total), float(1 / weights.square().sum()) / len(weights)
+
+
+def _drawn_anew(now: Raised, chosen: list[Tensor]) -> Raised:
+    """The particles that were chosen in each run."""
+    size = len(chosen[0])
+    every = torch.cat([r * size + own for r, own in enumerate(chosen)])
+    return now if bool((every == torch.arange(len(every), device=every.device)).all()) else now.chosen(every)
 
 
 def _next(weights: Tensor, log_ratio: Tensor, beta: float, least: float) -> float:
@@ -152,17 +198,23 @@ def _next(weights: Tensor, log_ratio: Tensor, beta: float, least: float) -> floa
     return beta + math.exp(low)
 
 
-def systematic(weights: Tensor, stream: Stream, step: int) -> Tensor:
+def systematic(weights: Tensor, stream: Stream, step: int, run: int = 0) -> Tensor:
     """Particles drawn by their weights, (C,): one uniform places a comb of equal distances on the cumulative weights."""
-    u = stream.uniforms(step, Site.RESAMPLING, range(1), 1, weights.device)[0, 0, 0]
+    own = Stream(stream.keys[run : run + 1])
+    u = own.uniforms(step, Site.RESAMPLING, range(1), 1, weights.device)[0, 0, 0]
     comb = (torch.arange(len(weights), dtype=torch.float64, device=weights.device) + u) / len(weights)
     return torch.searchsorted(weights.cumsum(0), comb).clamp(max=len(weights) - 1)
 
 
-def _moments(weights: Tensor, log_ratio: Tensor) -> tuple[float, float]:
-    """Mean and variance of the log ratio."""
-    mean = float((weights * log_ratio).sum())
-    return mean, float((weights * (log_ratio - mean).square()).sum())
+Moments = list[tuple[float, float]]
+
+
+def _moments(weights: Tensor, log_ratio: Tensor) -> Moments:
+    """Mean and variance of the log ratio (C,) in each run; weights (runs, particles)."""
+    ratios = log_ratio.view(weights.shape)
+    mean = (weights * ratios).sum(1, keepdim=True)
+    variance = (weights * (ratios - mean).square()).sum(1)
+    return list(zip(mean[:, 0].tolist(), variance.tolist(), strict=True))
 
 
 def _rate(path: Path, now: Raised) -> Tensor:
@@ -170,16 +222,17 @@ def _rate(path: Path, now: Raised) -> Tensor:
 
 
 class Leg(NamedTuple):
-    """A step, and the mean and variance of what a unit of β adds to the log weights at its beginning and at its end."""
+    """A step, and each run's mean and variance of what a unit of β adds to the log weights at its beginning and at its end."""
 
     width: float
-    before: tuple[float, float]
-    after: tuple[float, float]
+    before: Moments
+    after: Moments
 
 
-def _integral(legs: list[Leg]) -> float:
-    """∫ mean dβ by the trapezoidal rule with its correction: the mean's slope in β is the variance."""
-    total = 0.0
-    for step, a, b in legs:
-        total += 0.5 * step * (a[0] + b[0]) - step * step / 12 * (b[1] - a[1])
-    return total
+def _integrals(legs: list[Leg]) -> list[float]:
+    """∫ mean dβ of each run by the trapezoidal rule with its correction: the mean's slope in β is the variance."""
+    totals = [0.0] * len(legs[0].before)
+    for step, before, after in legs:
+        for r, (a, b) in enumerate(zip(before, after, strict=True)):
+            totals[r] += 0.5 * step * (a[0] + b[0]) - step * step / 12 * (b[1] - a[1])
+    return totals

@@ -50,10 +50,10 @@ class Tempered(NamedTuple):
         """The likelihood to the power that is added."""
         return (to - power) * now.log_ratio
 
-    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
+    def raised(self, now: Raised, power: float, sweeps: int, at: Address) -> Raised:
         """Sweeps of the Gibbs sampler at temperature β."""
         asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps), power=power)
-        state, _, lp = several(self.model, State(params, at.step), self.X, at.stream, asked)
+        state, _, lp = several(self.model, State(now.params, at.step), self.X, at.stream, asked)
         return Raised(state.params, lp[:, 0], lp[:, 0] - self.model.log_prior(state.params))
 
 
@@ -80,11 +80,11 @@ class ByTime:
         """What a unit of time adds to the log weights in the step at hand."""
         return self.arrivals.seen(params) + self.arrivals.constant
 
-    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Raised:
+    def raised(self, now: Raised, power: float, sweeps: int, at: Address) -> Raised:
         """Sweeps of the Gibbs sampler given what has arrived."""
         asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps))
         model, data = self.model.at_time(power), self.arrivals.data()
-        state, _, lp = several(model, State(params, at.step), data, at.stream, asked)
+        state, _, lp = several(model, State(now.params, at.step), data, at.stream, asked)
         ahead = torch.zeros_like(lp[:, 0]) if power == 1 else self.arrivals.expected(state.params)
         return Raised(state.params, lp[:, 0], ahead)
 

@@ -28,7 +28,10 @@ __all__ = [
     "Read",
     "Reduced",
     "Reference",
+    "Stepper",
     "Stepping",
+    "SteppingWhole",
+    "Stood",
     "Sweeping",
     "Sweeps",
     "Swept",
@@ -387,6 +390,33 @@ class Stepping(Sweeping, Protocol):
 
     def sweep_between(self, reference: Any, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
         """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        ...
+
+
+class Stood(NamedTuple):
+    """Particles on the way from a reference to a posterior, and what they weigh; all but the parameters float64."""
+
+    params: Params  # (C, *site)
+    log_likelihood: Tensor  # (C,)
+    log_prior: Tensor  # (C,)
+    log_reference: Tensor  # (C,)
+    places: Tensor  # `Reference.log_places` of them, (C, K, K)
+
+
+class Stepper(Protocol):
+    """The sweeps of `Stepping.sweep_between`, many at once."""
+
+    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Stood:
+        """Particles (C, *site) after so many sweeps at β = `power`."""
+        ...
+
+
+@runtime_checkable
+class SteppingWhole(Stepping, Protocol):
+    """A model whose steps are compiled whole where X is small enough, or dense, or whatever it asks for."""
+
+    def stepper(self, reference: Any, X: Matrix) -> Stepper | None:
+        """None where X is not for it: then there is `sweep_between`."""
         ...
 
 

@@ -1,0 +1,72 @@
+"""Steps from a fitted reference to a Gaussian posterior, all particles in one compiled call (`kernels.stones`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppnmf.gaussian import restricted, ridge
+from ppnmf.gaussian.noise import KnownNoise
+from ppnmf.gaussian.path import Fitted, between
+from ppnmf.gaussian.sweep import Story, compiled, log_likelihood_of
+from ppnmf.kernels import stones
+from ppnmf.protocols import Address, Matrix, Params, Stood
+
+__all__ = ["Stepper"]
+
+
+class Stepper(NamedTuple):
+    """The sweeps of `sweep_between`, and what is asked of the particles after them."""
+
+    story: Story
+    reference: Fitted
+    X: Matrix
+    way: stones.Way
+    constant: float  # of the factors' log prior, beside what the compiled one has
+
+    @classmethod
+    def of(cls, story: Story, reference: Fitted, X: Matrix) -> Stepper | None:
+        """None where X is not complete in memory on the CPU, or entries are known."""
+        problem = compiled(story.prior, X)
+        if problem is None or restricted.is_needed(story.prior):
+            return None
+        (N, K), D = reference.W.shape, reference.H.shape[1]
+        one = {"W": torch.ones(1, N, K, dtype=torch.float64), "H": torch.ones(1, K, D, dtype=torch.float64)}
+        log_peaks = -reference.W.log_normalizer.sum(0) - reference.H.log_normalizer.sum(1)
+        way = stones.Way(
+            problem,
+            _component_a_row(reference.W.precision.mT, reference.W.linear.mT),
+            _component_a_row(reference.H.precision, reference.H.linear),
+            log_peaks.numpy(),
+            ridge.all_free(one["W"], one["H"]),
+        )
+        peaks = [story.prior(site).log_prob(one[site]) - _of_ones(story, site, one[site]) for site in ("W", "H")]
+        return cls(story, reference, X, way, float(sum(peaks)))
+
+    def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Stood:
+        """Particles after so many sweeps at β = `power`."""
+        noise = between(self.story, self.reference, power).noise
+        given = None if isinstance(noise, KnownNoise) else noise.given(self.X.n_observed, power)
+        after = stones.swept(self.way, params, power, given, sweeps, at)
+        sigma2 = after.params["sigma2"]
+        log_prior = after.log_prior + self.constant + self.story.noise.log_prob(sigma2)
+        diagonal = after.places.diagonal(dim1=1, dim2=2).sum(-1)
+        return Stood(
+            after.params,
+            log_likelihood_of(self.X, after.misfit, sigma2),
+            log_prior,
+            diagonal + self.reference.noise.log_prob(sigma2),
+            after.places,
+        )
+
+
+def _component_a_row(precision: Tensor, linear: Tensor) -> tuple:
+    return precision.contiguous().numpy(), linear.contiguous().numpy()
+
+
+def _of_ones(story: Story, site: str, ones: Tensor) -> Tensor:
+    """Σ b - a / 2 over a factor's entries."""
+    precision, linear = story.prior(site).natural("cpu")
+    return (linear - 0.5 * precision).expand(ones.shape[1:]).sum()

@@ -1,0 +1,207 @@
+"""Sweeps of many particles on the way from a reference to a posterior, for a complete matrix in memory, compiled whole.
+
+What `gaussian.sweep` does with `gaussian.path.between`'s priors, the moves along the ridge included, and what stepping stones ask
+for afterwards: one call from Python for all particles of a step. Priors are stored a component a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
+from ppnmf.kernels.cpu.ridge import room_for_moves
+from ppnmf.kernels.cpu.sweeps import Data, Factors, Room, Side, Turn, factors_swept
+from ppnmf.kernels.dense import LOTS, Problem, copied
+from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner
+from ppnmf.kernels.natural import Free, move
+from ppnmf.protocols import Address, Params
+from ppnmf.rng import Site, uniform_pair
+from ppnmf.threads import allowed_threads, ordered_map
+
+__all__ = ["After", "Way", "order_uniforms", "swept"]
+
+Natural = tuple[np.ndarray, np.ndarray]
+EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0  # kinds of a pair of priors, as `natural.move` has them
+MISFIT, PRIOR = range(2)  # what stands where in a particle's numbers
+FIRST_ROW: Any = np.int64(0)
+SITE_SWAP: Any = np.int64(Site.SWAP)
+
+
+class Way(NamedTuple):
+    """What the particles of all steps share.
+
+    Args:
+        problem: X, and the natural parameters of the posterior's own priors.
+        W, H: those of the reference, a component a row, (K, N) and (K, D).
+        log_peaks: minus the logs of ∫ exp(-a w² / 2 + b w) dw, summed over the reference's entries of a component, (K,).
+        free: the moves that are made.
+    """
+
+    problem: Problem
+    W: Natural
+    H: Natural
+    log_peaks: np.ndarray
+    free: Free
+
+    def between(self, power: float) -> tuple[Natural, Natural]:
+        """The "priors" of W and H at β = `power`."""
+        own_W, own_H = self.problem.natural_W, self.problem.natural_H
+        return _mixed(own_W, self.W, power), _mixed(own_H, self.H, power)
+
+
+class After(NamedTuple):
+    """Particles after their sweeps."""
+
+    params: dict[str, Tensor]
+    misfit: Tensor  # (C,), float64
+    log_prior: Tensor  # of the factors, up to a constant, (C,), float64
+    places: Tensor  # log density of component k as the reference's l-th, (C, K, K), float64
+
+
+def swept(way: Way, params: Params, power: float, noise: tuple[float, float] | None, sweeps: int, at: Address) -> After:
+    """So many sweeps of every particle at β = `power`; `params` stay as they are.
+
+    Args:
+        params: W (C, N, K), H (C, K, D), sigma2 (C,).
+        noise: shape and scale of σ²'s conditional, but for β / 2 times the misfit in the scale; None: σ² is known.
+        at: where their random numbers are.
+    """
+    problem = way.problem
+    W, H, sigma2 = copied(params["W"].mT), copied(params["H"]), copied(params["sigma2"])
+    C, K, N = W.shape
+    D = H.shape[2]
+    of_W, of_H = way.between(power)
+    sides = tuple(
+        tuple(Side.of(_rows_leading(own), site, W.dtype, 0, 1, True))
+        for own, site in ((of_W, Site.W), (of_H, Site.H))
+    )
+    keys = np.array(at.stream.keys, np.int64)
+    numbers, places = np.empty((C, 2)), np.empty((C, K, K))
+    shape, scale = noise if noise is not None else (0.0, 0.0)
+    finish = float(shape), float(scale), float(power), _kind(of_W, of_H), address_of_standard_gamma()
+    data = problem.X, problem.block, float(problem.squares[0]), problem.cancels
+    own = _rows_leading_both(problem)
+    ends = (*own, *way.W, *way.H, way.log_peaks)
+
+    def together(group: tuple[int, int]) -> None:
+        room = Room.of(N, D, K, problem.block, W.dtype)
+        rooms = tuple(room), room_for_moves(K), np.empty(max(N, D))
+        chains = W, H, sigma2, keys, at.step
+        _sweep_particles(group, sweeps, data, chains, sides, of_W, of_H, finish, way.free, ends, numbers, places, rooms)
+
+    size = max(1, -(-C // (LOTS * allowed_threads()))) if allowed_threads() > 1 else C
+    groups = [(c, min(c + size, C)) for c in range(0, C, size)]
+    ordered_map(together, groups, 4.0 * N * D * K * sweeps * size)
+    after = {"W": torch.from_numpy(W).mT, "H": torch.from_numpy(H), "sigma2": torch.from_numpy(sigma2)}
+    columns = torch.from_numpy(numbers)
+    return After(after, columns[:, MISFIT], columns[:, PRIOR], torch.from_numpy(places))
+
+
+def order_uniforms(at: Address, K: int) -> np.ndarray:
+    """Uniforms (C, K) by which particles draw an order: those of `Stream.uniforms` at the site SWAP."""
+    keys = np.array(at.stream.keys, np.int64)
+    out = np.empty((len(keys), K + K % 2))
+    _uniforms(keys, at.step, out)
+    return out[:, :K]
+
+
+def _mixed(own: Natural, reference: Natural, power: float) -> Natural:
+    """β of the one (1 | R, 1 | K) and 1 - β of the other (K, R), a component a row."""
+    a, b = (power * ours.T + (1 - power) * theirs for ours, theirs in zip(own, reference, strict=True))
+    return a, b
+
+
+def _rows_leading(natural: Natural) -> Natural:
+    a, b = (np.ascontiguousarray(values.T) for values in natural)
+    return a, b
+
+
+def _rows_leading_both(problem: Problem) -> tuple[np.ndarray, ...]:
+    """The own priors' parameters, a component a row, (1 | K, 1 | R)."""
+    return tuple(np.ascontiguousarray(values.T) for values in (*problem.natural_W, *problem.natural_H))
+
+
+def _kind(of_W: Natural, of_H: Natural) -> int:
+    if not (of_W[0].any() or of_H[0].any()):
+        return EXPONENTIAL
+    return OTHER if of_W[1].any() or of_H[1].any() else HALF_NORMAL
+
+
+@njit(**INNER)
+def _log_prior(F, a, b):  # type: ignore[no-untyped-def]
+    """Σ b F - a F² / 2 over a factor F (K, R); a, b (1 | K, 1 | R)."""
+    total = 0.0
+    for k in range(len(F)):
+        own_a = a[k if len(a) > 1 else 0]
+        own_b = b[k if len(b) > 1 else 0]
+        for i in range(F.shape[1]):
+            w = np.float64(F[k, i])
+            precision = own_a[i if len(own_a) > 1 else 0]
+            linear = own_b[i if len(own_b) > 1 else 0]
+            total += w * (linear - 0.5 * precision * w)
+    return total
+
+
+@njit(**INNER)
+def _add_places(F, a, b, squares, places):  # type: ignore[no-untyped-def]
+    """places[k, l] += Σ_i b_li F_ki - a_li F_ki² / 2; F, a and b (K, R), squares: room for (R,)."""
+    K, R = F.shape
+    own = squares[:R]
+    for k in range(K):
+        for i in range(R):
+            own[i] = np.float64(F[k, i]) * np.float64(F[k, i])
+        for l in range(K):
+            places[k, l] += inner(b[l], F[k]) - 0.5 * inner(a[l], own)
+
+
+@njit(**COMPILED)
+def _say(factors, own, reference, log_peaks, squares, numbers, places):  # type: ignore[no-untyped-def]
+    """What is asked of a particle where it stands."""
+    W, H = factors
+    numbers[PRIOR] = _log_prior(W, own[0], own[1]) + _log_prior(H, own[2], own[3])
+    for k in range(len(W)):
+        for l in range(len(W)):
+            places[k, l] = log_peaks[l]
+    _add_places(W, reference[0], reference[1], squares, places)
+    _add_places(H, reference[2], reference[3], squares, places)
+
+
+@njit(**ENTRY)
+def _sweep_particles(group, sweeps, data, chains, sides, of_W, of_H, finish, free, ends, numbers, places, rooms):  # type: ignore[no-untyped-def]
+    """Sweeps of particles group[0] to group[1], in place; records come as plain tuples, as in `cpu.sweeps.sweep_chains`."""
+    X, block, squares, cancels = data
+    W, H, sigma2, keys, first_step = chains
+    shape, scale, power, kind, gamma = finish
+    room, room_for_moves, room_for_squares = rooms
+    own_room = Room(*room)
+    both = (Side(*sides[0]), Side(*sides[1]))
+    matrix = Data(X[0], block, squares, cancels)
+    for c in range(group[0], group[1]):
+        factors = Factors(W[c], H[c])
+        key0 = keys[c, 0]
+        key1 = keys[c, 1]
+        for s in range(sweeps):
+            step = first_step + s
+            turn = Turn(power / np.float64(sigma2[c]), key0, key1, step)
+            misfit = factors_swept(matrix, factors, both, turn, own_room)
+            numbers[c, MISFIT] = misfit
+            if shape > 0.0:
+                sigma2[c] = (scale + power * misfit / 2) / call_standard_gamma(gamma, (shape, key0, key1, step))
+            move(W[c], H[c], of_W, of_H, kind, free, (key0, key1, step), room_for_moves)
+        own = (ends[0], ends[1], ends[2], ends[3])
+        reference = (ends[4], ends[5], ends[6], ends[7])
+        _say(factors, own, reference, ends[8], room_for_squares, numbers[c], places[c])
+
+
+@njit(**ENTRY)
+def _uniforms(keys, step, out):  # type: ignore[no-untyped-def]
+    for c in range(len(out)):
+        for pair in range(out.shape[1] // 2):
+            even, odd = uniform_pair(keys[c, 0], keys[c, 1], pair, FIRST_ROW, step, SITE_SWAP)
+            out[c, 2 * pair] = even
+            out[c, 2 * pair + 1] = odd
