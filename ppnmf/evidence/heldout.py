@@ -26,9 +26,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from arviz_stats.base import array_stats
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import borrowed, whole_numbers, yes_or_no
 from ppnmf.data.matrix import Dense, in_memory
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.inference import gibbs
@@ -101,11 +102,13 @@ def run(
     model: Sweeping,
     X: Dense,
     *,
-    folds: int = 5,
+    folds: int | ArrayLike | Tensor = 5,
     used: int | None = None,
     draws: int = 100,
+    thin: int = 1,
     warmup: int = 100,
     chains: int = 1,
+    moves: bool = True,
     init: Start = "survey",
     survey: int | None = None,
     nested: bool = False,
@@ -117,9 +120,11 @@ def run(
     Args:
         model: offers full conditionals, with proper priors.
         X: data (N, D), perhaps with missing entries, which are in no fold.
-        folds: parts the observed cells are divided into, at least 2.
+        folds: parts the observed cells are divided into, at least 2; or the fold of each cell, whole numbers (N, D) from 0
+            on, -1 where a cell is in none and never hidden.
         used: how many of the folds are hidden in turn, all by default; fewer save time, and one gives no error.
-        draws: sweeps that are averaged, after `warmup` others, in each of `chains` chains.
+        draws: sweeps that are averaged, every `thin`-th after `warmup` others, in each of `chains` chains.
+        moves: move along the ridge too, as in `gibbs.run`.
         init, survey: where the chains start, as in `gibbs.run`.
         nested: hide the used folds in pairs too, so that `nested_choice` can tell the error of choosing the rank.
 
@@ -128,33 +133,40 @@ def run(
         ValueError: a count out of its range, an improper prior, or a fold without cells.
     """
     require_ability("heldout", model, Sweeping)
-    used = folds if used is None else used
-    whole_numbers(folds=(folds, 2), used=(used, 1), draws=(draws, 1), warmup=(warmup, 0), chains=(chains, 1))
+    given = None if isinstance(folds, int | float | str) else _given(X, folds)
+    number: Any = folds if given is None else int(given.max()) + 1
+    used = number if used is None else used
+    whole_numbers(folds=(number, 2), used=(used, 1), draws=(draws, 1), thin=(thin, 1), warmup=(warmup, 0))
+    whole_numbers(chains=(chains, 1))
+    yes_or_no(moves=moves)
     if not isinstance(nested, bool):
         raise TypeError(f"nested is {nested!r}; it must be True or False")
-    if used > folds:
-        raise ValueError(f"used is {used} and there are {folds} folds; give at most {folds}")
-    if nested and (folds < 3 or used < 2):
-        raise ValueError(f"nested hides folds in pairs; folds is {folds} and used {used}: give at least 3 and 2")
+    if used > number:
+        raise ValueError(f"used is {used} and there are {number} folds; give at most {number}")
+    if nested and (number < 3 or used < 2):
+        raise ValueError(f"nested hides folds in pairs; folds is {number} and used {used}: give at least 3 and 2")
     model.require_proper()
     began, X = time.perf_counter(), in_memory(X, "heldout")
-    fold_of = assign_folds(X, folds, seed)
+    fold_of = assign_folds(X, number, seed) if given is None else _observed(X, given)
     empty = [fold for fold in range(used) if not bool((fold_of == fold).any())]
     if empty:
-        raise ValueError(f"fold {empty[0]} of {folds} has no observed cell; take fewer folds")
-    groups = [(fold,) for fold in range(used)] + (list(combinations(range(used), 2)) if nested else [])
+        raise ValueError(f"fold {empty[0]} of {number} has no observed cell; take fewer folds")
+    groups: list[tuple[int, ...]] = [(fold,) for fold in range(used)] + (
+        list(combinations(range(used), 2)) if nested else []
+    )
     errors: dict[tuple[int, ...], list[float]] = {}  # hidden together -> the error of each
     rhat: dict[tuple[int, ...], float] = {}
-    sweeps = len(groups) * (warmup + draws)
+    sweeps = len(groups) * (warmup + draws * thin)
+    length = Length(draws, warmup, thin, moves)
     with single_threaded(), bar(sweeps, f"held-out cells, rank {model.rank}", progress) as ticker:
         for group in groups:
             cells = [fold_of == fold for fold in group]
-            stream = Stream.of(seed, chains, [_number(group, folds)])
+            stream = Stream.of(seed, chains, [_number(group, number)])
             kept = X.hide(~torch.stack(cells).any(0))
             begun = beginning(model, kept, seed, chains, init, survey, warmup)
             where, _ = begun.without_record(Clock(kept, began, None), False)
             start = SCALED if where is None else where
-            fitted = reconstructed(model, kept, stream, draws, warmup, start, ticker.update)
+            fitted = fit(model, kept, stream, length, start, ticker.update)
             squared = X.observed_over_noise((X.values - fitted.mean).double().square())
             rhat[group] = _rhat(fitted.lp)
             errors[group] = [float(squared[own].mean()) for own in cells]
@@ -166,11 +178,14 @@ def run(
         seconds=time.perf_counter() - began,
         warnings=_doubts(rhat),
         attrs={
-            "folds": folds,
+            "folds": number,
             "used": used,
             "draws": draws,
+            "thin": thin,
             "warmup": warmup,
             "chains": chains,
+            "moves": moves,
+            "folds_given": given is not None,
             "seed": seed,
             "rhat": [None if math.isnan(rhat[fold,]) else rhat[fold,] for fold in range(used)],
         },
@@ -232,8 +247,32 @@ def assign_folds(X: Dense, folds: int, seed: int) -> Tensor:
     place = stream.uniforms(0, Site.FOLDS, range(N), 1)[0, :, 0].argsort().argsort()  # (N,): row -> its turn
     dealt = stream.uniforms(1, Site.FOLDS, range(groups), D)[0].argsort(-1).argsort(-1)  # (groups, D)
     fold_of = (dealt[place // folds] + (place % folds)[:, None]) % folds
-    fold_of = fold_of.to(X.device)
-    return fold_of if X.mask is None else torch.where(X.mask, fold_of, -1)
+    return _observed(X, fold_of)
+
+
+def _given(X: Dense, folds: Any) -> Tensor:
+    """The caller's folds, (N, D). Raises ValueError for another shape, or what are no whole numbers from -1 on."""
+    values = torch.as_tensor(borrowed("folds", folds))
+    if tuple(values.shape) != tuple(X.shape):
+        raise ValueError(f"folds has shape {tuple(values.shape)} and X {tuple(X.shape)}: give the fold of each cell")
+    if values.is_complex() or not bool((values == values.long()).all()) or int(values.min()) < -1:
+        raise ValueError("folds holds what are no whole numbers from 0 on; -1 says that a cell is in none")
+    return values.long()
+
+
+def _observed(X: Dense, fold_of: Tensor) -> Tensor:
+    """The same with -1 where X has no cell."""
+    own = fold_of.to(X.device)
+    return own if X.mask is None else torch.where(X.mask, own, -1)
+
+
+class Length(NamedTuple):
+    """How a fold is fitted; the arguments of `run`."""
+
+    draws: int
+    warmup: int
+    thin: int = 1
+    moves: bool = True
 
 
 class Reconstructed(NamedTuple):
@@ -247,11 +286,17 @@ def reconstructed(
     model: Sweeping, X: Dense, stream: Stream, draws: int, warmup: int, begin: Start = SCALED, tick: Any = lambda: None
 ) -> Reconstructed:
     """Posterior mean of W @ H, times the model's exposures, without keeping the draws."""
+    return fit(model, X, stream, Length(draws, warmup), begin, tick)
+
+
+def fit(model: Sweeping, X: Dense, stream: Stream, length: Length, begin: Start, tick: Any) -> Reconstructed:
+    """The same over every `thin`-th sweep."""
     state, total = gibbs.init(model, X, stream, begin), torch.zeros_like(X.values)
+    draws, warmup, thin, moves = length
     lps = []
-    for n in range(warmup + draws):
-        state, info = gibbs.step(model, state, X, stream)
-        if n >= warmup:
+    for n in range(warmup + draws * thin):
+        state, info = gibbs.step(model, state, X, stream, moves=moves)
+        if n >= warmup and (n - warmup) % thin == thin - 1:
             lps.append(info.lp)
             for W, H in zip(state.params["W"], state.params["H"], strict=True):
                 total.addmm_(W, H)

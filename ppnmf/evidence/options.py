@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from numpy.typing import ArrayLike
+from torch import Tensor
+
 from ppnmf.inference.start import Start
 
 __all__ = ["EvidenceOptions", "RankOptions"]
@@ -28,7 +31,8 @@ class RankOptions(EvidenceOptions, total=False):
     """Those of all criteria, and of one of them alone as a dict under its name."""
 
     replicates: int
-    folds: int
+    folds: int | ArrayLike | Tensor
+    moves: bool
     used: int | None
     chains: int
     nested: bool

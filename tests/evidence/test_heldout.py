@@ -185,3 +185,31 @@ def test_folds_begin_at_the_best_of_a_survey_and_not_in_a_worse_mode():
     model, few = ExponentialGaussian(4, 0.1, 0.1), {"used": 1, "progress": False}
     begun = {init: heldout.run(model, as_matrix(X), init=init, **few).value for init in ("scaled", "survey")}
     assert begun["survey"] < 10 < 100 < begun["scaled"]
+
+
+def test_folds_of_the_caller_s_hide_what_they_say():
+    X = drawn(12, 9, 2)[0]
+    options = {"draws": 5, "warmup": 5, "seed": 3}
+    own = heldout.assign_folds(as_matrix(X), 3, seed=3)
+    assert score(2, X, folds=own.numpy(), **options).folds == score(2, X, folds=3, **options).folds
+    kept = torch.where(own == 2, -1, own)
+    assert score(2, X, folds=kept, **options).folds == score(2, X, folds=3, used=2, **options).folds
+    for folds, sentence in ((own[:5], "has shape"), (own - 2, "no whole numbers"), (own + 0.5, "no whole numbers")):
+        with pytest.raises(ValueError, match=sentence):
+            score(2, X, folds=folds, **options)
+    table = ppnmf.select_rank(ExponentialGaussian(1), X, [1, 2], method="heldout", folds=own, progress=False, **options)
+    assert table.scores["heldout"][2].folds == score(2, X, folds=3, **options).folds
+
+
+def test_thinned_folds_average_every_so_many_sweeps_with_or_without_moves():
+    X = as_matrix(drawn(12, 9, 2)[0])
+    stream = Stream.of(3)
+    state, means = heldout.gibbs.init(ExponentialGaussian(2), X, stream, "scaled"), []
+    for n in range(10):
+        state, _ = heldout.gibbs.step(ExponentialGaussian(2), state, X, stream, moves=False)
+        if n in (6, 9):
+            means.append(state.params["W"][0] @ state.params["H"][0])
+    length = heldout.Length(draws=2, warmup=4, thin=3, moves=False)
+    found = heldout.fit(ExponentialGaussian(2), X, stream, length, "scaled", lambda: None)
+    torch.testing.assert_close(found.mean, (means[0] + means[1]) / 2)
+    assert found.lp.shape == (1, 2)
