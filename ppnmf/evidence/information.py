@@ -3,10 +3,10 @@ r"""Akaike's and Schwarz's criteria: what a mode explains, less a price for its 
 .. math:: AIC = 2 p - 2 \log p(X | \hat W, \hat H, \hat\sigma^2) + \frac{2 p (p + 1)}{n - p - 1},
    \qquad BIC = p \log n - 2 \log p(X | \hat W, \hat H, \hat\sigma^2)
 
-with n the observed entries and p = (N + D) K + 1 parameters, the one being σ² (a model without it: its likelihood at the
-mode, and no such parameter, but a dispersion where it has one). `invariance=True` takes K² off: W and H
-are only determined up to an invertible K × K matrix. (Non-negativity breaks most of that freedom, so the plain count is
-the default.)
+with n the observed entries and p = (N + D) K + 1 parameters, less the factors' entries that are known, the one being σ² (a
+model without it: its likelihood at the mode, and no such parameter, but a dispersion where it has one). `invariance=True`
+takes K² off: W and H are only determined up to an invertible K × K matrix. (Non-negativity breaks most of that freedom, so
+the plain count is the default.)
 
 Ŵ and Ĥ are the best mode by ICM, least in squared error. The noise variance is the one of maximum likelihood there,
 SSE / n, and not the mode's own: then -2 log p(X | ·) = n log(2π e SSE / n) + Σ log v (v: known relative noise
@@ -92,10 +92,14 @@ def bic(
 
 
 def parameters(model: Sweeping, X: Matrix, invariance: bool) -> int:
-    """(N + D) K and one for σ², if it is not known, or a dispersion, less K² where the invariance is taken off."""
+    """(N + D) K and one for σ², if it is not known, or a dispersion, less K² where the invariance is taken off.
+
+    Entries of the factors that are known are no parameters.
+    """
     (N, D), K = X.shape, model.rank
+    held = sum(int(known.at.sum()) for known in getattr(model, "all_known", ()) if known is not None)
     numbers = sum(not dims for dims in model.sites(N, D).values()) - (getattr(model, "sigma2", None) is not None)
-    return (N + D) * K + numbers - (K * K if invariance else 0)
+    return (N + D) * K - held + numbers - (K * K if invariance else 0)
 
 
 def _require_entries(method: str, model: Sweeping, n: int, p: int) -> None:

@@ -112,6 +112,14 @@ def test_aic_refuses_more_parameters_than_its_correction_can_take():
         information.aic(ExponentialGaussian(2), data)
 
 
+def test_entries_that_are_held_are_no_parameters():
+    data = as_matrix(torch.ones(9, 8))
+    rows = torch.ones(1, 8)
+    rows[0, :3] = torch.nan
+    assert information.parameters(ExponentialGaussian(2), data, False) == 35
+    assert information.parameters(ExponentialGaussian(2, fixed_H=rows), data, False) == 30
+
+
 @pytest.mark.parametrize("method", [information.aic, information.bic])
 def test_criteria_of_a_mode_refuse_as_many_parameters_as_entries(method):
     options = {"corrected": False} if method is information.aic else {}
