@@ -48,12 +48,12 @@ def choose_rank(
         str, typer.Option(help="From:to, both tried (1:10), with a step (2:20:2), or a list (2,5,10).")
     ] = "1:10",
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="One or several with commas, of which the first decides: chib, stepping_stone, smc, heldout, aic, bic, mdl, elbo, "
-            "loo, consensus."
+            help="One or several with commas, of which the first decides: stepping_stone, chib, smc, heldout, aic, bic, mdl, elbo, "
+            "loo, consensus. By default stepping_stone where the model has it, else chib."
         ),
-    ] = "chib",
+    ] = None,
     model: ModelName = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the table, the picture and run.json.")] = None,
     seed: Seed = 0,
@@ -99,10 +99,16 @@ def choose_rank(
     import torch
 
     import ppnmf
+    from ppnmf.evidence import usual
     from ppnmf.models import for_data
 
     X = torch.from_numpy(source.X).to(device_named(device))
-    methods = method.split(",")
+    wanted = _whole_numbers(ranks)
+
+    def own(rank: int) -> Any:
+        return priors.of(for_data(model or DEFAULT, X, rank, source.mask))
+
+    methods = [usual([own(wanted[0])])] if method is None else method.split(",")
     chosen = options_given(
         draws=draws, warmup=warmup, replicates=replicates, particles=particles, folds=folds, restarts=restarts,
         nested=nested or None,
@@ -110,9 +116,9 @@ def choose_rank(
     options = chosen | (_short_options(methods, chosen) if quick else {})
     note_checkpoint(checkpoint or resume)
     table = ppnmf.select_rank(
-        lambda rank: priors.of(for_data(model or DEFAULT, X, rank, source.mask)),
+        own,
         X,
-        _whole_numbers(ranks),
+        wanted,
         method=methods,
         seed=seed,
         mask=source.mask,
@@ -126,7 +132,7 @@ def choose_rank(
     try:
         if folder is not None:
             with finishing():
-                asked = {"ranks": ranks, "model": model or DEFAULT, "method": method, "seed": seed}
+                asked = {"ranks": ranks, "model": model or DEFAULT, "method": ",".join(methods), "seed": seed}
                 asked |= {"priors": priors.given} if priors.given else {}
                 _write_rank(table, folder, source, asked | options)
     finally:
@@ -152,7 +158,7 @@ def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) 
     from ppnmf import plots, report
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "table.txt", f"{table}\n")
+    write_text(folder / "table.txt", f"{on_the_command_line(str(table))}\n")
     note(folder / "table.txt")
     facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
     whole = {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}

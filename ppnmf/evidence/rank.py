@@ -23,7 +23,7 @@ from joblib.parallel import get_active_backend
 from ppnmf.checks import described, meant, one_of, whole_number, yes_or_no
 from ppnmf.compilation import announced
 from ppnmf.data.matrix import as_matrix
-from ppnmf.evidence import METHODS
+from ppnmf.evidence import METHODS, usual
 from ppnmf.evidence.finished import Finished, identity
 from ppnmf.evidence.options import RankOptions
 from ppnmf.evidence.score import Score
@@ -56,7 +56,7 @@ def select_rank(
     X: Any,
     ranks: Iterable[int] = range(1, 11),
     *,
-    method: str | Sequence[str] = "chib",
+    method: str | Sequence[str] | None = None,
     seed: int = 0,
     mask: Any = None,
     missing: str = "error",
@@ -78,8 +78,9 @@ def select_rank(
             data at each rank; or a function from rank to model.
         X: data (N, D), as in `ppnmf.fit`, with `mask`, `missing` and `noise`.
         ranks: the ranks to try.
-        method: one or a list of "chib", "stepping_stone", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo",
-            "loo" and "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is.
+        method: one or a list of "stepping_stone", "chib", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo",
+            "loo" and "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is. By default
+            "stepping_stone" where the models have it, else "chib".
         sensitivity: for the methods that give evidence, look again at the best rank and its neighbours with twice and half the
             rates, and say what ten times and a tenth of the noise scale would do, which is told from draws.
         n_jobs: ranks worked on at once, in processes, by joblib; by default one, or what `joblib.parallel_config` says,
@@ -99,15 +100,17 @@ def select_rank(
     """
     if not callable(model) and not isinstance(model, str):
         require_model(model, X)
-    names = _names(method)
     wanted = _whole_numbers(ranks)
     yes_or_no(sensitivity=sensitivity)
     _require_jobs(n_jobs)
-    chosen = _options_by_method(names, options)
+    if method is not None:
+        _options_by_method(_names(method), options)  # what is wrong there is said before X is read
     data, began = as_matrix(X, mask, missing, noise=noise), time.perf_counter()
     if isinstance(model, str):
         model = partial(for_data, model, data)
     models, failures = _models(model, wanted)
+    names = [usual(models.values())] if method is None else _names(method)
+    chosen = _options_by_method(names, options)
     if models:
         check(models[max(models)], data)
     if sensitivity and set(METHODS) & set(names):

@@ -69,6 +69,7 @@ from ppnmf.threads import single_threaded
 __all__ = ["run"]
 
 KEPT_EFFICIENCY = 0.95  # conditional effective sample size, over the particles, that a step of the ladder keeps
+HALVINGS = 20  # towards a step's length: it is then right to some hundred-thousandths
 WIDTH = 1.5  # of the reference's variances, over those of the draws
 ENTRIES = 160_000  # of all particles' factors together, by which their number is chosen
 TOGETHER = 4 * ENTRIES  # of runs side by side
@@ -220,7 +221,7 @@ def climbs(path: Fitted, effort: Effort, seed: int, mode: int, progress: bool) -
     """
     particles, replicates, sweeps = effort
     first = mode * (1 + replicates) + 1  # the chains have 0
-    pace = Pace(sweeps, KEPT_EFFICIENCY)
+    pace = Pace(sweeps, KEPT_EFFICIENCY, halvings=HALVINGS)
     N, D = path.X.shape
     together = max(1, TOGETHER // (particles * (N + D) * path.model.rank))
     found: list[Climb] = []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.gaussian import restricted, ridge
-from ppnmf.gaussian.noise import KnownNoise
-from ppnmf.gaussian.path import Fitted, between
+from ppnmf.gaussian import path, restricted, ridge
+from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.path import Fitted
 from ppnmf.gaussian.sweep import Story, compiled, log_likelihood_of
 from ppnmf.kernels import stones
 from ppnmf.protocols import Address, Matrix, Params, Stood
@@ -47,9 +48,13 @@ class Stepper(NamedTuple):
 
     def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Stood:
         """Particles after so many sweeps at β = `power`."""
-        noise = between(self.story, self.reference, power).noise
-        given = None if isinstance(noise, KnownNoise) else noise.given(self.X.n_observed, power)
-        after = stones.swept(self.way, params, power, given, sweeps, at)
+        target = path.between(self.story, self.reference, power)
+        of_W, of_H = (target.prior(site).natural("cpu") for site in ("W", "H"))
+        noise = None
+        if isinstance(target.noise, NoisePrior):
+            noise = target.noise.given(self.X.n_observed, power)
+        own = stones.Between(power, _component_a_row(of_W.precision.mT, of_W.linear.mT), _component_a_row(*of_H), noise)
+        after = stones.swept(self.way, params, own, sweeps, at)
         sigma2 = after.params["sigma2"]
         log_prior = after.log_prior + self.constant + self.story.noise.log_prob(sigma2)
         diagonal = after.places.diagonal(dim1=1, dim2=2).sum(-1)
@@ -62,7 +67,7 @@ class Stepper(NamedTuple):
         )
 
 
-def _component_a_row(precision: Tensor, linear: Tensor) -> tuple:
+def _component_a_row(precision: Tensor, linear: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return precision.contiguous().numpy(), linear.contiguous().numpy()
 
 

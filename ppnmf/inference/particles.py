@@ -77,6 +77,7 @@ class Pace(NamedTuple):
     sweeps: int  # at each β
     kept: float  # conditional effective sample size, over the particles, that a step of the ladder keeps
     uneven: float = 0.6  # effective sample size, over the particles, below which they are drawn anew
+    halvings: int = 60  # towards the length of a step that is found
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ def climb_together(
     betas, legs = [0.0], list[Leg]()
     log_evidence, least = [0.0] * runs, [1.0] * runs
     while betas[-1] < 1:
-        step = _next(weights[0], now.log_ratio, betas[-1], pace.kept) if ladder is None else ladder[len(betas) - 1]
+        step = _next(weights[0], now.log_ratio, betas[-1], pace) if ladder is None else ladder[len(betas) - 1]
         increments = path.log_weights(now, betas[-1], step).view(runs, -1)
         before = _moments(weights, _rate(path, now))
         chosen: list[Tensor] = []
@@ -182,19 +183,19 @@ def _drawn_anew(now: Raised, chosen: list[Tensor]) -> Raised:
     return now if bool((every == torch.arange(len(every), device=every.device)).all()) else now.chosen(every)
 
 
-def _next(weights: Tensor, log_ratio: Tensor, beta: float, least: float) -> float:
+def _next(weights: Tensor, log_ratio: Tensor, beta: float, pace: Pace) -> float:
     """The next β: its step keeps the conditional effective sample size; found by bisection of the step's logarithm."""
 
     def kept(step: float) -> float:
         raised = (step * (log_ratio - log_ratio.max())).exp()
         return float((weights * raised).sum().square() / (weights * raised.square()).sum())
 
-    if kept(1 - beta) >= least:
+    if kept(1 - beta) >= pace.kept:
         return 1.0
     low, high = math.log(LEAST_STEP), math.log(1 - beta)
-    for _ in range(60):
+    for _ in range(pace.halvings):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if kept(math.exp(middle)) >= least else (low, middle)
+        low, high = (middle, high) if kept(math.exp(middle)) >= pace.kept else (low, middle)
     return beta + math.exp(low)
 
 

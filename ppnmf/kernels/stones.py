@@ -23,7 +23,7 @@ from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, uniform_pair
 from ppnmf.threads import allowed_threads, ordered_map
 
-__all__ = ["After", "Way", "order_uniforms", "swept"]
+__all__ = ["After", "Between", "Way", "order_uniforms", "swept"]
 
 Natural = tuple[np.ndarray, np.ndarray]
 EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0  # kinds of a pair of priors, as `natural.move` has them
@@ -48,11 +48,6 @@ class Way(NamedTuple):
     log_peaks: np.ndarray
     free: Free
 
-    def between(self, power: float) -> tuple[Natural, Natural]:
-        """The "priors" of W and H at β = `power`."""
-        own_W, own_H = self.problem.natural_W, self.problem.natural_H
-        return _mixed(own_W, self.W, power), _mixed(own_H, self.H, power)
-
 
 class After(NamedTuple):
     """Particles after their sweeps."""
@@ -63,22 +58,33 @@ class After(NamedTuple):
     places: Tensor  # log density of component k as the reference's l-th, (C, K, K), float64
 
 
-def swept(way: Way, params: Params, power: float, noise: tuple[float, float] | None, sweeps: int, at: Address) -> After:
-    """So many sweeps of every particle at β = `power`; `params` stay as they are.
+class Between(NamedTuple):
+    """What sweeps at a power β leave as it is: the "priors" of W and H, (K, N) and (K, D), and the noise.
+
+    Args:
+        noise: shape and scale of σ²'s conditional, but for β / 2 times the misfit in the scale; None: σ² is known.
+    """
+
+    power: float
+    W: Natural
+    H: Natural
+    noise: tuple[float, float] | None
+
+
+def swept(way: Way, params: Params, target: Between, sweeps: int, at: Address) -> After:
+    """So many sweeps of every particle; `params` stay as they are.
 
     Args:
         params: W (C, N, K), H (C, K, D), sigma2 (C,).
-        noise: shape and scale of σ²'s conditional, but for β / 2 times the misfit in the scale; None: σ² is known.
         at: where their random numbers are.
     """
     problem = way.problem
+    power, of_W, of_H, noise = target
     W, H, sigma2 = copied(params["W"].mT), copied(params["H"]), copied(params["sigma2"])
     C, K, N = W.shape
     D = H.shape[2]
-    of_W, of_H = way.between(power)
     sides = tuple(
-        tuple(Side.of(_rows_leading(own), site, W.dtype, 0, 1, True))
-        for own, site in ((of_W, Site.W), (of_H, Site.H))
+        tuple(Side.of(_rows_leading(own), site, W.dtype, 0, 1, True)) for own, site in ((of_W, Site.W), (of_H, Site.H))
     )
     keys = np.array(at.stream.keys, np.int64)
     numbers, places = np.empty((C, 2)), np.empty((C, K, K))
@@ -108,12 +114,6 @@ def order_uniforms(at: Address, K: int) -> np.ndarray:
     out = np.empty((len(keys), K + K % 2))
     _uniforms(keys, at.step, out)
     return out[:, :K]
-
-
-def _mixed(own: Natural, reference: Natural, power: float) -> Natural:
-    """β of the one (1 | R, 1 | K) and 1 - β of the other (K, R), a component a row."""
-    a, b = (power * ours.T + (1 - power) * theirs for ours, theirs in zip(own, reference, strict=True))
-    return a, b
 
 
 def _rows_leading(natural: Natural) -> Natural:

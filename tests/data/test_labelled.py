@@ -410,7 +410,7 @@ def test_a_start_is_matched_by_name():
 @pytest.mark.filterwarnings("ignore:log_evidence by chib")  # few draws, which the numbers here do not mind
 def test_evidence_takes_the_same_containers():
     model = ExponentialGaussian.scaled_to(frame(), 1, MASKS["another order"])
-    options = {"draws": 20, "warmup": 10, "replicates": 2, "progress": False}
+    options = {"method": "chib", "draws": 20, "warmup": 10, "replicates": 2, "progress": False}
     plain = ppnmf.log_evidence(model, VALUES, mask=SEEN, **options)
     assert ppnmf.log_evidence(model, frame(), mask=MASKS["another order"], **options).log_evidence == plain.log_evidence
     table = ppnmf.select_rank(model, annotated(), [1], mask=MASKS["nullable"], **options)

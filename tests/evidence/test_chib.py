@@ -31,7 +31,9 @@ quiet = pytest.mark.filterwarnings("ignore:log_evidence by")  # short runs need 
 
 
 def estimate(model, X, **options):
-    return ppnmf.log_evidence(model, X, **({"draws": 300, "thin": 1, "warmup": 200, "progress": False} | options))
+    return ppnmf.log_evidence(
+        model, X, **({"method": "chib", "draws": 300, "thin": 1, "warmup": 200, "progress": False} | options)
+    )
 
 
 def given_all_else(at, component):
@@ -445,7 +447,7 @@ def test_chib_agrees_with_annealing_where_chains_keep_their_labels():
 def test_chib_tells_the_rank_of_the_published_toy(real_data):
     """Its brackets are some hundred nats wide there, so that a lead of 35 leaves a doubt; stepping stones leave none."""
     X = real_data("toy/bnmtf_toy.npz")["R"]
-    table = ppnmf.select_rank(ExponentialGaussian(1), X, range(9, 12), n_jobs=2, progress=False)
+    table = ppnmf.select_rank(ExponentialGaussian(1), X, range(9, 12), method="chib", n_jobs=2, progress=False)
     assert table.best == 10 and table.probability[10] > 0.95
 
 
