@@ -123,6 +123,16 @@ def test_known_noise_of_each_entry_matches_quadrature():
     assert_near(estimate(RANK_ONE, as_matrix(X, noise=v)), exact)
 
 
+@pytest.mark.parametrize("kind", [ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian])
+def test_steps_compiled_whole_give_the_numbers_of_sweeps_one_by_one(kind, monkeypatch):
+    X, model = drawn(12, 7, 3, seed=2)[0], uneven(kind, 12, 7, 3)
+    few = {"particles": 12, "draws": 20, "warmup": 20, "replicates": 3}
+    whole = estimate(model, X, **few)
+    monkeypatch.setattr("ppnmf.evidence.stepping_stone.TOGETHER", 1)  # a replicate at a time
+    monkeypatch.setattr("ppnmf.gaussian.stones.Stepper.of", lambda *given: None)
+    assert whole.replicates == pytest.approx(estimate(model, X, **few).replicates, abs=1e-6)
+
+
 def test_a_seed_fixes_the_numbers_whatever_the_threads():
     X, _, _ = drawn(30, 20, 3, seed=2)
     model, few = ExponentialGaussian(3), {"particles": 16, "draws": 20, "warmup": 20, "replicates": 2}
