@@ -36,7 +36,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Args:
         n_components: how many; or the name of a criterion by which the number is chosen among `ranks`, such as
-            "heldout", "chib" ("evidence" is another name for it) or "bic" (`ppnmf.select_rank`).
+            "heldout", "chib" or "bic" (`ppnmf.select_rank`); "evidence" is the one that suits the model.
         model: a registered model's name, whose priors are then set on the scale of the data; or a model, whose rank is
             then taken and `n_components` must be None or the same.
         inference: a method's name: "gibbs", "icm", "svi" ... (`ppnmf.fit`). "icm", the mode, is the quickest.
@@ -196,7 +196,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if self.n_components is None:
                 raise ValueError("n_components is None; give a number, or the name of a criterion such as 'heldout'")
             return self.n_components
-        criterion = "chib" if self.n_components == "evidence" else one_of("n_components", self.n_components, CRITERIA)
+        criterion = None if self.n_components == "evidence" else one_of("n_components", self.n_components, CRITERIA)
         ranks = RANKS if self.ranks is None else self.ranks
         self.rank_table_ = select_rank(
             self.model, X, ranks, method=criterion, missing=self.missing, seed=seed, progress=False

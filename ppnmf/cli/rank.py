@@ -51,7 +51,7 @@ def choose_rank(
         str | None,
         typer.Option(
             help="One or several with commas, of which the first decides: stepping_stone, chib, smc, heldout, aic, bic, mdl, elbo, "
-            "loo, consensus. By default stepping_stone where the model has it, else chib."
+            "loo, consensus. By default the first of stepping_stone, chib, smc and elbo that the model can."
         ),
     ] = None,
     model: ModelName = None,
@@ -99,7 +99,7 @@ def choose_rank(
     import torch
 
     import ppnmf
-    from ppnmf.evidence import usual
+    from ppnmf.evidence.rank import usual_criterion
     from ppnmf.models import for_data
 
     X = torch.from_numpy(source.X).to(device_named(device))
@@ -108,7 +108,7 @@ def choose_rank(
     def own(rank: int) -> Any:
         return priors.of(for_data(model or DEFAULT, X, rank, source.mask))
 
-    methods = [usual([own(wanted[0])])] if method is None else method.split(",")
+    methods = [usual_criterion([own(wanted[0])])] if method is None else method.split(",")
     chosen = options_given(
         draws=draws, warmup=warmup, replicates=replicates, particles=particles, folds=folds, restarts=restarts,
         nested=nested or None,

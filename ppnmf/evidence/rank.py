@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -31,11 +31,11 @@ from ppnmf.evidence.table import RankTable, Task, times
 from ppnmf.inference import check, require_model
 from ppnmf.models import for_data
 from ppnmf.progress import bar
-from ppnmf.protocols import Matrix, Model, Sweeping, require_ability
+from ppnmf.protocols import Amortised, Matrix, Model, Sweeping, require_ability
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
-__all__ = ["CRITERIA", "RankTable", "Score", "select_rank"]
+__all__ = ["CRITERIA", "RankTable", "Score", "select_rank", "usual_criterion"]
 
 CRITERIA = {  # name -> the module whose `run` gives a rank its score, or module:function
     **METHODS,
@@ -80,7 +80,7 @@ def select_rank(
         ranks: the ranks to try.
         method: one or a list of "stepping_stone", "chib", "smc" (log evidence), "heldout", "aic", "bic", "mdl", "elbo",
             "loo" and "consensus"; the first one decides `best`. The module of each (`CRITERIA`) tells what it is. By default
-            "stepping_stone" where the models have it, else "chib".
+            the first of "stepping_stone", "chib", "smc" and "elbo" that the models can.
         sensitivity: for the methods that give evidence, look again at the best rank and its neighbours with twice and half the
             rates, and say what ten times and a tenth of the noise scale would do, which is told from draws.
         n_jobs: ranks worked on at once, in processes, by joblib; by default one, or what `joblib.parallel_config` says,
@@ -109,7 +109,7 @@ def select_rank(
     if isinstance(model, str):
         model = partial(for_data, model, data)
     models, failures = _models(model, wanted)
-    names = [usual(models.values())] if method is None else _names(method)
+    names = [usual_criterion(models.values())] if method is None else _names(method)
     chosen = _options_by_method(names, options)
     if models:
         check(models[max(models)], data)
@@ -127,6 +127,11 @@ def select_rank(
             work.do(_elsewhere(table, models))
             table = _table(names, work, data)
     return replace(table, seconds=time.perf_counter() - began)
+
+
+def usual_criterion(models: Collection[Model]) -> str:
+    """The criterion for these models: their evidence (`ppnmf.evidence.usual`), or its bound where they are autoencoders."""
+    return "elbo" if models and all(isinstance(model, Amortised) for model in models) else usual(models)
 
 
 @dataclass(eq=False)

@@ -28,7 +28,7 @@ from ppnmf import disk
 from ppnmf.evidence import Evidence, finished, rank
 from ppnmf.evidence.estimate import why_failed
 from ppnmf.evidence.heldout import HeldOut
-from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.models import PAENMF, REGISTRY, ExponentialGaussian
 from tests.scenarios import drawn
 from tests.sessions import running
 
@@ -214,7 +214,21 @@ def test_where_every_rank_fails_the_first_reason_is_raised(scripted):
     with pytest.raises(
         TypeError, match="chib needs the densities of its blocks; pae_nmf offers a guide with an encoder"
     ):
-        ppnmf.select_rank(PAENMF(rank=1), torch.ones(4, 3), [1, 2], progress=False)
+        ppnmf.select_rank(PAENMF(rank=1), torch.ones(4, 3), [1, 2], method="chib", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "criterion"),
+    [
+        ("exponential_gaussian", "stepping_stone"),
+        ("gamma_poisson", "stepping_stone"),
+        ("ard_gaussian", "smc"),
+        ("hierarchical", "smc"),
+        ("pae_nmf", "elbo"),
+    ],
+)
+def test_by_default_the_criterion_is_one_that_the_model_can(name, criterion):
+    assert rank.usual_criterion([REGISTRY[name](rank=2)]) == criterion
 
 
 def test_ctrl_c_gives_the_ranks_that_are_done(scripted):
