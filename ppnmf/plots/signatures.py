@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ppnmf.diagnostics.alignment import align
 from ppnmf.diagnostics.signatures import Signatures, channel
 from ppnmf.diagnostics.signatures import signatures as beside
 from ppnmf.plots.factors import label_of
-from ppnmf.plots.style import INK, TICK, array, entitle, new_figure, plain, styled, x_label
+from ppnmf.plots.places import Panels, grid, panels, sheet
+from ppnmf.plots.style import INK, TICK, array, entitle, plain, styled, x_label
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
 
@@ -40,7 +40,9 @@ class Profiles(NamedTuple):
 
 
 @styled
-def signatures(post: Posterior, reference: Any = None, level: float = 0.9, title: str | None = None) -> Figure:
+def signatures(
+    post: Posterior, reference: Any = None, level: float = 0.9, title: str | None = None, ax: Axes | None = None
+) -> Panels:
     """Each signature's 96 substitution classes, strongest first: bars of the mean, with bounds over the draws.
 
     Args:
@@ -48,6 +50,7 @@ def signatures(post: Posterior, reference: Any = None, level: float = 0.9, title
         reference: known signatures, or what `ppnmf.signatures` found: a panel's title then names the nearest one with its
             cosine, or the two that it is a mixture of.
         level: of the bounds.
+        ax: where to draw; a figure of its own by default.
 
     Raises:
         ValueError: the columns are not the 96 classes, or the reference's are not those.
@@ -60,19 +63,19 @@ def signatures(post: Posterior, reference: Any = None, level: float = 0.9, title
     named = found if reference is not None else None
     own = _profiles(post, list(found.order), places, level)
     K = len(own.mean)
-    figure = new_figure(9.5, 1.35 * K + 1.1)
-    grid = figure.subplots(K, 1, squeeze=False, sharex=True)[:, 0]
-    for k, ax in enumerate(grid):
-        _bars(ax, own.mean[k], None if own.bounds is None else own.bounds[:, k])
-        ax.set_title(_said(found, named, k), pad=24 if k == 0 else 4)
-        plain(ax)
-    _strip(grid[0])
-    _contexts(grid[-1])
+    figure = sheet(ax, 9.5, 1.35 * K + 1.1)
+    axes = grid(figure, K, 1, sharex=True)[:, 0]
+    for k, panel in enumerate(axes):
+        _bars(panel, own.mean[k], None if own.bounds is None else own.bounds[:, k])
+        panel.set_title(_said(found, named, k), pad=24 if k == 0 else 4)
+        plain(panel)
+    _strip(axes[0])
+    _contexts(axes[-1])
     figure.supylabel("per cent of the signature")
     entitle(figure, title or f"{label_of(post)}: mutational signatures, strongest first")
     if own.bounds is not None:
         x_label(figure, f"neighbours of the mutated base; bounds: {level:.0%} of the draws")
-    return figure
+    return panels(axes)
 
 
 def _places(post: Posterior) -> list[int]:
