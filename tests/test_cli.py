@@ -172,8 +172,8 @@ def test_rank_finds_the_rank_of_a_drawn_matrix():
     result = call("rank", "toy30x20x2", "--ranks", "1:3", "--quick", "--out", "out")
     assert result.exit_code == 0, result.output
     assert json.loads(Path("out/run.json").read_text())["table"]["best"] == 2
-    assert {path.name for path in Path("out").iterdir()} == {"rank.png", "run.json", "table.txt"}
-    for said in (result.stdout, Path("out/table.txt").read_text()):
+    assert {path.name for path in Path("out").iterdir()} == {"rank.html", "rank.png", "run.json", "table.txt"}
+    for said in (result.stdout, Path("out/table.txt").read_text(), Path("out/rank.html").read_text()):
         assert "; --sensitivity says what" in said and "By stepping_stone" in said
     both = call("rank", "toy9x8", "--ranks", "1,2", "--method", "heldout,chib", "--quick", "--folds", 3)
     assert both.exit_code == 0 and "heldout" in both.stdout and "chib" in both.stdout

@@ -3,15 +3,19 @@
 import base64
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 import ppnmf
 from ppnmf.cli import app
-from ppnmf.report import page
+from ppnmf.evidence.estimate import Evidence
+from ppnmf.evidence.table import RankTable
+from ppnmf.report import page, write_page
 from tests import browser
 
 VOID = {"meta", "img", "br"}
@@ -39,6 +43,21 @@ class Read(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
+
+    @property
+    def words(self):
+        """What a reader sees, whatever it is laid out as."""
+        return " ".join(self.text).split()
+
+
+def as_shown(path):
+    """Markdown as GitHub shows it, but that HTML in it would run."""
+    return Read(MarkdownIt("commonmark", {"html": True, "xhtmlOut": False}).enable("table").render(path.read_text()))
+
+
+def body(text):
+    """A page without its head."""
+    return Read(text[text.index("<body>") : text.index("</html>")])
 
 
 def data():
@@ -126,11 +145,109 @@ def test_the_command_writes_it(post, tmp_path):
     assert CliRunner().invoke(app, ["report", str(tmp_path / "nothing.nc")]).exit_code == 2
 
 
+def evidence(rank, value, **facts):
+    """An estimate, made by hand: its noise scale hangs on nothing unless told."""
+    known = {"method": "chib", "priors": {EVIL: 1.0}, "seconds": 1.0, "mcse": 0.2, "replicates": (value, value)}
+    return Evidence(log_evidence=value, rank=rank, **(known | facts))
+
+
+def chosen(values, failed=None, other=None, **facts):
+    """A table of chib's evidence by rank, made by hand; and of smc's."""
+    scores = {"chib": {rank: evidence(rank, value) for rank, value in values.items()}}
+    if other:
+        scores["smc"] = {rank: evidence(rank, value, method="smc") for rank, value in other.items()}
+    reasons = {method: {} for method in scores} | {"chib": failed or {}}
+    return RankTable(scores=scores, failed=reasons, shape=(30, 8), seed=7, seconds=12.0, **facts)
+
+
+FIRM = {1: -120.0, 2: -90.0, 3: -105.0}
+BROKEN = evidence(4, -40.0, failed="its replicates lie 63 nats apart", warnings=("few sweeps",))
+
+
+def troubled():
+    """A table with all that can go wrong: an impossible estimate, and one that never came."""
+    table = chosen(FIRM, {5: f"{EVIL} | *no* memory"}, other={1: -121.0, 2: -90.0})
+    return replace(table, scores={**table.scores, "chib": {**table.scores["chib"], 4: BROKEN}})
+
+
+def test_the_page_about_a_rank_holds_the_scores_and_what_was_said_of_them():
+    table = troubled()
+    read = Read(page(table))
+    words = " ".join(read.words)
+    for sentence in str(table).splitlines()[1 + len(table.ranks) :]:
+        assert " ".join(sentence.split()) in words
+    assert "1 -120 0.2 -121 0.2" in words and "2 (best) -90 0.2 -90 0.2" in words and "seed=7" in words
+    (curve,) = read.pictures
+    assert "2: -90" in curve["alt"] and "4: -40" not in curve["alt"]
+    assert not [tag for tag, _ in read.tags if tag in ("script", "link", "iframe", "object")]
+
+
+def test_ranks_that_failed_are_red():
+    read = page(troubled())
+    alarms = read.split('<span class="alarm">')[1:]
+    red = [Read(f"<span>{alarm.split('</span>')[0]}</span>").text[0] for alarm in alarms]
+    assert red.count("failed") == 2 and len(red) == 4
+    assert any("rank 4 by chib has failed" in words for words in red)
+    assert f"Rank 5 failed by chib: {EVIL} | *no* memory" in red
+    assert '<span class="alarm">' not in page(chosen(FIRM))
+
+
+OTHER_RATES = {"chib": {2.0: {2: evidence(2, -99.0), 3: evidence(3, -95.0)}}}
+
+
+@pytest.mark.parametrize(
+    "table,kind,words",
+    [
+        (chosen(FIRM), "good", "Rank 2, firmly."),
+        (chosen({1: -120.0, 2: -90.0, 3: -90.5}), "open", "Rank 2, not firmly."),
+        (chosen({1: -120.0, 2: -90.0}), "open", "Rank 2, at the edge of what was tried."),
+        (chosen(FIRM, {4: "no memory"}), "open", "Rank 2, but 4 could not be tried."),
+        (chosen(FIRM, sensitivity=OTHER_RATES), "open", "Rank 2, but other priors would choose 3."),
+        (chosen(FIRM, interrupted=True), "bad", "Rank 2 so far: not all ranks were done."),
+        (troubled(), "bad", "Rank 2, but estimates of others have failed."),
+        (replace(chosen(FIRM), scores={"chib": {4: BROKEN}}), "bad", "No rank can be chosen."),
+        (replace(chosen(FIRM), scores={"chib": {}}), "bad", "No rank can be chosen."),
+    ],
+)
+def test_the_colour_says_how_firm_a_rank_is(table, kind, words):
+    read = Read(page(table))
+    verdicts = [attrs["class"] for tag, attrs in read.tags if attrs.get("class", "").startswith("verdict")]
+    assert verdicts == [f"verdict {kind}"] and words in read.text
+
+
+@pytest.mark.parametrize("name", ["fit", "rank"])
+def test_markdown_says_what_the_page_says(post, tmp_path, name):
+    about = post if name == "fit" else troubled()
+    shown = as_shown(write_page(about, tmp_path / f"my {name}.md"))
+    assert [word for word in shown.words if word != "❌"] == body(page(about)).words
+    assert not [tag for tag, _ in shown.tags if tag == "script"]
+    there = Read(page(about)).pictures
+    assert [picture["alt"] for picture in shown.pictures] == [picture["alt"] for picture in there]
+    for mine, other in zip(shown.pictures, there, strict=True):
+        assert mine["src"].startswith(f"my%20{name}_files/")
+        assert (tmp_path / unquote(mine["src"])).read_bytes() == base64.b64decode(other["src"].split(",")[1])
+
+
+def test_the_suffix_decides(post, tmp_path):
+    post.save(tmp_path / "fit.nc")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "fit.nc"), "--out", str(tmp_path / "fit.md")])
+    assert done.exit_code == 0 and (tmp_path / "fit.md").read_text().startswith(
+        "# exponential_gaussian by gibbs, rank 3\n"
+    )
+    assert (tmp_path / "fit_files" / "components.png").is_file() and not (tmp_path / "fit.html").exists()
+    refused = CliRunner().invoke(app, ["report", str(tmp_path / "fit.nc"), "--out", str(tmp_path / "fit.pdf")])
+    assert refused.exit_code == 2 and "let it end in .html, or in .md" in refused.stderr
+    (tmp_path / "other_files").write_text("in the way")
+    refused = CliRunner().invoke(app, ["report", str(tmp_path / "fit.nc"), "--out", str(tmp_path / "other.md")])
+    assert refused.exit_code == 2 and "other_files cannot be written" in refused.stderr
+
+
 @pytest.mark.skipif(browser.BROWSER is None, reason="no browser here")
 def test_a_browser_shows_it_without_scrolling_sideways(post, read, tmp_path):
     (tmp_path / "page.html").write_text(page(post))
-    found, errors = browser.looked_at(tmp_path, ["page.html"])
-    assert len(found) == 2 and all(one["wide"] <= one["there"] for one in found)
+    (tmp_path / "rank.html").write_text(page(troubled()))
+    found, errors = browser.looked_at(tmp_path, ["page.html", "rank.html"])
+    assert len(found) == 4 and all(one["wide"] <= one["there"] for one in found)
     assert not [one for one in found if one["broken"] or one["silent"]] and errors == []
 
 

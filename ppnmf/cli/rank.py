@@ -55,7 +55,9 @@ def choose_rank(
         ),
     ] = None,
     model: ModelName = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the table, the picture and run.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the table, the page rank.html, its picture and run.json.")
+    ] = None,
     seed: Seed = 0,
     draws: Draws = None,
     warmup: Warmup = None,
@@ -163,6 +165,7 @@ def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) 
     facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
     whole = {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}
     note(report.write_json(folder / "run.json", whole))
+    note(write_text(folder / "rank.html", on_the_command_line(report.page(table))))
     note(plots.save(plots.rank(table), folder / "rank.png"))
 
 

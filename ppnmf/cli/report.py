@@ -8,20 +8,25 @@ from typing import Annotated
 import typer
 
 from ppnmf.cli.guard import note
-from ppnmf.disk import try_to_write
 
 
 def report(
     file: Annotated[Path, typer.Argument(help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")],
-    out: Annotated[Path | None, typer.Option(help="The page; by default the posterior's name with .html.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The page; by default the posterior's name with .html. With .md it is Markdown, and NAME_files beside it holds "
+            "the pictures."
+        ),
+    ] = None,
 ) -> None:
     """Write one page about a saved posterior: whether to trust it, and what was found. Open it in a browser."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
     place = out or file.with_suffix(".html")
-    try_to_write(place)
     from ppnmf.posterior import Posterior
-    from ppnmf.report import write_page
+    from ppnmf.report import try_page, write_page
 
+    try_page(place)
     note(write_page(Posterior.load(file), place))
     typer.echo(f"{place}")

@@ -4,7 +4,7 @@ from ppnmf.report.comparison import Comparison, compare, describe_model
 from ppnmf.report.experiment import DEFAULT, Experiment, compare_methods, held_out_mask
 from ppnmf.report.facts import describe_data, environment, for_json, write_json
 from ppnmf.report.files import thinned, write
-from ppnmf.report.page import page, write_page
+from ppnmf.report.page import page, try_page, write_page
 
 __all__ = [
     "DEFAULT",
@@ -19,6 +19,7 @@ __all__ = [
     "held_out_mask",
     "page",
     "thinned",
+    "try_page",
     "write",
     "write_json",
     "write_page",

@@ -6,7 +6,8 @@ from html import escape
 
 from ppnmf.diagnostics.convergence import summary
 from ppnmf.posterior import Posterior
-from ppnmf.report.page import VERDICTS, components_of
+from ppnmf.report.fitted import components_of, verdict_on
+from ppnmf.report.html import block
 from ppnmf.settings import own_settings
 
 __all__ = ["notebook"]
@@ -17,11 +18,10 @@ COLOURS = {"good": "#0a7a4b", "bad": "#b3261e", "open": "#5f6368"}  # readable o
 @own_settings()
 def notebook(post: Posterior) -> str:
     """HTML without a style of its own, for the notebook's: a heading, the verdict in words and colour, the components."""
-    judged = summary(post)
-    kind, words = VERDICTS[judged.agree]
+    kind, words, sentence = verdict_on(summary(post))
     verdict = (
         f'<div style="border-left: .3rem solid {COLOURS[kind]}; padding-left: .8rem"><b>{escape(words)}</b><br>'
-        f"{escape(judged.sentence)}</div>"
+        f"{escape(sentence)}</div>"
     )
-    drawn = components_of(post) if {"W", "H"} <= set(post.draws) else ""
+    drawn = block(components_of(post)) if {"W", "H"} <= set(post.draws) else ""
     return f"<div><p><code>{escape(repr(post))}</code></p>{verdict}{drawn}</div>"
