@@ -20,6 +20,7 @@ from tests import browser
 
 VOID = {"meta", "img", "br"}
 EVIL = "<script>alert('gene')</script>"
+WILD = r"a|b [c](d) _e_ `f` **g** &lt; \*h #i ~~j~~"
 
 
 class Read(HTMLParser):
@@ -64,7 +65,7 @@ def data():
     generator = np.random.default_rng(0)
     X = generator.exponential(1, (30, 3)) @ generator.exponential(1, (3, 8)) + np.abs(generator.normal(0, 0.1, (30, 8)))
     X[2, 3] = np.nan
-    return pd.DataFrame(X, columns=[EVIL, *(f"gene {j}" for j in range(7))])
+    return pd.DataFrame(X, columns=[EVIL, WILD, *(f"gene {j}" for j in range(6))])
 
 
 @pytest.fixture(scope="module")
