@@ -193,6 +193,7 @@ def test_ranks_that_failed_are_red():
     assert '<span class="alarm">' not in page(chosen(FIRM))
 
 
+DOUBTED = {**chosen(FIRM).scores["chib"], 3: evidence(3, -105.0, warnings=("few draws",))}
 OTHER_RATES = {"chib": {2.0: {2: evidence(2, -99.0), 3: evidence(3, -95.0)}}}
 
 
@@ -204,6 +205,7 @@ OTHER_RATES = {"chib": {2.0: {2: evidence(2, -99.0), 3: evidence(3, -95.0)}}}
         (chosen({1: -120.0, 2: -90.0}), "open", "Rank 2, at the edge of what was tried."),
         (chosen(FIRM, {4: "no memory"}), "open", "Rank 2, but 4 could not be tried."),
         (chosen(FIRM, sensitivity=OTHER_RATES), "open", "Rank 2, but other priors would choose 3."),
+        (replace(chosen(FIRM), scores={"chib": DOUBTED}), "open", "Rank 2, but there are doubts about 3."),
         (chosen(FIRM, interrupted=True), "bad", "Rank 2 so far: not all ranks were done."),
         (troubled(), "bad", "Rank 2, but estimates of others have failed."),
         (replace(chosen(FIRM), scores={"chib": {4: BROKEN}}), "bad", "No rank can be chosen."),

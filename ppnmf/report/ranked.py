@@ -18,8 +18,8 @@ def ranked(table: RankTable) -> Document:
     """The report about the table of `ppnmf.select_rank`. Sections with nothing to say are left out."""
     sections = {
         "How firm the choice is": _choice(table),
-        "What failed, and what is in doubt": _troubles(table),
         "The scores": _scores(table),
+        "What failed, and what is in doubt": _troubles(table),
         "What the priors do to it": _priors(table),
         "To do it again": _again(table),
     }
@@ -47,16 +47,25 @@ def _judged(table: RankTable, method: str) -> tuple[str, str, str]:
         return "bad", f"Rank {best} so far: not all ranks were done.", sentence
     if table.unjudged(method):
         return "bad", f"Rank {best}, but estimates of others have failed.", sentence
-    if table.failed.get(method):
-        return "open", f"Rank {best}, but {_listed(set(table.failed[method]))} could not be tried.", sentence
-    if table.rivals(method):
-        return "open", f"Rank {best}, not firmly.", sentence
-    if table.edge(method):
-        return "open", f"Rank {best}, at the edge of what was tried.", sentence
-    elsewhere = _best_by_other_priors(table, method) - {best}
-    if elsewhere:
-        return "open", f"Rank {best}, but other priors would choose {_listed(elsewhere)}.", sentence
+    reservation = _reservation(table, method)
+    if reservation:
+        return "open", f"Rank {best}, {reservation}.", sentence
     return "good", f"Rank {best}, firmly.", sentence
+
+
+def _reservation(table: RankTable, method: str) -> str:
+    """Why the best rank by a method, all of whose estimates hold, is not firm; empty where it is."""
+    if missing := table.failed.get(method):
+        return f"but {_listed(set(missing))} could not be tried"
+    if table.rivals(method):
+        return "not firmly"
+    if table.edge(method):
+        return "at the edge of what was tried"
+    if elsewhere := _best_by_other_priors(table, method) - {table.best_by(method)}:
+        return f"but other priors would choose {_listed(elsewhere)}"
+    if doubted := {rank for rank, score in table.judged(method).items() if score.warnings}:
+        return f"but there are doubts about {_listed(doubted)}"
+    return ""
 
 
 def _said(table: RankTable, method: str) -> list[str]:
