@@ -11,7 +11,7 @@ from ppnmf.evidence.estimate import Evidence, describe
 from ppnmf.evidence.heldout import Nested, nested_choice
 from ppnmf.evidence.sensitivity import SCALES
 
-__all__ = ["RankTable", "Task", "times"]
+__all__ = ["RankTable", "Task", "doubts_of", "failures_of", "times"]
 
 VALUE = 16  # characters of a score in the table, and of its name
 SIDE_BY_SIDE = 4  # methods in a block of the printed table
@@ -214,17 +214,17 @@ class RankTable:
             yield str(self.nested)
         if self.probability:
             yield f"Probabilities are by {self.with_evidence[0]}, errors allowed for, under a uniform prior over these ranks."
-        yield from self._priors()
-        yield from self._sensitivity()
+        yield from self.about_priors()
+        yield from self.about_sensitivity()
         for method, by_rank in self.scores.items():
-            yield from _failures(method, by_rank)
-            yield from _doubts(method, by_rank)
+            yield from failures_of(method, by_rank)
+            yield from doubts_of(method, by_rank)
         for method, reasons in self.failed.items():
             yield from (f"Rank {rank} failed by {method}: {reason}" for rank, reason in sorted(reasons.items()))
         if self.interrupted:
             yield "Interrupted: not all ranks were done."
 
-    def _priors(self) -> Iterator[str]:
+    def about_priors(self) -> Iterator[str]:
         """The priors once where all ranks share them, else rank by rank; again for methods that have others."""
         told: dict[tuple[tuple[int, str], ...], list[str]] = {}
         for method, by_rank in self.scores.items():
@@ -265,7 +265,8 @@ class RankTable:
                         f"{best} is then best{'' if best == before else f', no longer {before}'}."
                     )
 
-    def _sensitivity(self) -> Iterator[str]:
+    def about_sensitivity(self) -> Iterator[str]:
+        """What other priors would do, or how to ask for it."""
         yield from self._of_noise_scale()
         if not self.sensitivity and self.with_evidence:
             yield (
@@ -354,13 +355,14 @@ def _cell(value: float | None, error: float | None, failed: str | None) -> str:
     return f"{value:>{VALUE}.6g} ± {'?' if math.isnan(error) else f'{error:.2g}':<7}"
 
 
-def _failures(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
+def failures_of(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
+    """A sentence for each rank whose estimate has failed."""
     for rank, score in by_rank.items():
         if why := _failure(score):
             yield f"The estimate of rank {rank} by {method} has failed: {why}."
 
 
-def _doubts(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
+def doubts_of(method: str, by_rank: Mapping[int, Any]) -> Iterator[str]:
     """The warnings, each by the ranks that have it."""
     ranks: dict[str, list[int]] = {}
     for rank, score in by_rank.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from ppnmf import __version__, plots
 from ppnmf.evidence.sensitivity import SCALES
-from ppnmf.evidence.table import RankTable, _doubts, _failures
+from ppnmf.evidence.table import RankTable, doubts_of, failures_of
 from ppnmf.report.document import Alarm, Block, Code, Document, Items, Picture, Rows, Section, Text, Verdict
 
 __all__ = ["ranked"]
@@ -89,10 +89,10 @@ def _best_by_other_priors(table: RankTable, method: str) -> set[int]:
 
 
 def _troubles(table: RankTable) -> Iterator[Block]:
-    failures = [sentence for method in table.methods for sentence in _failures(method, table.scores[method])]
+    failures = [sentence for method in table.methods for sentence in failures_of(method, table.scores[method])]
     for method, reasons in table.failed.items():
         failures += [f"Rank {rank} failed by {method}: {reason}" for rank, reason in sorted(reasons.items())]
-    doubts = [sentence for method in table.methods for sentence in _doubts(method, table.scores[method])]
+    doubts = [sentence for method in table.methods for sentence in doubts_of(method, table.scores[method])]
     if failures or doubts:
         yield Items((*map(Alarm, failures), *doubts))
 
@@ -146,7 +146,7 @@ def _in_words(table: RankTable) -> str:
 
 def _priors(table: RankTable) -> Iterator[Block]:
     if any(table.scores.values()):
-        yield Items((*table._priors(), *table._sensitivity()))
+        yield Items((*table.about_priors(), *table.about_sensitivity()))
 
 
 def _again(table: RankTable) -> Iterator[Block]:
