@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ppnmf.checks import real_number
 from ppnmf.factored import Frozen
-from ppnmf.gaussian import descent, sweep
+from ppnmf.gaussian import ascent, descent, sweep
 from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
 from ppnmf.gaussian.pinned import flat
 from ppnmf.gaussian.sweep import Factors
 from ppnmf.known import Holding
-from ppnmf.protocols import Lowered, Matrix, Params
+from ppnmf.protocols import Ascent, Lowered, Matrix, Pace, Params
 
 __all__ = ["GaussianModel", "GaussianNoise"]
 
@@ -73,10 +73,38 @@ class GaussianModel(GaussianNoise, Holding):
 
     def by_components(self, params: Params, X: Matrix, repeatedly: bool = False) -> Lowered:
         """Least squares for one component after another; the other sites at their modes."""
-        often = sweep.passes(X.shape, self.rank) if repeatedly else (1, 1)
+        often = self._passes(X, repeatedly)
         known = lambda site: flat(self.known(site))  # noqa: E731
         noise = params["sigma2"] if params["sigma2"].ndim == 1 else params["sigma2"].mean(1)  # it has no say here
         return self._lowered(sweep.sweep_factors(known, {**params, "sigma2": noise}, X, None, passes=often), X)
+
+    def descend(
+        self,
+        X: Matrix,
+        params: Params,
+        before: Params,
+        reach: tuple[Tensor, Tensor],
+        lp: Tensor,
+        pace: Pace,
+        most: int,
+        repeatedly: bool = False,
+    ) -> Ascent | None:
+        """`by_components`, many sweeps compiled whole, where X is small and complete and nothing is known."""
+        if self.holds:
+            return None
+        often = self._passes(X, repeatedly)
+        done = ascent.descend(X, params, before, reach, lp, pace, most, often)
+        if done is None:
+            return None
+        params = self._lowered(Factors(done.params["W"], done.params["H"], done.misfit), X).params
+        lp = -descent.share(done.misfit, X)
+        most = done.path.shape[1]
+        return Ascent(
+            params, done.before, lp, done.reach, done.bound, done.sweeps, done.converged, most=most, path=done.path
+        )
+
+    def _passes(self, X: Matrix, repeatedly: bool) -> tuple[int, int]:
+        return sweep.passes(X.shape, self.rank) if repeatedly else (1, 1)
 
     def _lowered(self, factors: Factors, X: Matrix) -> Lowered:
         others = {site: values.to(factors.W.dtype) for site, values in self.others_at_mode(factors, X).items()}

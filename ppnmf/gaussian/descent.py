@@ -28,7 +28,7 @@ from ppnmf.known import Known
 from ppnmf.protocols import Matrix, Params, Statistics
 from ppnmf.threads import single_threaded
 
-__all__ = ["Rule", "by_rows", "lowered", "multiplied", "share"]
+__all__ = ["Rule", "by_rows", "lowered", "multiplied", "share", "unit"]
 
 # A factor F (C, R, K), what X and the other tell about it, and which entries are known (R, K), if any -> F
 Rule = Callable[[Tensor, Statistics, Tensor | None], Tensor]
@@ -86,4 +86,9 @@ def by_rows(F: Tensor, told: Statistics, known: Tensor | None) -> Tensor:
 
 def share(misfit: Tensor, X: Matrix) -> Tensor:
     """A squared error (C,) as a share of that of W @ H = 0, which is 1 for an X that is zero throughout."""
-    return misfit / (X.sum_of_squares or 1.0)
+    return misfit / unit(X)
+
+
+def unit(X: Matrix) -> float:
+    """The squared error of W @ H = 0, 1 where that is 0."""
+    return X.sum_of_squares or 1.0

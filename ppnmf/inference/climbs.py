@@ -40,6 +40,9 @@ class Climb(NamedTuple):
     lp: Tensor  # what the climb raises, of the state, (C,); -inf where it has not been computed
     reach: Tensor  # the next sweep begins at W + reach · (W - W before), and so for H; (C,)
     bound: Tensor  # the most that reach may grow to, (C,)
+    path: Tensor | None = (
+        None  # lp after each of the last sweeps, (C, n), where several were taken at once and it is known
+    )
 
     @classmethod
     def at(cls, state: State) -> Climb:
@@ -49,7 +52,7 @@ class Climb(NamedTuple):
 
     def after(self, state: State, lp: Tensor) -> Climb:
         """A sweep later; `before` and the reach stay as they are, for climbs that never begin ahead."""
-        return self._replace(state=state, before=state.params, lp=lp)
+        return self._replace(state=state, before=state.params, lp=lp, path=None)
 
 
 class Plan(NamedTuple):
@@ -105,7 +108,7 @@ def climbed(
     Args:
         method: its name, for the bar and the checkpoint.
         foot: the state before the first sweep.
-        curve: keep what each sweep reached; each call of `several` must then be one sweep.
+        curve: keep what each sweep reached; `several` then takes one sweep a call, or leaves the path of all.
         facts: further options of the method, which a checkpoint must agree with.
 
     Raises:
@@ -149,11 +152,12 @@ def _climb(
 
     try:
         while running:
-            climb, done, near = several(model, climb, X, plan.tol, plan.max_sweeps + 1 - climb.state.sweep)
+            before = climb.state.sweep - 1
+            climb, done, near = several(model, climb, X, plan.tol, plan.max_sweeps - before)
             for at, number in enumerate(running):
                 sweeps[number], converged[number] = sweeps[number] + done[at], near[at]
-            if curve is not None and (climb.state.sweep - 2) % every == 0:
-                curve[running, (climb.state.sweep - 2) // every] = climb.lp.to(curve)
+            if curve is not None:
+                _mark(curve, running, climb, before, every)
             tick(sum(done))
             stay = [at for at in range(len(running)) if not near[at] and climb.state.sweep <= plan.max_sweeps]
             if len(stay) < len(running):
@@ -167,6 +171,14 @@ def _climb(
             raise
         leave(list(range(len(running))))
     return Ends(params, lp, sweeps, converged, interrupted, curve)
+
+
+def _mark(curve: Tensor, running: list[int], climb: Climb, before: int, every: int) -> None:
+    """Put what the last sweeps reached in its place on the curve, of every so many sweeps one; `before` is how many came before."""
+    path = climb.lp[:, None] if climb.path is None else climb.path
+    points = path[:, -before % every :: every]
+    first = -(-before // every)
+    curve[running, first : first + points.shape[1]] = points.to(curve)
 
 
 def _at_the_foot(state: State, points: int) -> tuple[Climb, list[int], Ends]:
@@ -201,7 +213,7 @@ def _read(named: Params, sweep: int) -> tuple[Climb, list[int], Ends]:
 
 def chosen(climb: Climb, at: Tensor) -> Climb:
     """The climbs at these places."""
-    state, before, *numbers = climb
+    state, before, *numbers = climb[:-1]
     at = at.to(climb.lp.device)
     here = State({site: values[at] for site, values in state.params.items()}, state.sweep)
     return Climb(here, {site: values[at] for site, values in before.items()}, *(n[at] for n in numbers))

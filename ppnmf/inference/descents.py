@@ -13,10 +13,13 @@ from ppnmf.inference.chain import Info, State, log_joint
 from ppnmf.inference.climbs import Climb, Ends, Plan
 from ppnmf.inference.start import start
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Lowered, Matrix, Params, Sweeping
+from ppnmf.protocols import Ascent, Lowered, Matrix, Params, Sweeping
 from ppnmf.rng import Stream
 
-__all__ = ["run", "stepping"]
+__all__ = ["Whole", "run", "stepping"]
+
+# Climbs, X, tol, the most sweeps -> where they lead; None where X is not for it
+Whole = Callable[[Climb, Matrix, float, int], Ascent | None]
 
 
 def run(
@@ -27,6 +30,7 @@ def run(
     plan: Plan,
     accelerated: bool = False,
     unit: float | None = None,
+    whole: Whole | None = None,
 ) -> Posterior:
     """The posterior of descents from each start; a restart is a chain of one draw, and `lp` its log joint.
 
@@ -38,6 +42,7 @@ def run(
         sweep: parameters and X -> the parameters after a sweep, and their loss as a share of the unit.
         unit: of the loss; Σ x² (over the noise) where it is not given.
         accelerated: begin sweeps ahead, as `icm.advance` does.
+        whole: many sweeps in one compiled piece, where X is for it.
 
     Returns: a Posterior, whose stats hold "lp" and "loss"; attrs hold "sweeps", "converged" and "dead_components" of each
         restart, and "loss_curve", its loss after each sweep (of many, a thousand); after Ctrl-C every restart is where it
@@ -48,6 +53,9 @@ def run(
     def several(
         own: Sweeping, climb: Climb, data: Matrix, tol: float, most: int
     ) -> tuple[Climb, list[int], list[bool]]:
+        found = None if whole is None else whole(climb, data, tol, most)
+        if found is not None:
+            return icm.reached(climb.state, found), found.sweeps, found.converged
         if accelerated:
             after, info = icm.advance(own, climb, data, tol, step)
         else:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ppnmf.checks import yes_or_no
 from ppnmf.data.matrix import Dense
-from ppnmf.inference import descents
-from ppnmf.inference.climbs import Plan
+from ppnmf.inference import descents, icm
+from ppnmf.inference.climbs import Climb, Plan
 from ppnmf.inference.start import Start
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import LeastSquares, require_ability
+from ppnmf.protocols import Ascent, Descending, LeastSquares, Matrix, offers, require_ability
 from ppnmf.settings import own_settings
 
 __all__ = ["run"]
@@ -54,4 +57,18 @@ def run(
     yes_or_no(accelerated=accelerated)
     plan = Plan(restarts, tol, max_sweeps, seed, init, checkpoint, every, resume, progress)
     sweep = partial(model.by_components, repeatedly=accelerated)
-    return descents.run("hals", sweep, model, X, plan, accelerated)
+    return descents.run("hals", sweep, model, X, plan, accelerated, whole=_whole(model, accelerated))
+
+
+def _whole(model: LeastSquares, accelerated: bool) -> descents.Whole | None:
+    """Many sweeps at once, where the model has that: the same as one by one but for rounding."""
+    own: Any = model
+    if not offers(own, Descending):
+        return None
+
+    def descended(climb: Climb, X: Matrix, tol: float, most: int) -> Ascent | None:
+        state, before, lp, reach, bound = climb[:5]
+        ahead = reach if accelerated else torch.zeros_like(reach)
+        return own.descend(X, state.params, before, (ahead, bound), lp, icm.pace(tol), most, accelerated)
+
+    return descended

@@ -24,11 +24,11 @@ from ppnmf.inference.chain import Info, State
 from ppnmf.inference.climbs import Climb, Plan, dead_components
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, offers, require_ability
+from ppnmf.protocols import Ascent, Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, offers, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
-__all__ = ["Climb", "advance", "begin", "dead_components", "run", "several", "step"]
+__all__ = ["Climb", "advance", "begin", "dead_components", "pace", "reached", "run", "several", "step"]
 
 ORDINARY_SWEEPS = 10
 GROWTH, BOUND_GROWTH, RETREAT = 1.01, 1.005, 1.5  # Ang and Gillis's γ, γ̄ and η for HALS
@@ -57,7 +57,7 @@ def advance(model: Sweeping, climb: Climb, X: Matrix, tol: float = 0.0, by: Step
         by: a sweep; `step` where it is not given.
     """
     sweep = step if by is None else by
-    state, before, lp, reach, bound = climb
+    state, before, lp, reach, bound = climb[:5]
     ahead = {site: _beyond(before[site], state.params[site], reach) for site in ("W", "H")}
     after, info = sweep(model, State({**state.params, **ahead}, state.sweep), X)
     failed = ~(info.lp - lp > tol * info.lp.abs().clamp(min=1.0))  # NaN fails too
@@ -150,16 +150,23 @@ def several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> 
 
     One, by `advance`; many, compiled, where the model has that for X: the same but for rounding.
     """
-    state, before, lp, *reach = climb
+    state, before, lp, reach, bound = climb[:5]
     own: Any = model
     if offers(own, Climbing):
-        pace = Pace(GROWTH, BOUND_GROWTH, RETREAT, tol)
-        found = own.climb(X, state.params, before, (reach[0], reach[1]), lp, pace, most)
+        found = own.climb(X, state.params, before, (reach, bound), lp, pace(tol), most)
         if found is not None:
-            after = Climb(
-                State(found.params, state.sweep + found.most), found.before, found.lp, found.reach, found.bound
-            )
-            return after, found.sweeps, found.converged
+            return reached(state, found), found.sweeps, found.converged
     after, info = advance(model, climb, X, tol)
     near = (info.lp - lp).abs() <= tol * info.lp.abs().clamp(min=1.0)
     return after, [1] * len(lp), near.tolist()
+
+
+def pace(tol: float) -> Pace:
+    """How climbs go ahead."""
+    return Pace(GROWTH, BOUND_GROWTH, RETREAT, tol)
+
+
+def reached(state: State, found: Ascent) -> Climb:
+    """Climbs after the compiled sweeps that began from a state."""
+    after = State(found.params, state.sweep + found.most)
+    return Climb(after, found.before, found.lp, found.reach, found.bound, found.path)

@@ -1,4 +1,6 @@
-"""Whole climbs to a mode of a complete matrix in memory, compiled in one piece: what `inference.icm.advance` does, many times.
+"""Whole climbs of a complete matrix in memory, compiled in one piece: what `inference.icm.advance` does, many times.
+
+A climb raises the log joint, or minus the squared error (ordinary NMF), by sweeps of modes.
 
 For matrices so small that a sweep takes no longer than the calls from Python around it.
 """
@@ -34,9 +36,12 @@ class Rules(NamedTuple):
     """How to climb, and when to stop."""
 
     passes: tuple[int, int]  # over W's components, and H's
-    noise: tuple[float, float]  # σ² is at (noise[0] + misfit / 2) / noise[1]
+    noise: tuple[
+        float, float
+    ]  # σ² is at (noise[0] + misfit / 2) / noise[1]; not read where the squared error is lowered
     pace: tuple[float, float, float]  # growth of the reach, growth of its bound, what a failure divides the reach by
-    tol: float  # relative to the log joint
+    tol: float  # relative to what is raised
+    unit: float  # minus the misfit over it is raised, and σ² stays; 0 where the log joint is raised
 
 
 class Climbed(NamedTuple):
@@ -49,6 +54,7 @@ class Climbed(NamedTuple):
     bound: Tensor  # (C,), float64
     sweeps: list[int]  # done
     converged: list[bool]
+    path: Tensor  # what was raised, after each sweep, but for its constant: (C, sweeps), NaN where there was none
 
 
 def climb(
@@ -66,16 +72,17 @@ def climb(
     Args:
         params: W (C, N, K), H (C, K, D), sigma2 (C,). before: W and H a sweep earlier.
         pace: the reach and its bound, (C,).
-        lp: log joint as `log_joint` has it, (C,).
+        lp: what is raised, (C,); the log joint as `log_joint` has it.
         constant: what is to be added to it, (C,); the tolerance is relative to the sum.
 
     Each sweep starts beyond the place where the climb stands, in the direction of its last step (reach times as far), and
-    where that ends no higher it is taken again from the place itself: the log joint never falls.
+    where that ends no higher it is taken again from the place itself: what is raised never falls.
     """
     now = _stacked(params)
     earlier = _stacked(before)
     trial = _stacked(params)
     zero = torch.zeros_like(lp)
+    path = np.full((len(lp), sweeps), np.nan)
     numbers = torch.stack([params["sigma2"].double(), zero, lp, constant, *pace, zero], -1).numpy()
     data = problem.only
     N, D = data.X.shape
@@ -90,14 +97,21 @@ def climb(
     def one(c: int) -> int:
         room = tuple(Room.of(N, D, K, problem.block, dtype))
         places = tuple((stacked.W[c], stacked.H[c]) for stacked in (now, earlier, trial))
-        return _climb(tuple(data), sides, tuple(rules), exponential, places, numbers[c], sweeps, room)
+        return _climb(tuple(data), sides, tuple(rules), exponential, places, numbers[c], path[c], room)
 
     done = ordered_map(one, range(len(lp)), 4.0 * N * D * K * sweeps)
     found = torch.from_numpy(numbers)
     after = _tensors(now) | {"sigma2": found[:, SIGMA2].to(params["sigma2"].dtype)}
     converged = (found[:, CONVERGED] > 0).tolist()
     return Climbed(
-        after, _tensors(earlier), found[:, MISFIT], found[:, REACH], found[:, BOUND], sweeps=done, converged=converged
+        after,
+        _tensors(earlier),
+        found[:, MISFIT],
+        found[:, REACH],
+        found[:, BOUND],
+        sweeps=done,
+        converged=converged,
+        path=torch.from_numpy(path),
     )
 
 
@@ -201,7 +215,7 @@ class Reached(NamedTuple):
 
     sigma2: float
     misfit: float
-    lp: float  # log joint but for a constant
+    lp: float  # what is raised, but for a constant
 
 
 @njit(**INNER)
@@ -211,6 +225,8 @@ def _sweep_from(reach, data, sides, rules, exponential, now, before, trial, sigm
     _copy_beyond(before.H, now.H, reach, trial.H)
     turn = Turn(1.0 / sigma2, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS)
     misfit = factors_swept(data, trial, sides, turn, room)
+    if rules.unit > 0.0:
+        return Reached(sigma2, misfit, -misfit / rules.unit)
     scale_of_noise, shape_of_noise = rules.noise
     sigma2_after = (scale_of_noise + misfit / 2) / shape_of_noise
     log_prior = _balanced_log_prior(trial, sides[0].prior, sides[1].prior, exponential)
@@ -218,8 +234,8 @@ def _sweep_from(reach, data, sides, rules, exponential, now, before, trial, sigm
 
 
 @njit(**ENTRY)
-def _climb(given, given_sides, given_rules, exponential, places, numbers, sweeps, given_room):  # type: ignore[no-untyped-def]
-    """Up to so many sweeps of one climb, in place; the number of those done.
+def _climb(given, given_sides, given_rules, exponential, places, numbers, path, given_room):  # type: ignore[no-untyped-def]
+    """As many sweeps of one climb as its path is long, at most, in place; the number of those done.
 
     The records come as plain tuples, as in `cpu.sweeps.sweep_chains`.
 
@@ -228,6 +244,7 @@ def _climb(given, given_sides, given_rules, exponential, places, numbers, sweeps
         exponential: whether both priors are.
         places: three times W and H: where the climb stands, where it stood a sweep earlier, and room for its next place.
         numbers: see above.
+        path: what is raised, after each sweep.
     """
     data = Data(*given)
     sides = (Side(*given_sides[0]), Side(*given_sides[1]))
@@ -243,12 +260,12 @@ def _climb(given, given_sides, given_rules, exponential, places, numbers, sweeps
     bound = numbers[BOUND]
     done = 0
     converged = False
-    while done < sweeps and not converged:
+    while done < len(path) and not converged:
         after = _sweep_from(reach, data, sides, rules, exponential, now, before, trial, at.sigma2, room)
         if after.lp - at.lp > rules.tol * max(abs(after.lp + constant), 1.0):
             reach = min(growth * reach, bound)
             bound = min(bound_growth * bound, 1.0)
-        else:  # no better from beyond: from here
+        elif reach > 0.0:  # no better from beyond: from here
             after = _sweep_from(0.0, data, sides, rules, exponential, now, before, trial, at.sigma2, room)
             bound = reach
             reach = reach / retreat
@@ -256,6 +273,7 @@ def _climb(given, given_sides, given_rules, exponential, places, numbers, sweeps
         _step(before.W, now.W, trial.W)
         _step(before.H, now.H, trial.H)
         at = after
+        path[done] = after.lp
         done += 1
     numbers[SIGMA2] = at.sigma2
     numbers[MISFIT] = at.misfit

@@ -19,6 +19,7 @@ __all__ = [
     "Blocked",
     "Climbing",
     "Collapsing",
+    "Descending",
     "Drawn",
     "Held",
     "LeastSquares",
@@ -206,13 +207,14 @@ class Pace(NamedTuple):
 
 
 class Ascent(NamedTuple):
-    """Where climbs stand after some sweeps of modes.
+    """Where climbs stand after some sweeps of modes, or of least squares: then what is raised is minus their loss.
 
     Args:
         params: (C, *site). before: W and H a sweep earlier.
         lp: log joint, (C,). reach, bound: how far ahead the next sweep begins, and the most that may grow to, (C,).
         sweeps: done by each. converged: whether it has.
         most: how many there could have been.
+        path: what is raised after each sweep, (C, most), NaN where there was none; None where nobody wants it.
     """
 
     params: Params
@@ -223,6 +225,7 @@ class Ascent(NamedTuple):
     sweeps: list[int]
     converged: list[bool]
     most: int
+    path: Tensor | None = None
 
 
 @runtime_checkable
@@ -282,6 +285,31 @@ class LeastSquares(Sweeping, Protocol):
 
     def by_rows(self, params: Params, X: Matrix) -> Lowered:
         """W and then H, each at its least squared error, under its sign, given the other."""
+        ...
+
+
+@runtime_checkable
+class Descending(LeastSquares, Protocol):
+    """A model that takes many sweeps of `by_components` in one compiled piece, where X is small."""
+
+    def descend(
+        self,
+        X: Matrix,
+        params: Params,
+        before: Params,
+        reach: tuple[Tensor, Tensor],
+        lp: Tensor,
+        pace: Pace,
+        most: int,
+        repeatedly: bool = False,
+    ) -> Ascent | None:
+        """Up to `most` sweeps of each climb, as `inference.descents` takes them; None where X is not for it.
+
+        Args:
+            params, before, reach, most: as `Climbing.climb` has them; a reach of 0 stays 0.
+            lp: minus the loss, (C,).
+            repeatedly: as in `by_components`.
+        """
         ...
 
 
