@@ -58,7 +58,8 @@ def squared_residuals_of_columns(block: Dense, W: Tensor, H: Tensor) -> Tensor:
 
 
 def _squared_residuals(block: Dense, values: Tensor, W: Tensor, H: Tensor) -> Tensor:
-    return block.observed_over_noise((values.double() - W.double() @ H.double()).square()).sum((-2, -1))
+    left = (W.double() @ H.double()).sub_(values.double())  # in its place: fresh memory costs more than the product
+    return block.observed_over_noise(left.square_()).sum((-2, -1))
 
 
 def _by_products(block: Dense) -> bool:

@@ -9,7 +9,7 @@ from sklearn.decomposition import NMF
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix
-from ppnmf.gaussian import descent
+from ppnmf.gaussian import ascent, descent
 from ppnmf.inference import descents
 from ppnmf.kernels.nnls import solved
 from ppnmf.models import ExponentialGaussian, HalfNormalGaussian
@@ -168,6 +168,60 @@ def test_a_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     assert fitted("mu", **told).attrs["interrupted"]
     monkeypatch.undo()
     again = fitted("mu", **told, resume=tmp_path / "run")
+    assert torch.equal(again.draws["W"], whole.draws["W"]) and again.attrs["loss_curve"] == whole.attrs["loss_curve"]
+
+
+@pytest.mark.parametrize("method", ["hals", "hals ahead"])
+def test_steps_compiled_whole_are_steps_one_by_one(method, monkeypatch):
+    """In lots of seven, one by one, and step by step; a curve of more sweeps than it has points keeps every other one."""
+    told = {"init": "scaled", "max_sweeps": 1100}
+    monkeypatch.setattr(ascent, "OPERATIONS_AT_ONCE", 7.5 * 600 * 4)
+    whole = fitted(method, **told)
+    monkeypatch.setattr(ascent, "OPERATIONS_AT_ONCE", 0.0)
+    each = fitted(method, **told)
+    monkeypatch.setattr(ascent, "COMPILED_WHOLE", 0)
+    steps = fitted(method, **told)
+    assert all(torch.equal(whole.draws[site], each.draws[site]) for site in whole.draws)
+    assert whole.attrs["loss_curve"] == each.attrs["loss_curve"]
+    assert whole.attrs["sweeps"] == steps.attrs["sweeps"] == [1100]
+    ours, theirs = (torch.tensor(post.attrs["loss_curve"], dtype=torch.float64) for post in (whole, steps))
+    assert ours.shape == (1, 550)
+    torch.testing.assert_close(
+        ours[:, :30], theirs[:, :30], rtol=1e-9, atol=0
+    )  # later, rounding decides where they go ahead
+    torch.testing.assert_close(ours[:, -1], theirs[:, -1], rtol=1e-5, atol=0)
+    torch.testing.assert_close(whole.draws["sigma2"], steps.draws["sigma2"], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("method", ["hals", "hals ahead"])
+def test_compiled_steps_stop_where_a_sweep_gains_no_more_and_each_by_itself(method, monkeypatch):
+    told = {"init": "scaled", "restarts": 3, "tol": 1e-6, "max_sweeps": 5000}
+    whole = fitted(method, **told)
+    monkeypatch.setattr(ascent, "COMPILED_WHOLE", 0)
+    steps = fitted(method, **told)
+    assert whole.attrs["sweeps"] == steps.attrs["sweeps"] and len(set(whole.attrs["sweeps"])) == 3
+    assert whole.attrs["converged"] == [True] * 3
+    assert [len(own) for own in whole.attrs["loss_curve"]] == [-(-own // 5) for own in whole.attrs["sweeps"]]
+
+
+@pytest.mark.parametrize("method", ["hals", "hals ahead"])
+def test_compiled_steps_resume_to_the_same_bits(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(ascent, "OPERATIONS_AT_ONCE", 7.5 * 600 * 4)
+    told = {"init": "scaled", "restarts": 2}
+    whole = fitted(method, **told)
+    several, calls = ascent.descend, []
+
+    def stopped(*given):
+        calls.append(given)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return several(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ascent, "descend", stopped)
+        cut = fitted(method, checkpoint=tmp_path / "run", **told)
+    assert cut.attrs["interrupted"] and cut.attrs["sweeps"] == [21, 21]
+    again = fitted(method, checkpoint=tmp_path / "run", resume=tmp_path / "run", **told)
     assert torch.equal(again.draws["W"], whole.draws["W"]) and again.attrs["loss_curve"] == whole.attrs["loss_curve"]
 
 
