@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import ppnmf
-from ppnmf.inference import METHODS, methods_of
+from ppnmf.data.matrix import as_matrix
+from ppnmf.inference import METHODS, descents, icm, methods_of
+from ppnmf.inference.chain import State
 from ppnmf.models import REGISTRY, ExponentialGaussian
 from ppnmf.protocols import (
     ABILITIES,
@@ -12,18 +14,22 @@ from ppnmf.protocols import (
     Blocked,
     Climbing,
     Collapsing,
+    Descending,
     Entries,
     LeastSquares,
     Model,
     Multiplicative,
+    Pace,
     Sweeping,
     Variational,
     offers,
 )
+from ppnmf.rng import Stream
 from tests import scenarios
 from tests.scenarios import drawn, example, taken_by
 
 X = drawn(12, 8, 2, rate=0.3)[0].abs()
+PACE = Pace(1.01, 1.005, 1.5, 0.0)
 MASK = (torch.arange(96) % 7 != 3).reshape(12, 8)
 QUICK = {
     "gibbs": {"draws": 5, "warmup": 2, "chains": 2},
@@ -113,6 +119,24 @@ def test_least_squares_sweeps_never_raise_the_loss(name, mask, rule):
     scenarios.judge_loss(model, getattr(model, rule), X, mask)
 
 
+@of(Descending)
+@pytest.mark.parametrize("ahead", [0.0, 0.5])
+def test_least_squares_compiled_whole_are_its_sweeps_one_by_one(name, ahead):
+    model, data = example(name, 12, 8, 2), as_matrix(X)
+    begun = icm.Climb.at(State(model.begin(data, Stream.of(0, 2), "scaled"), 1))
+    alone = begun._replace(reach=begun.reach * 0 + ahead)
+    step = descents.stepping(lambda params, X: model.by_components(params, X, repeatedly=True))
+    reach = alone.reach, alone.bound
+    found = model.descend(data, begun.state.params, begun.before, reach, begun.lp, PACE, 6, True)
+    for sweep in range(6):
+        alone, info = icm.advance(model, alone, data, by=step)
+        torch.testing.assert_close(found.path[:, sweep], info.lp, rtol=1e-9, atol=0)
+    assert set(found.params) == set(alone.state.params) and found.sweeps == [6, 6]
+    for site, values in alone.state.params.items():
+        torch.testing.assert_close(found.params[site], values, rtol=1e-6, atol=1e-9)
+    assert model.descend(as_matrix(X, MASK), begun.state.params, begun.before, reach, begun.lp, PACE, 6) is None
+
+
 @of(Variational)
 @masked
 def test_sweeps_of_moments_raise_a_bound_that_is_exact(name, mask):
@@ -153,7 +177,7 @@ def test_negative_entries_are_refused_or_counted(name):
 
 
 def test_offers_tells_what_isinstance_tells():
-    for ability in (*ABILITIES, Model, Climbing, Collapsing):
+    for ability in (*ABILITIES, Model, Climbing, Collapsing, Descending):
         assert not offers(object(), ability)
         for kind in REGISTRY.values():
             model = kind(rank=2)

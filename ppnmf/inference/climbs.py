@@ -40,9 +40,7 @@ class Climb(NamedTuple):
     lp: Tensor  # what the climb raises, of the state, (C,); -inf where it has not been computed
     reach: Tensor  # the next sweep begins at W + reach · (W - W before), and so for H; (C,)
     bound: Tensor  # the most that reach may grow to, (C,)
-    path: Tensor | None = (
-        None  # lp after each of the last sweeps, (C, n), where several were taken at once and it is known
-    )
+    path: Tensor | None = None  # lp after each of the sweeps that led here, (C, n), where many were taken at once
 
     @classmethod
     def at(cls, state: State) -> Climb:
