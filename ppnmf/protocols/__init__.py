@@ -7,35 +7,39 @@ a `TypeError` that names the ability. Abilities tell the whole truth: a model th
 
 from ppnmf.protocols.abilities import ABILITIES, offers, require_ability
 from ppnmf.protocols.amortised import Amortised, Asked, Proposal, Recipe
-from ppnmf.protocols.layered import Deriving, Layered
-from ppnmf.protocols.matrix import Matrix, Params, Statistics
-from ppnmf.protocols.model import Entries, Exposing, Model, exposed
-from ppnmf.protocols.sweeping import (
-    Address,
-    Arriving,
+from ppnmf.protocols.descending import (
     Ascent,
-    Blocked,
     Climbing,
-    Collapsing,
     Descending,
     Drawn,
-    Held,
     LeastSquares,
     Lowered,
     Multiplicative,
     Pace,
-    Read,
+    Variational,
+)
+from ppnmf.protocols.evidence import (
+    Arriving,
+    Blocked,
     Reduced,
     Reference,
     Stepper,
     Stepping,
     SteppingWhole,
     Stood,
+    Timed,
+)
+from ppnmf.protocols.layered import Deriving, Layered
+from ppnmf.protocols.matrix import Matrix, Params, Statistics
+from ppnmf.protocols.model import Entries, Exposing, Model, exposed
+from ppnmf.protocols.sweeping import (
+    Address,
+    Collapsing,
+    Held,
+    Read,
     Sweeping,
     Sweeps,
     Swept,
-    Timed,
-    Variational,
 )
 
 __all__ = [

@@ -6,8 +6,10 @@ from functools import cache
 from typing import Any, Protocol
 
 from ppnmf.protocols.amortised import Amortised
+from ppnmf.protocols.descending import LeastSquares, Multiplicative, Variational
+from ppnmf.protocols.evidence import Blocked, Stepping
 from ppnmf.protocols.layered import Layered
-from ppnmf.protocols.sweeping import Blocked, LeastSquares, Multiplicative, Stepping, Sweeping, Variational
+from ppnmf.protocols.sweeping import Sweeping
 
 __all__ = ["ABILITIES", "offers", "require_ability"]
 
