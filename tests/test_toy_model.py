@@ -44,7 +44,7 @@ def test_it_has_the_abilities_that_it_offers():
     with pytest.raises(
         TypeError, match="chib needs the densities of its blocks; random_rates offers full conditionals"
     ):
-        ppnmf.log_evidence(model, X)
+        ppnmf.log_evidence(model, X, method="chib")
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])

@@ -45,3 +45,4 @@ class FitOptions(TypedDict, total=False):
     sweeps: int
     labels: Any
     label_weight: float | str | None
+    signs: str
