@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -91,6 +91,8 @@ class Holding(Frozen):
         fixed_H: None, or known rows of H (J, D), likewise.
     """
 
+    unheld: ClassVar[tuple[type, ...]] = (Blocked, Stepping)  # abilities that are lost where entries are known
+
     fixed_W: Hyper | None = field(default=None, kw_only=True, repr=False)
     fixed_H: Hyper | None = field(default=None, kw_only=True, repr=False)
 
@@ -155,9 +157,11 @@ class Holding(Frozen):
 
     def lacks(self, ability: type) -> str:
         """Why a model with known entries lacks an ability that others of its class have; nothing where it does not."""
-        if not self.holds or ability not in (Blocked, Stepping):
+        if not self.holds or ability not in self.unheld:
             return ""
-        return f"this {self.name} has none, for entries of W or H are known: give method='smc', or held-out cells"
+        others = ["'stepping_stone'"] if Stepping not in self.unheld and isinstance(self, Stepping) else []
+        methods = " or ".join([*others, "'smc'"])
+        return f"this {self.name} has none, for entries of W or H are known: give method={methods}, or held-out cells"
 
     def _fixed_of_rows(self, rows: range) -> dict[str, Tensor]:
         """The field to be replaced in the model of some rows of X."""

@@ -13,7 +13,7 @@ from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence.estimate import Evidence
 from ppnmf.evidence.options import EvidenceOptions
 from ppnmf.inference import check, require_model
-from ppnmf.protocols import Blocked, Model, Stepping, Sweeping
+from ppnmf.protocols import Blocked, Model, Stepping, Sweeping, has
 from ppnmf.settings import own_settings
 
 __all__ = ["METHODS", "Evidence", "log_evidence", "method_named", "usual"]
@@ -92,7 +92,7 @@ def usual(models: Iterable[Model]) -> str:
     prior can end in a lesser mode (`benchmarks/evidence.py`).
     """
     every = list(models)
-    able = (name for name, ability in ASKED.items() if all(isinstance(model, ability) for model in every))
+    able = (name for name, ability in ASKED.items() if all(has(model, ability) for model in every))
     return next(able, "chib")
 
 

@@ -213,7 +213,7 @@ def describe(priors: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        flat = _flat(value)
+        flat = [leaf for leaf in _flat(value) if not math.isnan(leaf)]  # as entries are that are not known
         return f"{min(flat):.4g} to {max(flat):.4g} (one per component or entry)"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

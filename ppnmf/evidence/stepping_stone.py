@@ -32,6 +32,9 @@ that end nearer to another of these modes are left out of a mode's mass, so that
 low, by about half of its variance. The log of the replicates' mean and the jackknife's error are given. What is missed is a
 mode that no chain is in.
 
+*Known entries.* Both densities are over the learned entries alone, and components are of one class only where the same is
+known of them, entry by entry. In another order of other components the posterior has another mode (`evidence.exchanged`).
+
 References: Fan, Wu, Chen, Kuo, Lewis (2011), doi:10.1093/molbev/msq224, the generalised stepping stone; Neal (2001);
 Del Moral, Doucet, Jasra (2006). Labels: Marin and Robert (2008), arXiv:0804.2414.
 """
@@ -50,6 +53,7 @@ from torch import Tensor
 from ppnmf.checks import real_number, whole_numbers
 from ppnmf.evidence.distinct import centre, distinct, nearest
 from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
+from ppnmf.evidence.exchanged import with_exchanged
 from ppnmf.evidence.orders import in_one_order
 from ppnmf.evidence.permanent import MOST
 from ppnmf.evidence.places import Fitted
@@ -122,12 +126,13 @@ def run(
     model.require_proper()
     require_room(model, X, particles, 2)
     began = time.perf_counter()
-    post = settled(model, X, warmup, seed, progress)
-    near = [around(post, chains, draws, seed + 1 + g, progress) for g, chains in enumerate(distinct(post))]
+    classes = model.classes()
+    post = with_exchanged(settled(model, X, warmup, seed, progress), classes, seed, progress)
+    near = [around(post, chains, draws, seed + 1 + g, progress) for g, chains in enumerate(distinct(post, classes))]
     paths = [Fitted.of(model, X, model.reference(own, width)) for own in near]
     effort = Effort(particles, replicates, sweeps)
     found = [climbs(path, effort, seed, g, progress) for g, path in enumerate(paths)]
-    centres = [centre(own) for own in near]
+    centres = [centre(own, classes) for own in near]
     each = [of_mode(path, runs, centres, g) for g, (path, runs) in enumerate(zip(paths, found, strict=True))]
     modes = [one.mode for one in each if one.mode.log_evidence > -math.inf]
     heaviest = max(each, key=lambda one: one.mode.log_evidence)
@@ -182,7 +187,7 @@ def of_mode(path: Fitted, runs: list[Climb], centres: list[dict[str, Tensor]], o
     left = [path.places.log_left(path.reference, one.params) for one in runs]
     logs = np.array([one.log_evidence + log_left for one, (log_left, _) in zip(runs, left, strict=True)])
     if len(centres) > 1:
-        shares = [float((nearest(one.params, centres) == own).double().mean()) for one in runs]
+        shares = [float((nearest(one.params, centres, path.model.classes()) == own).double().mean()) for one in runs]
         logs += [math.log(share) if share > 0 else -math.inf for share in shares]
     error = jackknife_error(logs) if np.isfinite(logs).any() else math.nan
     lp = float(torch.stack([one.lp.mean() for one in runs]).mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -14,7 +14,7 @@ from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
 from ppnmf.gaussian.pinned import flat
 from ppnmf.gaussian.sweep import Factors
 from ppnmf.known import Holding
-from ppnmf.protocols import Ascent, Lowered, Matrix, Pace, Params
+from ppnmf.protocols import Ascent, Blocked, Lowered, Matrix, Pace, Params
 
 __all__ = ["GaussianModel", "GaussianNoise"]
 
@@ -58,6 +58,8 @@ class GaussianNoise(Frozen):
 
 class GaussianModel(GaussianNoise, Holding):
     """The same with priors of W and H, some of whose entries may be known, and least squares for them."""
+
+    unheld: ClassVar[tuple[type, ...]] = (Blocked,)
 
     def multiplied(self, params: Params, X: Matrix) -> Lowered:
         """Multiplicative updates of W and H; the other sites at their modes."""

@@ -118,7 +118,7 @@ class RectifiedGaussian(RectifiedFactors):
 
     def reference(self, draws: Params, width: float) -> path.Fitted:
         """Independent rectified normals and an inverse gamma with the moments of draws (S, *site), variances times `width`."""
-        return path.fitted(draws, width, self.noise)
+        return path.fitted(draws, width, self._story)
 
     def sweep_between(
         self, reference: path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None

@@ -9,12 +9,15 @@ Rectified normals are closed under products and powers. With the prior's natural
 power β. The exponents of σ², -β (α + 1) - (1 - β) (α_r + 1), leave one of -1: its "prior" is InverseGamma(β α + (1 - β) α_r,
 β θ + (1 - β) θ_r). So π_β is the posterior, at temperature β, of another member of the family, and has its sweeps and its
 moves along the ridge.
+
+Entries that are known are no part of θ: neither density is over them, and every draw of r has them in their places.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,12 +25,14 @@ from torch import Tensor
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian import start
 from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
+from ppnmf.gaussian.pinned import Pinned, learned, own_natural
 from ppnmf.gaussian.sweep import Story
+from ppnmf.known import Known, known_of
 from ppnmf.priors import Natural, NaturalPrior, RectifiedPrior
 from ppnmf.protocols import Matrix, Params
 from ppnmf.rng import Stream
 
-__all__ = ["Fitted", "between", "fitted", "matched"]
+__all__ = ["Fitted", "between", "fitted", "matched", "unpinned"]
 
 FACTORS = ("W", "H")
 GRID = 40.0  # b / √a up to which moments are matched; beyond, a rectified normal is a normal or an exponential
@@ -37,10 +42,10 @@ LEAST_SPREAD = 1e-6  # of an entry over its mean: draws that do not move say not
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """r(θ): independent rectified normals for the entries of W (N, K) and H (K, D), an inverse gamma for σ²."""
+    """r(θ): independent rectified normals for the entries of W (N, K) and H (K, D) to be learned, an inverse gamma for σ²."""
 
-    W: NaturalPrior
-    H: NaturalPrior
+    W: NaturalPrior | Pinned
+    H: NaturalPrior | Pinned
     noise: Noise
 
     @cached_property
@@ -49,13 +54,15 @@ class Fitted:
         return Story({"W": self.W, "H": self.H}.__getitem__, self.noise)
 
     @cached_property
-    def rows_of_H(self) -> NaturalPrior:
+    def rows_of_H(self) -> NaturalPrior | Pinned:
         """H's with the rows of Hᵀ (D, K)."""
-        return NaturalPrior(self.H.precision.mT, self.H.linear.mT)
+        free = unpinned(self.H)
+        turned = NaturalPrior(free.precision.mT, free.linear.mT)
+        return Pinned(turned, self.H.known.turned) if isinstance(self.H, Pinned) else turned
 
     def draws(self, X: Matrix, stream: Stream) -> dict[str, Tensor]:
         """Independent ones, a key of the stream each: W (C, N, K), H (C, K, D), sigma2 (C,)."""
-        return start.begin(self.story, self.W.shape[1], X, stream, "prior")
+        return start.begin(self.story, unpinned(self.W).shape[1], X, stream, "prior")
 
     def log_prob(self, params: Params) -> Tensor:
         """log r(θ), (C,), float64."""
@@ -63,15 +70,24 @@ class Fitted:
         return self.noise.log_prob(params["sigma2"]) + factors
 
     def log_places(self, params: Params) -> Tensor:
-        """Log density of component k under what r says of component l, (C, K, K), on the CPU."""
+        """Log density of component k under what r says of component l, of which the same is known, (C, K, K), on the CPU."""
         of_W = _log_places(params["W"].double().cpu(), self.W)
         return of_W + _log_places(params["H"].mT.double().cpu(), self.rows_of_H)
 
 
-def _log_places(F: Tensor, prior: NaturalPrior) -> Tensor:
+def _log_places(F: Tensor, prior: NaturalPrior | Pinned) -> Tensor:
     """Of a factor F (C, R, K) with its rows leading, and so its prior's, (C, K, K)."""
-    energy = 0.5 * (F.square().mT @ prior.precision) - F.mT @ prior.linear
-    return -prior.log_normalizer.sum(0) - energy
+    free = unpinned(prior)
+    precision, linear, log_normalizer = (
+        learned(prior, each) for each in (free.precision, free.linear, free.log_normalizer)
+    )
+    energy = 0.5 * (F.square().mT @ precision) - F.mT @ linear
+    return -log_normalizer.sum(0) - energy
+
+
+def unpinned(prior: NaturalPrior | Pinned) -> NaturalPrior:
+    """What r says of a factor's entries as if none were known."""
+    return cast(NaturalPrior, prior.prior) if isinstance(prior, Pinned) else prior
 
 
 def between(story: Story, reference: Fitted, power: float) -> Story:
@@ -83,22 +99,28 @@ def between(story: Story, reference: Fitted, power: float) -> Story:
     return Story(priors.__getitem__, NoisePrior(*noise))
 
 
-def _mixed(ours: RectifiedPrior, theirs: RectifiedPrior, power: float) -> NaturalPrior:
-    pairs = zip(ours.natural("cpu"), theirs.natural("cpu"), strict=True)
-    return NaturalPrior(*(power * own + (1 - power) * other for own, other in pairs))
+def _mixed(ours: RectifiedPrior, theirs: RectifiedPrior, power: float) -> RectifiedPrior:
+    cpu = torch.device("cpu")
+    pairs = zip(own_natural(ours, cpu), own_natural(theirs, cpu), strict=True)
+    mixed = NaturalPrior(*(power * own + (1 - power) * other for own, other in pairs))
+    return _pinned(mixed, known_of(ours))
 
 
-def fitted(draws: Params, width: float, known: Noise) -> Fitted:
+def _pinned(prior: NaturalPrior, known: Known | None) -> NaturalPrior | Pinned:
+    return prior if known is None else Pinned(prior, known)
+
+
+def fitted(draws: Params, width: float, story: Story) -> Fitted:
     """A reference with the moments of draws whose components have one order.
 
     Args:
         draws: W (S, N, K), H (S, K, D), sigma2 (S,).
         width: what the variances are multiplied by.
-        known: the model's noise; where that is known, so is the reference's.
+        story: the model's; what is known of its factors, and its noise where that is known, is the reference's too.
     """
-    W, H = (_fitted(draws[site].double().cpu(), width) for site in FACTORS)
-    if isinstance(known, KnownNoise):
-        return Fitted(W, H, known)
+    W, H = (_fitted(draws[site].double().cpu(), width, known_of(story.prior(site))) for site in FACTORS)
+    if isinstance(story.noise, KnownNoise):
+        return Fitted(W, H, story.noise)
     sigma2 = draws["sigma2"].double()
     mean = float(sigma2.mean())
     spread = width * float(sigma2.var()) / mean**2
@@ -106,8 +128,12 @@ def fitted(draws: Params, width: float, known: Noise) -> Fitted:
     return Fitted(W, H, NoisePrior(shape, mean * (shape - 1)))
 
 
-def _fitted(draws: Tensor, width: float) -> NaturalPrior:
-    return NaturalPrior(*matched(draws.mean(0), width * draws.var(0)))
+def _fitted(draws: Tensor, width: float, known: Known | None) -> NaturalPrior | Pinned:
+    mean, variance = draws.mean(0), width * draws.var(0)
+    if known is None:
+        return NaturalPrior(*matched(mean, variance))
+    of_any = (torch.where(known.on(draws.device).at, 1.0, values) for values in (mean, variance))  # finite, of no use
+    return Pinned(NaturalPrior(*matched(*of_any)), known.on(draws.device))
 
 
 def matched(mean: Tensor, variance: Tensor) -> Natural:

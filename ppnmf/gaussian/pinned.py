@@ -60,6 +60,10 @@ class Pinned(RectifiedPrior):
         return torch.where(self.known.on(F.device).at, 0.0, below).sum((-2, -1))
 
     def log_constant(self, shape: tuple[int, int]) -> float:
+        return self._log_constant
+
+    @cached_property
+    def _log_constant(self) -> float:
         precision, linear = self.prior.natural("cpu")
         proper = (precision > 0) | (linear < 0)
         peak = NaturalPrior(torch.where(proper, precision, 1.0), linear).log_peak

@@ -33,13 +33,14 @@ class Stepper(NamedTuple):
         problem = compiled(story.prior, X)
         if problem is None or restricted.is_needed(story.prior):
             return None
-        (N, K), D = reference.W.shape, reference.H.shape[1]
+        of_W, of_H = path.unpinned(reference.W), path.unpinned(reference.H)
+        (N, K), D = of_W.shape, of_H.shape[1]
         one = {"W": torch.ones(1, N, K, dtype=torch.float64), "H": torch.ones(1, K, D, dtype=torch.float64)}
-        log_peaks = -reference.W.log_normalizer.sum(0) - reference.H.log_normalizer.sum(1)
+        log_peaks = -of_W.log_normalizer.sum(0) - of_H.log_normalizer.sum(1)
         way = stones.Way(
             problem,
-            _component_a_row(reference.W.precision.mT, reference.W.linear.mT),
-            _component_a_row(reference.H.precision, reference.H.linear),
+            _component_a_row(of_W.precision.mT, of_W.linear.mT),
+            _component_a_row(of_H.precision, of_H.linear),
             log_peaks.numpy(),
             ridge.all_free(one["W"], one["H"]),
         )

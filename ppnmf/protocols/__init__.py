@@ -5,7 +5,7 @@ A method asks for an ability (`Sweeping`, `Climbing`, `Multiplicative`, `LeastSq
 a `TypeError` that names the ability. Abilities tell the whole truth: a model that passes `isinstance` works.
 """
 
-from ppnmf.protocols.abilities import ABILITIES, offers, require_ability
+from ppnmf.protocols.abilities import ABILITIES, has, offers, require_ability
 from ppnmf.protocols.amortised import Amortised, Asked, Proposal, Recipe
 from ppnmf.protocols.descending import (
     Ascent,
@@ -82,6 +82,7 @@ __all__ = [
     "Timed",
     "Variational",
     "exposed",
+    "has",
     "offers",
     "require_ability",
 ]

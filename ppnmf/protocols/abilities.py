@@ -11,7 +11,7 @@ from ppnmf.protocols.evidence import Blocked, Stepping
 from ppnmf.protocols.layered import Layered
 from ppnmf.protocols.sweeping import Sweeping
 
-__all__ = ["ABILITIES", "offers", "require_ability"]
+__all__ = ["ABILITIES", "has", "offers", "require_ability"]
 
 
 ABILITIES: dict[type, str] = {
@@ -47,10 +47,21 @@ def _members(ability: type) -> frozenset[str]:
     return frozenset(name for name in names if name == "__call__" or not name.startswith("_"))
 
 
+def has(model: Any, ability: type) -> bool:
+    """Whether a model is taken by what asks for an ability: its class offers that, and the value does not lack it."""
+    return offers(model, ability) and not _lack(model, ability)
+
+
+def _lack(model: Any, ability: type) -> str:
+    """Why a value lacks what its class has; nothing where it does not."""
+    why: str = getattr(model, "lacks", lambda _: "")(ability)
+    return why
+
+
 def require_ability(who: str, model: Any, ability: type) -> None:
     """Raise TypeError where a model lacks what a method asks for; the sentence says what it has."""
     if offers(model, ability):
-        if why := getattr(model, "lacks", lambda _: "")(ability):  # a value may lack what its class has
+        if why := _lack(model, ability):
             raise TypeError(f"{who} needs {ABILITIES[ability]}, and {why}")
         return
     offered = [words for kind, words in ABILITIES.items() if isinstance(model, kind)]

@@ -169,3 +169,16 @@ def _tempered_sweep(model, params, X, power, stream, step):
     W, H = reference.scale_move(W, H, rates, stream, step)
     W, H = reference.shear_move(W, H, rates, stream, step)
     return {"W": W, "H": H, "sigma2": sigma2}
+
+
+def rank_one_given_H(model: Any, X: Tensor, h: Tensor, mask: Tensor | None = None) -> float:
+    """log p(X) at rank 1 where all of H is known, h (D,): W is integrated row by row, and σ² by quadrature in its logarithm."""
+    seen = (torch.ones_like(X) if mask is None else mask.double()).numpy()
+    u = np.linspace(-12, 12, 8001)
+    s = np.exp(u)
+    alpha, theta = model.noise_shape, model.noise_scale
+    noise = alpha * math.log(theta) - math.lgamma(alpha) - alpha * u - theta / s  # with the Jacobian of the logarithm
+    x = np.where(seen > 0, X.numpy(), 0.0)
+    points = np.broadcast_to(h.numpy(), (len(u), len(h)))
+    rows = log_rows_given_one(x, seen, points, s, natural_of(model, "W", len(x)))
+    return float(special.logsumexp(noise + rows) + math.log(u[1] - u[0]))

@@ -64,7 +64,7 @@ def test_a_mode_is_counted_once_where_chains_take_it_for_two(monkeypatch):
     X = as_matrix(drawn(12, 5, 1, seed=3)[0].abs())
     model, few = ExponentialGaussian(2), {"particles": 60, "draws": 150, "warmup": 100, "progress": False}
     whole = stepping_stone.run(model, X, **few)
-    monkeypatch.setattr(stepping_stone, "distinct", lambda post: [(0, 1), (2, 3)])
+    monkeypatch.setattr(stepping_stone, "distinct", lambda post, classes: [(0, 1), (2, 3)])
     halves = stepping_stone.run(model, X, **few)
     assert len(whole.modes) == 1 and len(halves.modes) == 2
     assert abs(halves.log_evidence - whole.log_evidence) < max(0.4, 4 * math.hypot(whole.mcse, halves.mcse))
@@ -81,8 +81,10 @@ def test_modes_are_told_apart_and_the_highest_comes_first():
     X = data()
     post = gibbs.run(MODEL, X, draws=60, warmup=60, chains=4, init=starts(), progress=False)
     assert distinct(post) == [(1, 2), (0, 3)]
-    centres = [centre(pooled(post, chains)) for chains in ((1, 2), (0, 3))]
-    assert not bool(nearest(pooled(post, (1, 2)), centres).any()) and bool(nearest(pooled(post, (0, 3)), centres).all())
+    centres = [centre(pooled(post, chains), [0, 0]) for chains in ((1, 2), (0, 3))]
+    assert not bool(nearest(pooled(post, (1, 2)), centres, [0, 0]).any()) and bool(
+        nearest(pooled(post, (0, 3)), centres, [0, 0]).all()
+    )
     few = gibbs.run(MODEL, X, draws=20, warmup=60, chains=4, init=starts(), progress=False)
     assert distinct(few) == [(0, 1, 2, 3)], "too few draws to tell"
 
