@@ -20,13 +20,20 @@ from ppnmf.evidence.settled import APART_BY, LOOKS, finished
 from ppnmf.inference import gibbs
 from ppnmf.known import Holding
 from ppnmf.posterior import Posterior
+from ppnmf.protocols import Stepping
 
-__all__ = ["with_exchanged"]
+__all__ = ["classes_apart", "with_exchanged"]
 
 MOST = 8  # chains that are begun: those with the greatest log joint
 WARMUP = 200  # their sweeps, from what is nearly a mode or none
 APART = 1000  # of seeds, so that their random numbers are not those of the other chains
 FAR = 20.0  # nats of log joint below the best chain, above which a chain is in no mode that counts
+
+
+def classes_apart(model: Stepping) -> list[int]:
+    """The model's classes where entries are known; else one of all components, whose priors alone set no two modes apart."""
+    holds = isinstance(model, Holding) and model.holds
+    return model.classes() if holds else [0] * model.rank
 
 
 def with_exchanged(post: Posterior, classes: list[int], seed: int, progress: bool) -> Posterior:
@@ -35,7 +42,7 @@ def with_exchanged(post: Posterior, classes: list[int], seed: int, progress: boo
     Args:
         classes: for each component the first one of its class.
     """
-    if not isinstance(post.model, Holding) or not post.model.holds or len(set(classes)) == 1:
+    if len(set(classes)) == 1:
         return post
     starts = sorted(_starts(post, classes), key=lambda start: -start[0])[:MOST]
     init = {site: torch.stack([params[site] for _, params in starts]) for site in starts[0][1]}

@@ -53,7 +53,7 @@ from torch import Tensor
 from ppnmf.checks import real_number, whole_numbers
 from ppnmf.evidence.distinct import centre, distinct, nearest
 from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
-from ppnmf.evidence.exchanged import with_exchanged
+from ppnmf.evidence.exchanged import classes_apart, with_exchanged
 from ppnmf.evidence.orders import in_one_order
 from ppnmf.evidence.permanent import MOST
 from ppnmf.evidence.places import Fitted
@@ -126,7 +126,7 @@ def run(
     model.require_proper()
     require_room(model, X, particles, 2)
     began = time.perf_counter()
-    classes = model.classes()
+    classes = classes_apart(model)
     post = with_exchanged(settled(model, X, warmup, seed, progress), classes, seed, progress)
     near = [around(post, chains, draws, seed + 1 + g, progress) for g, chains in enumerate(distinct(post, classes))]
     paths = [Fitted.of(model, X, model.reference(own, width)) for own in near]
@@ -187,7 +187,9 @@ def of_mode(path: Fitted, runs: list[Climb], centres: list[dict[str, Tensor]], o
     left = [path.places.log_left(path.reference, one.params) for one in runs]
     logs = np.array([one.log_evidence + log_left for one, (log_left, _) in zip(runs, left, strict=True)])
     if len(centres) > 1:
-        shares = [float((nearest(one.params, centres, path.model.classes()) == own).double().mean()) for one in runs]
+        shares = [
+            float((nearest(one.params, centres, classes_apart(path.model)) == own).double().mean()) for one in runs
+        ]
         logs += [math.log(share) if share > 0 else -math.inf for share in shares]
     error = jackknife_error(logs) if np.isfinite(logs).any() else math.nan
     lp = float(torch.stack([one.lp.mean() for one in runs]).mean())
