@@ -2,9 +2,10 @@
 
 from ppnmf.inference import METHODS, methods_of
 from ppnmf.models import REGISTRY
-from ppnmf.protocols import Amortised, Blocked, Sweeping, Variational
+from ppnmf.protocols import Amortised, Blocked, Stepping, Sweeping, Variational
 
 EVIDENCE = {
+    "Stepping-stone": (Stepping,),
     "Chib": (Blocked,),
     "SMC": (Sweeping,),
     "ELBO": (Amortised, Variational),
