@@ -254,3 +254,29 @@ def test_bumps_are_recovered_in_256_multiplicative_sweeps():
         of_scikit_learn("mu", data.numpy(), W.numpy(), H.numpy(), 256), rel=1e-6
     )
     assert as_matrix(data).sum_of_squares * 1e-3 > post.squared_error()
+
+
+def bumps(n, generator):
+    """Curves (n, 512) that are non-negative mixtures of four bumps, with a little noise, and the bumps (4, 512)."""
+    at = np.arange(512)
+    shapes = zip((90, 190, 290, 410), (22, 30, 26, 34), strict=True)
+    true = np.stack([np.exp(-0.5 * ((at - centre) / width) ** 2) for centre, width in shapes])
+    clean = generator.uniform(size=(n, 4)) @ true
+    return np.abs(clean + 0.02 * generator.normal(size=clean.shape)), true
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Maximum number of iterations:sklearn.exceptions.ConvergenceWarning")
+def test_four_bumps_of_16_000_curves_are_found_by_mu_in_256_steps():
+    """And with the loss of scikit-learn's `mu` from the same start."""
+    curves, true = bumps(16_000, np.random.default_rng(0))
+    generator = np.random.default_rng(1)
+    scale = np.sqrt(curves.mean() / 4)
+    W, H = (scale * np.abs(generator.normal(size=shape)) for shape in ((16_000, 4), (4, 512)))
+    post = fitted("mu", curves, init={"W": W, "H": H}, max_sweeps=256)
+    found = post.draws["H"][0, 0].numpy()
+    cosines = (found / np.linalg.norm(found, axis=1, keepdims=True)) @ (
+        true / np.linalg.norm(true, axis=1, keepdims=True)
+    ).T
+    assert cosines.max(0).min() > 0.99 and len(set(cosines.argmax(0))) == 4
+    assert float(post.stats["loss"][0, 0]) == pytest.approx(of_scikit_learn("mu", curves, W, H, 256), rel=1e-6)
