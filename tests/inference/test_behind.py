@@ -5,9 +5,9 @@ import torch
 
 import ppnmf
 from ppnmf.identified import diagnose
-from ppnmf.inference import behind, length, record
+from ppnmf.inference import behind, length
 from ppnmf.models import ExponentialGaussian
-from tests.scenarios import drawn
+from tests.scenarios import drawn, stopped
 
 X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
 MODEL = ExponentialGaussian(3, 0.3, 0.3)
@@ -113,25 +113,10 @@ def test_draws_from_before_do_not_count_in_runs_until_chains_agree(all_but_one):
 # --- cut short ---
 
 
-def stopped(monkeypatch, at, **options):
-    """A run that is interrupted once its record has been told of so many states."""
-    save, calls = record.Recorder.save, iter(range(10_000))
-
-    def stopping(self, state):
-        save(self, state)
-        if next(calls) == at:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(record.Recorder, "save", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(**options)
-
-
 @pytest.mark.parametrize("at", range(5, 13))
 def test_a_run_cut_while_its_chains_are_compared_goes_on_to_the_same_bits(at, all_but_one, tmp_path, monkeypatch):
     monkeypatch.setattr("ppnmf.inference.length.sweeps_at_once", lambda X, K, chains: 9)
     monkeypatch.setattr("ppnmf.inference.survey.FULL", 30)
     where = tmp_path / "run"
-    stopped(monkeypatch, at, checkpoint=where)
+    stopped(monkeypatch, at, lambda: fit(checkpoint=where))
     assert same(fit(resume=where), fit())

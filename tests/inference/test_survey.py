@@ -8,11 +8,11 @@ import torch
 import ppnmf
 from ppnmf.data import toy
 from ppnmf.data.matrix import as_matrix
-from ppnmf.inference import record, survey
+from ppnmf.inference import survey
 from ppnmf.inference.clock import Clock
 from ppnmf.matching import apart, in_order
 from ppnmf.models import ExponentialGaussian
-from tests.scenarios import drawn
+from tests.scenarios import drawn, stopped
 
 X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
 MASK = (torch.arange(600) % 7 != 3).reshape(30, 20)
@@ -181,21 +181,6 @@ def test_nuts_begins_there(short):
 # --- cut short ---
 
 
-def stopped(monkeypatch, at, **options):
-    """A run that is interrupted once its survey has told of so many states."""
-    save, calls = record.Recorder.save, iter(range(1000))
-
-    def stopping(self, state):
-        save(self, state)
-        if next(calls) == at:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(record.Recorder, "save", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(**options)
-
-
 @pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])
 @pytest.mark.parametrize("at", range(5))
 def test_ctrl_c_in_it_is_heard_and_it_is_resumed_to_the_same_bits(at, mask, short, tmp_path, monkeypatch):
@@ -203,7 +188,7 @@ def test_ctrl_c_in_it_is_heard_and_it_is_resumed_to_the_same_bits(at, mask, shor
     monkeypatch.setattr("ppnmf.gaussian.ascent.OPERATIONS_AT_ONCE", 1e4)
     where = tmp_path / "run"
     at = 5 * at if mask is not None else at
-    stopped(monkeypatch, at, checkpoint=where, mask=mask)
+    stopped(monkeypatch, at, lambda: fit(checkpoint=where, mask=mask))
     assert same(fit(resume=where, mask=mask), fit(mask=mask))
     assert fit(resume=where, mask=mask, draws=6).survey == fit(mask=mask).survey
 

@@ -12,7 +12,7 @@ from ppnmf.gaussian import ridge, statistics, three
 from ppnmf.models import ExponentialGaussian, TriFactor
 from ppnmf.protocols import Address, Held, Statistics, Sweeps
 from ppnmf.rng import Site, Stream
-from tests.scenarios import example
+from tests.scenarios import example, held_out_errors
 
 N, D, K, L = 40, 30, 3, 2
 U = Stream.of(7).uniforms(0, Site.DATA, range(N + D + K), D)[0]
@@ -139,16 +139,7 @@ def test_known_entries_and_rows_over_processes_are_refused():
 @pytest.mark.slow
 def test_held_out_cells_of_gdsc_are_predicted_as_published(real_data):
     """Ten folds, 200 sweeps of which 180 are warm-up, as in Brouwer and Lió; nested cross-validation gave 711.8."""
-    R = real_data("drug_sensitivity/gdsc_ic50.npz")["R"]
-    R = R[(~np.isnan(R)).sum(1) >= 3]
-    cells = np.argwhere(~np.isnan(R))
-    fold = np.random.default_rng(0).permutation(len(cells)) % 10
-    errors = []
-    for f in range(10):
-        mask = ~np.isnan(R)
-        hidden = tuple(cells[fold == f].T)
-        mask[hidden] = False
-        told = {"draws": 10, "thin": 2, "warmup": 180, "chains": 1, "init": "prior", "seed": f, "progress": False}
-        post = ppnmf.fit(TriFactor(8, 8, 0.1, 0.1, 0.1), np.nan_to_num(R), mask=mask, **told)
-        errors.append(float(np.square((R - post.reconstruction().numpy())[hidden]).mean()))
+    told = {"draws": 10, "thin": 2, "warmup": 180, "chains": 1, "init": "prior", "progress": False}
+    made = lambda X, mask: TriFactor(8, 8, 0.1, 0.1, 0.1)
+    errors = held_out_errors(made, real_data("drug_sensitivity/gdsc_ic50.npz")["R"], **told)
     assert abs(np.mean(errors) - 712) < 25, errors
