@@ -20,6 +20,7 @@ from ppnmf.protocols import (
     Model,
     Multiplicative,
     Pace,
+    Standing,
     Sweeping,
     Variational,
     offers,
@@ -126,15 +127,15 @@ def test_least_squares_compiled_whole_are_its_sweeps_one_by_one(name, ahead):
     begun = icm.Climb.at(State(model.begin(data, Stream.of(0, 2), "scaled"), 1))
     alone = begun._replace(reach=begun.reach * 0 + ahead)
     step = descents.stepping(lambda params, X: model.by_components(params, X, repeatedly=True))
-    reach = alone.reach, alone.bound
-    found = model.descend(data, begun.state.params, begun.before, reach, begun.lp, PACE, 6, True)
+    at = Standing(begun.state.params, begun.before, begun.lp, alone.reach, alone.bound)
+    found = model.descend(data, at, PACE, 6, True)
     for sweep in range(6):
         alone, info = icm.advance(model, alone, data, by=step)
         torch.testing.assert_close(found.path[:, sweep], info.lp, rtol=1e-9, atol=0)
     assert set(found.params) == set(alone.state.params) and found.sweeps == [6, 6]
     for site, values in alone.state.params.items():
         torch.testing.assert_close(found.params[site], values, rtol=1e-6, atol=1e-9)
-    assert model.descend(as_matrix(X, MASK), begun.state.params, begun.before, reach, begun.lp, PACE, 6) is None
+    assert model.descend(as_matrix(X, MASK), at, PACE, 6) is None
 
 
 @of(Variational)

@@ -12,7 +12,7 @@ from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.sweep import Prior, Story, compiled, flat, passes
 from ppnmf.kernels import ascent
 from ppnmf.kernels.dense import Problem
-from ppnmf.protocols import Ascent, Matrix, Pace, Params
+from ppnmf.protocols import Ascent, Matrix, Pace, Params, Standing
 
 __all__ = ["climb", "descend"]
 
@@ -23,10 +23,7 @@ OPERATIONS_AT_ONCE = 1e8  # multiplications in compiled sweeps between two looks
 def climb(
     story: Story,
     X: Matrix,
-    params: Params,
-    before: Params,
-    reach: tuple[Tensor, Tensor],
-    lp: Tensor,
+    begun: Standing,
     pace: Pace,
     most: int,
     log_joint: Callable[[Params, Tensor], Tensor],
@@ -36,42 +33,35 @@ def climb(
     Args:
         log_joint: of parameters and their misfit (C,).
     """
-    rank = params["W"].shape[-1]
+    rank = begun.params["W"].shape[-1]
     problem = _problem(story.prior, X)
     if problem is None or not isinstance(story.noise, NoisePrior):
         return None
     sweeps = _at_once(X, rank, most)
     noise = story.noise.scale, story.noise.shape + X.n_observed / 2 + 1
     rules = ascent.Rules(passes(X.shape, rank), noise, _steps(pace), pace.tol, 0.0)
-    constant = log_joint(params, torch.zeros_like(lp)) - ascent.log_joint(problem, rules, params)
-    done = ascent.climb(problem, rules, params, before, reach, lp - constant, constant, sweeps)
+    zero = torch.zeros_like(begun.lp)
+    constant = log_joint(begun.params, zero) - ascent.log_joint(problem, rules, begun.params)
+    done = ascent.climb(problem, rules, begun._replace(lp=begun.lp - constant), constant, sweeps)
     lp = log_joint(done.params, done.misfit)
     return Ascent(done.params, done.before, lp, done.reach, done.bound, done.sweeps, done.converged, sweeps)
 
 
-def descend(
-    X: Matrix,
-    params: Params,
-    before: Params,
-    reach: tuple[Tensor, Tensor],
-    lp: Tensor,
-    pace: Pace,
-    most: int,
-    often: tuple[int, int],
-) -> ascent.Climbed | None:
+def descend(X: Matrix, begun: Standing, pace: Pace, most: int, often: tuple[int, int]) -> ascent.Climbed | None:
     """Sweeps of ordinary NMF, component after component, which know no prior and no noise; None where X is large.
 
     Args:
-        lp: minus the squared error as a share of its unit, (C,).
+        begun: its lp is minus the squared error as a share of its unit.
         often: how often a sweep goes through W's components, and through H's.
     """
     problem = _problem(flat, X)
     if problem is None:
         return None
     rules = ascent.Rules(often, (0.0, 0.0), _steps(pace), pace.tol, unit(X))
-    given = {"W": params["W"], "H": params["H"], "sigma2": torch.ones_like(lp)}
-    sweeps = _at_once(X, params["W"].shape[-1], most)
-    return ascent.climb(problem, rules, given, before, reach, lp, torch.zeros_like(lp), sweeps)
+    W, H = begun.params["W"], begun.params["H"]
+    given = {"W": W, "H": H, "sigma2": torch.ones_like(begun.lp)}
+    sweeps = _at_once(X, W.shape[-1], most)
+    return ascent.climb(problem, rules, begun._replace(params=given), torch.zeros_like(begun.lp), sweeps)
 
 
 def _problem(prior: Prior, X: Matrix) -> Problem | None:

@@ -14,7 +14,7 @@ from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
 from ppnmf.gaussian.pinned import flat
 from ppnmf.gaussian.sweep import Factors
 from ppnmf.known import Holding
-from ppnmf.protocols import Ascent, Blocked, Lowered, Matrix, Pace, Params
+from ppnmf.protocols import Ascent, Blocked, Lowered, Matrix, Pace, Params, Standing
 
 __all__ = ["GaussianModel", "GaussianNoise"]
 
@@ -80,22 +80,11 @@ class GaussianModel(GaussianNoise, Holding):
         noise = params["sigma2"] if params["sigma2"].ndim == 1 else params["sigma2"].mean(1)  # it has no say here
         return self._lowered(sweep.sweep_factors(known, {**params, "sigma2": noise}, X, None, passes=often), X)
 
-    def descend(
-        self,
-        X: Matrix,
-        params: Params,
-        before: Params,
-        reach: tuple[Tensor, Tensor],
-        lp: Tensor,
-        pace: Pace,
-        most: int,
-        repeatedly: bool = False,
-    ) -> Ascent | None:
+    def descend(self, X: Matrix, begun: Standing, pace: Pace, most: int, repeatedly: bool = False) -> Ascent | None:
         """`by_components`, many sweeps compiled whole, where X is small and complete and nothing is known."""
         if self.holds:
             return None
-        often = self._passes(X, repeatedly)
-        done = ascent.descend(X, params, before, reach, lp, pace, most, often)
+        done = ascent.descend(X, begun, pace, most, self._passes(X, repeatedly))
         if done is None:
             return None
         params = self._lowered(Factors(done.params["W"], done.params["H"], done.misfit), X).params

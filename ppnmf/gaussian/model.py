@@ -23,6 +23,7 @@ from ppnmf.protocols import (
     Params,
     Read,
     Reduced,
+    Standing,
     Sweeps,
     Swept,
 )
@@ -92,9 +93,7 @@ class RectifiedGaussian(RectifiedFactors):
         """The sites whose shears with a row integrated out pay from here."""
         return collapsed.pays(self.prior, X, params)
 
-    def climb(
-        self, X: Matrix, params: Params, before: Params, reach: tuple[Tensor, Tensor], lp: Tensor, pace: Pace, most: int
-    ) -> Ascent | None:
+    def climb(self, X: Matrix, begun: Standing, pace: Pace, most: int) -> Ascent | None:
         """Accelerated sweeps of modes, compiled whole, where X is small and complete and nothing is known."""
         if self.holds:
             return None
@@ -102,7 +101,7 @@ class RectifiedGaussian(RectifiedFactors):
         def log_joint(own: Params, misfit: Tensor) -> Tensor:
             return sweep.log_likelihood_of(X, misfit, own["sigma2"]) + self.log_prior(own)
 
-        return ascent.climb(self._story, X, params, before, reach, lp, pace, most, log_joint)
+        return ascent.climb(self._story, X, begun, pace, most, log_joint)
 
     def approximated(self, params: Params, X: Matrix) -> Params:
         """The approximation that stands at these values."""

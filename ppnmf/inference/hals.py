@@ -22,7 +22,7 @@ from ppnmf.inference import descents, icm
 from ppnmf.inference.climbs import Climb, Plan
 from ppnmf.inference.start import Start
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Ascent, Descending, LeastSquares, Matrix, offers, require_ability
+from ppnmf.protocols import Ascent, Descending, LeastSquares, Matrix, Standing, offers, require_ability
 from ppnmf.settings import own_settings
 
 __all__ = ["run"]
@@ -69,6 +69,6 @@ def _whole(model: LeastSquares, accelerated: bool) -> descents.Whole | None:
     def descended(climb: Climb, X: Matrix, tol: float, most: int) -> Ascent | None:
         state, before, lp, reach, bound = climb[:5]
         ahead = reach if accelerated else torch.zeros_like(reach)
-        return own.descend(X, state.params, before, (ahead, bound), lp, icm.pace(tol), most, accelerated)
+        return own.descend(X, Standing(state.params, before, lp, ahead, bound), icm.pace(tol), most, accelerated)
 
     return descended

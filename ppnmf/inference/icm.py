@@ -24,7 +24,19 @@ from ppnmf.inference.chain import Info, State
 from ppnmf.inference.climbs import Climb, Plan, dead_components
 from ppnmf.inference.start import Start, start
 from ppnmf.posterior import Posterior
-from ppnmf.protocols import Ascent, Climbing, Matrix, Pace, Params, Read, Sweeping, Sweeps, offers, require_ability
+from ppnmf.protocols import (
+    Ascent,
+    Climbing,
+    Matrix,
+    Pace,
+    Params,
+    Read,
+    Standing,
+    Sweeping,
+    Sweeps,
+    offers,
+    require_ability,
+)
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
@@ -153,7 +165,7 @@ def several(model: Sweeping, climb: Climb, X: Matrix, tol: float, most: int) -> 
     state, before, lp, reach, bound = climb[:5]
     own: Any = model
     if offers(own, Climbing):
-        found = own.climb(X, state.params, before, (reach, bound), lp, pace(tol), most)
+        found = own.climb(X, Standing(state.params, before, lp, reach, bound), pace(tol), most)
         if found is not None:
             return reached(state, found), found.sweeps, found.converged
     after, info = advance(model, climb, X, tol)

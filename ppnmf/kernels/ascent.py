@@ -19,7 +19,7 @@ from ppnmf.kernels.cpu.ridge import divide, scale
 from ppnmf.kernels.cpu.sweeps import Data, Factors, Room, Side, Turn, factors_swept
 from ppnmf.kernels.dense import Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, select, total_of
-from ppnmf.protocols import Params
+from ppnmf.protocols import Params, Standing
 from ppnmf.rng import Site
 from ppnmf.threads import ordered_map
 
@@ -60,30 +60,26 @@ class Climbed(NamedTuple):
 def climb(
     problem: Problem,
     rules: Rules,
-    params: Params,
-    before: Params,
-    pace: tuple[Tensor, Tensor],
-    lp: Tensor,
+    begun: Standing,
     constant: Tensor,
     sweeps: int,
 ) -> Climbed:
     """So many sweeps of each climb, fewer where it converges; what is given stays as it is.
 
     Args:
-        params: W (C, N, K), H (C, K, D), sigma2 (C,). before: W and H a sweep earlier.
-        pace: the reach and its bound, (C,).
-        lp: what is raised, (C,); the log joint as `log_joint` has it.
-        constant: what is to be added to it, (C,); the tolerance is relative to the sum.
+        begun: W (C, N, K), H (C, K, D), sigma2 (C,); its lp is the log joint as `log_joint` has it, or minus the loss.
+        constant: what is to be added to that, (C,); the tolerance is relative to the sum.
 
     Each sweep starts beyond the place where the climb stands, in the direction of its last step (reach times as far), and
     where that ends no higher it is taken again from the place itself: what is raised never falls.
     """
+    params, lp = begun.params, begun.lp
     now = _stacked(params)
-    earlier = _stacked(before)
+    earlier = _stacked(begun.before)
     trial = _stacked(params)
     zero = torch.zeros_like(lp)
     path = np.full((len(lp), sweeps), np.nan)
-    numbers = torch.stack([params["sigma2"].double(), zero, lp, constant, *pace, zero], -1).numpy()
+    numbers = torch.stack([params["sigma2"].double(), zero, lp, constant, begun.reach, begun.bound, zero], -1).numpy()
     data = problem.only
     N, D = data.X.shape
     K = now.H.shape[1]

@@ -16,6 +16,7 @@ from ppnmf.protocols.descending import (
     Lowered,
     Multiplicative,
     Pace,
+    Standing,
     Variational,
 )
 from ppnmf.protocols.evidence import (
@@ -71,6 +72,7 @@ __all__ = [
     "Recipe",
     "Reduced",
     "Reference",
+    "Standing",
     "Statistics",
     "Stepper",
     "Stepping",

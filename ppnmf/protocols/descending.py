@@ -19,6 +19,7 @@ __all__ = [
     "Lowered",
     "Multiplicative",
     "Pace",
+    "Standing",
     "Variational",
 ]
 
@@ -30,6 +31,22 @@ class Pace(NamedTuple):
     bound_growth: float
     retreat: float  # what the reach is divided by after one that did not
     tol: float  # the relative gain that counts as none
+
+
+class Standing(NamedTuple):
+    """Where C climbs stand between two sweeps.
+
+    Args:
+        params: (C, *site). before: W and H a sweep earlier.
+        lp: what is raised: the log joint, or minus the loss, (C,).
+        reach, bound: how far ahead the next sweep begins, and the most that may grow to, (C,); a reach of 0 stays 0.
+    """
+
+    params: Params
+    before: Params
+    lp: Tensor
+    reach: Tensor
+    bound: Tensor
 
 
 class Ascent(NamedTuple):
@@ -58,16 +75,8 @@ class Ascent(NamedTuple):
 class Climbing(Sweeping, Protocol):
     """A model that takes many accelerated sweeps of modes in one compiled piece, where X is small."""
 
-    def climb(
-        self, X: Matrix, params: Params, before: Params, reach: tuple[Tensor, Tensor], lp: Tensor, pace: Pace, most: int
-    ) -> Ascent | None:
-        """Up to `most` sweeps of each climb, as `inference.icm.advance` takes them; None where X is not for it.
-
-        Args:
-            params: where the climbs stand. before: W and H a sweep earlier.
-            reach: how far ahead the next sweep begins, and the most that may grow to, (C,) each.
-            lp: log joint, (C,).
-        """
+    def climb(self, X: Matrix, begun: Standing, pace: Pace, most: int) -> Ascent | None:
+        """Up to `most` sweeps of each climb, as `inference.icm.advance` takes them; None where X is not for it."""
         ...
 
 
@@ -118,22 +127,10 @@ class LeastSquares(Sweeping, Protocol):
 class Descending(LeastSquares, Protocol):
     """A model that takes many sweeps of `by_components` in one compiled piece, where X is small."""
 
-    def descend(
-        self,
-        X: Matrix,
-        params: Params,
-        before: Params,
-        reach: tuple[Tensor, Tensor],
-        lp: Tensor,
-        pace: Pace,
-        most: int,
-        repeatedly: bool = False,
-    ) -> Ascent | None:
+    def descend(self, X: Matrix, begun: Standing, pace: Pace, most: int, repeatedly: bool = False) -> Ascent | None:
         """Up to `most` sweeps of each climb, as `inference.descents` takes them; None where X is not for it.
 
         Args:
-            params, before, reach, most: as `Climbing.climb` has them; a reach of 0 stays 0.
-            lp: minus the loss, (C,).
             repeatedly: as in `by_components`.
         """
         ...
