@@ -63,7 +63,7 @@ class GaussianModel(GaussianNoise, Holding):
 
     def multiplied(self, params: Params, X: Matrix) -> Lowered:
         """Multiplicative updates of W and H; the other sites at their modes."""
-        return self._lowered(descent.lowered(X, params, descent.multiplied, self.known), X)
+        return self._lowered(descent.multiplied_factors(X, params, self.known), X)
 
     def loss_unit(self, X: Matrix) -> float:
         """The squared error of W @ H = 0."""

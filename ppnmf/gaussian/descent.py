@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from ppnmf.gaussian import statistics
-from ppnmf.gaussian.sweep import Factors, misfit
-from ppnmf.kernels import nnls
+from ppnmf.gaussian.sweep import Factors, compiled, flat, misfit
+from ppnmf.kernels import dense, nnls
 from ppnmf.known import Known
 from ppnmf.protocols import Matrix, Params, Statistics
 from ppnmf.threads import single_threaded
 
-__all__ = ["Rule", "by_rows", "lowered", "multiplied", "share", "unit"]
+__all__ = ["Rule", "by_rows", "lowered", "multiplied", "multiplied_factors", "share", "unit"]
 
 # A factor F (C, R, K), what X and the other tell about it, and which entries are known (R, K), if any -> F
 Rule = Callable[[Tensor, Statistics, Tensor | None], Tensor]
@@ -62,6 +62,17 @@ def lowered(X: Matrix, params: Params, rule: Rule, known: Callable[[str], Known 
 
 def _places(known: Known | None, X: Matrix) -> Tensor | None:
     return None if known is None else known.at.to(X.device)
+
+
+def multiplied_factors(X: Matrix, params: Params, known: Callable[[str], Known | None]) -> Factors:
+    """`lowered` by `multiplied`, compiled whole where X is complete and nothing is known: the same but for rounding."""
+    problem = None if known("W") or known("H") else compiled(flat, X)
+    if problem is None:
+        return lowered(X, params, multiplied, known)
+    unread = {"sigma2": torch.ones(len(params["W"]), dtype=params["W"].dtype)}
+    with single_threaded():
+        after, kept = dense.sweep(problem, {**params, **unread}, 1, None, dense.Plan(multiplied=True))
+    return Factors(after["W"], after["H"], kept.misfit[:, 0])
 
 
 def multiplied(F: Tensor, told: Statistics, known: Tensor | None) -> Tensor:

@@ -16,7 +16,8 @@ from numba import njit
 from torch import Tensor
 
 from ppnmf.kernels.cpu.ridge import divide, scale
-from ppnmf.kernels.cpu.sweeps import Data, Factors, Room, Side, Turn, factors_swept
+from ppnmf.kernels.cpu.room import Room
+from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, select, total_of
 from ppnmf.protocols import Params, Standing

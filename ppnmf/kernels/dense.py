@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from ppnmf.kernels.cpu.collapsed import Collapsed
+from ppnmf.kernels.cpu.multiplied import address_of_multiply_rows
 from ppnmf.kernels.cpu.ridge import room_for_moves
+from ppnmf.kernels.cpu.room import GRAM_OF_H, LOT, Room
 from ppnmf.kernels.cpu.rows import room_for_rows
 from ppnmf.kernels.cpu.sweeps import (
-    GRAM_OF_H,
-    LOT,
     Chains,
     Data,
     Factors,
     Finish,
-    Room,
     Rows,
     Shelf,
     Side,
@@ -105,6 +104,7 @@ class Plan:
         moves: move along the ridge, among the components that are free in both.
         kept: of the sweeps 0, 1, 2 ...
         collapsed: the sites whose shears with a row integrated out are made too.
+        multiplied: multiply the factors by the rule of Lee and Seung, instead of going through their components.
     """
 
     power: float = 1.0
@@ -114,6 +114,7 @@ class Plan:
     moves: bool = False
     kept: range = range(1)
     collapsed: tuple[str, ...] = ()
+    multiplied: bool = False
 
 
 class Kept(NamedTuple):
@@ -175,6 +176,10 @@ class _Run:
         ]  # the shears draw these rows
         side_W = Side.of(problem.natural_W, Site.W, W.dtype, plan.first[0], passes[0], sample)
         side_H = Side.of(problem.natural_H, Site.H, W.dtype, plan.first[1], passes[1], sample)
+        if plan.multiplied:
+            by_rule = address_of_multiply_rows(W.dtype)
+            side_W = side_W._replace(update_rows=by_rule)
+            side_H = side_H._replace(update_rows=by_rule)
         rates = problem.rates if plan.moves else None
         finish = Finish.of(plan.noise, plan.power, rates, max(plan.first), W.dtype)
         return cls(problem, chains, (side_W, side_H), finish, _empty_shelf(chains, plan.kept), plan.collapsed)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
 from ppnmf.kernels.cpu.ridge import room_for_moves
-from ppnmf.kernels.cpu.sweeps import Data, Factors, Room, Side, Turn, factors_swept
+from ppnmf.kernels.cpu.room import Room
+from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import LOTS, Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner
 from ppnmf.kernels.natural import Free, move

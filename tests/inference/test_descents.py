@@ -136,8 +136,30 @@ def test_rows_are_at_their_non_negative_least_squares():
         assert torch.equal(again, F)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("block", [20, 20 * 7], ids=["a row a block", "blocks of seven rows"])
+def test_compiled_multiplicative_sweeps_are_the_torch_rule(monkeypatch, dtype, block):
+    """Two chains, X with negative entries, a component that is zero in one factor and one that is zero in both."""
+    monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", block)
+    generator = torch.Generator().manual_seed(4)
+    data = as_matrix(torch.randn(30, 20, dtype=torch.float64, generator=generator).add(0.5).to(dtype))
+    W, H = (torch.rand(shape, dtype=torch.float64, generator=generator) for shape in ((2, 30, 5), (2, 5, 20)))
+    W[0, :, 1], W[1, :, 2], H[1, 2] = 0.0, 0.0, 0.0
+    params = {"W": W.to(dtype), "H": H.to(dtype), "sigma2": torch.ones(2, dtype=dtype)}
+    fast = slow = params
+    for _ in range(3):
+        done = descent.multiplied_factors(data, fast, lambda site: None)
+        right = descent.lowered(data, slow, descent.multiplied, lambda site: None)
+        fast, slow = {**params, "W": done.W, "H": done.H}, {**params, "W": right.W, "H": right.H}
+    tolerance = {"rtol": 1e-10, "atol": 1e-13} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-6}
+    for got, wanted in zip(done, right, strict=True):
+        torch.testing.assert_close(got, wanted, **tolerance)
+    assert float(done.W[1, :, 2].abs().max()) == 0.0
+
+
 def test_a_planted_mistake_in_the_multiplicative_rule_shows(monkeypatch):
     """A divisor without the explained part of negative statistics, or a square root: the judge of equality fails."""
+    monkeypatch.setenv("PPNMF_KERNEL", "reference")  # where the rule is torch's
     right = descent.multiplied
     monkeypatch.setattr(descent, "multiplied", lambda F, told, known: (right(F, told, known) * F).sqrt())
     theirs = of_scikit_learn("mu", X.numpy(), START["W"].numpy(), START["H"].numpy(), 7)

@@ -19,7 +19,14 @@ from ppnmf.kernels.reference import Natural
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
 
-__all__ = ["address_of_update_rows", "call_update_rows", "half_sweep", "room_for_rows", "update_rows"]
+__all__ = [
+    "address_of_update_rows",
+    "call_update_rows",
+    "half_sweep",
+    "room_for_rows",
+    "signature_of_update_rows",
+    "update_rows",
+]
 
 LANES = 128  # rows that go through a component together, at most
 FEW = 28  # components of which so many rows fit into 40 kB
@@ -205,7 +212,8 @@ def _gram_a_row(Q: Tensor, n_dims: int) -> np.ndarray:
     return rows_last
 
 
-def _signature_of_update_rows(real: types.Float) -> Signature:
+def signature_of_update_rows(real: types.Float) -> Signature:
+    """Of `update_rows`, for factors of this type."""
     matrix = types.Array(real, 2, "C")
     cube = types.Array(real, 3, "C")
     prior = types.UniTuple(DOUBLES, 2)
@@ -215,9 +223,9 @@ def _signature_of_update_rows(real: types.Float) -> Signature:
     return types.void(matrix, matrix, cube, prior, types.float64, address, rows, number, number, types.boolean, DOUBLES)
 
 
-call_update_rows = called_by_address(_signature_of_update_rows)
+call_update_rows = called_by_address(signature_of_update_rows)
 
 
 def address_of_update_rows(dtype: np.dtype) -> int:
     """For `call_update_rows`, of factors of this type."""
-    return address_of(update_rows, _signature_of_update_rows, dtype)
+    return address_of(update_rows, signature_of_update_rows, dtype)

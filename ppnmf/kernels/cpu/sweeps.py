@@ -12,18 +12,16 @@ from numba import njit
 from ppnmf.kernels.cpu.collapsed import Collapsed, call_shears
 from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
 from ppnmf.kernels.cpu.ridge import address_of_move, call_move
-from ppnmf.kernels.cpu.rows import address_of_update_rows, call_update_rows, room_for_rows
+from ppnmf.kernels.cpu.room import ALL_ROWS, A_BLOCK, A_LOT, GRAM_OF_H, LOT, Room
+from ppnmf.kernels.cpu.rows import address_of_update_rows, call_update_rows
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INLINED, INNER, inner
 from ppnmf.rng import Site
 
 __all__ = [
-    "GRAM_OF_H",
-    "LOT",
     "Chains",
     "Data",
     "Factors",
     "Finish",
-    "Room",
     "Rows",
     "Shelf",
     "Side",
@@ -39,8 +37,6 @@ __all__ = [
     "updated",
 ]
 
-LOT = 8  # blocks of rows in a task
-ALL_ROWS, A_LOT, A_BLOCK, GRAM_OF_H = range(4)  # whose sums stand where in a `Room`
 # NumPy's numbers, or a function that takes them would be compiled once more for just these
 NOT_SHIFTED: Any = np.int64(0)
 ROWS_OF_W: Any = np.int64(0)  # where the addresses of shears begin
@@ -98,25 +94,6 @@ class Rows(NamedTuple):
     hi: int
     shift: int  # the row with which the statistics begin
     first_row: int  # the number that the factor's first row has in the whole factor
-
-
-class Room(NamedTuple):
-    """What the update of some rows of W works in, a block of n rows at a time; few arrays, since Numba lowers each one."""
-
-    lanes: np.ndarray  # `rows.room_for_rows`
-    block: np.ndarray  # H Xᵀ and the rows of W, (2, K, n)
-    last_block: np.ndarray  # the same for the last block
-    R: np.ndarray  # W X of all rows, of a lot, of a block, (3, K, D)
-    G: np.ndarray  # W Wᵀ of the same three, and H Hᵀ, (4, K, K)
-    each_G: np.ndarray  # the same memory, (4, K, K, 1)
-
-    @classmethod
-    def of(cls, rows: int, D: int, K: int, block: int, dtype: np.dtype) -> Self:
-        """For so many rows of W, in blocks of `block`."""
-        whole = np.empty((2, K, min(block, rows)), dtype)
-        last = whole if rows % block == 0 else np.empty((2, K, rows % block), dtype)
-        G = np.empty((4, K, K), dtype)
-        return cls(room_for_rows(K), whole, last, np.empty((3, K, D), dtype), G, G[..., None])
 
 
 class Chains(NamedTuple):
@@ -224,9 +201,10 @@ def _lot(data, factors, side, turn, rows, room, into):  # type: ignore[no-untype
     The sums of the blocks are added in their order. H Hᵀ stands in the room.
     """
     W, H = factors
-    for lo in range(rows.lo, rows.hi, data.block):
-        hi = min(lo + data.block, rows.hi)
-        room_of_block = room.block if hi - lo == data.block else room.last_block
+    at_once = room.block.shape[2]
+    for lo in range(rows.lo, rows.hi, at_once):
+        hi = min(lo + at_once, rows.hi)
+        room_of_block = room.block if hi - lo == at_once else room.last_block
         P = room_of_block[0]
         own = room_of_block[1]
         values = data.X[lo:hi]
