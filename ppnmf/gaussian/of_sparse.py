@@ -113,7 +113,7 @@ def _row_products(X: Rows, Ht: Tensor) -> Tensor:
 
 
 def _column_products(X: Rows, D: int, W: Tensor) -> Tensor:
-    """Xᵀ W (C, D, K) from W (C, B, K), stored a component a row."""
+    """Xᵀ W (C, D, K) from W (C, B, K); stored a column of X a row, as it is added up, where that is compiled."""
     C, _, K = W.shape
     if not _compiled(W):
         turned = _turned(X.tensor(D))
@@ -122,7 +122,7 @@ def _column_products(X: Rows, D: int, W: Tensor) -> Tensor:
     Wt = W.mT.contiguous()
     for c in range(C):
         csr.transposed_times(*X.arrays(), Wt[c].numpy(), P[c].numpy())
-    return P.mT.contiguous().mT
+    return P
 
 
 def _grams_by_products(pattern: Tensor, F: Tensor) -> Tensor:

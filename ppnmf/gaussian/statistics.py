@@ -74,10 +74,10 @@ def of_all_columns(X: Matrix, W: Tensor) -> Statistics:
 
 
 def of_every_process(X: Matrix, own: Statistics) -> Statistics:
-    """The sum of what all processes tell about H."""
+    """The sum of what all processes tell about H, P stored a component a row."""
+    P, Q = own.P.mT.contiguous().mT, own.Q
     if X.here is X:
-        return own
-    P, Q = own
+        return Statistics(P, Q)
     if X.uneven and Q.ndim == P.ndim:  # where another process has a Gram matrix for each column; they are stored last
         Q = Q[..., None].expand(-1, -1, -1, P.shape[1]).contiguous().permute(0, 3, 1, 2)
     return X.add_up(Statistics(P, Q))

@@ -8,32 +8,42 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from ppnmf.kernels.chunks import gathering, scattering
 from ppnmf.kernels.lanes import COMPILED, fused
 
 __all__ = ["squared_residuals", "times", "transposed_times"]
 
-WIDE = 8  # components that a pass over a row keeps in registers
+# What a pass over a row takes at once: of 20 components 16 and then 4
+_gather_32, _gather_16, _gather_8, _gather_4, _gather_2, _gather_1 = map(gathering, (32, 16, 8, 4, 2, 1))
+_scatter_32, _scatter_16, _scatter_8, _scatter_4, _scatter_2, _scatter_1 = map(scattering, (32, 16, 8, 4, 2, 1))
 
 
 @njit(**COMPILED)
 def times(data, indices, indptr, Ht, out):  # type: ignore[no-untyped-def]
     """out (K, B) = H Xᵀ over the rows of X that indptr (B + 1,) delimits; Ht (D, K)."""
     K = Ht.shape[1]
-    total = np.empty(K + WIDE, dtype=out.dtype)
+    total = np.empty(K, dtype=Ht.dtype)
     for i in range(len(indptr) - 1):
-        low, high = indptr[i], indptr[i + 1]
-        for k in range(K):
-            total[k] = 0
-        pairs = high - (high - low) % 2
-        for at in range(low, pairs, 2):
-            x, y = data[at], data[at + 1]
-            g, h = Ht[indices[at]], Ht[indices[at + 1]]
-            for k in range(K):
-                total[k] = fused(x, g[k], fused(y, h[k], total[k]))
-        for at in range(pairs, high):
-            x, h = data[at], Ht[indices[at]]
-            for k in range(K):
-                total[k] = fused(x, h[k], total[k])
+        low = np.int64(indptr[i])
+        high = np.int64(indptr[i + 1])
+        k = 0
+        while k + 32 <= K:
+            _gather_32(data, indices, low, high, Ht, k, total)
+            k += 32
+        if K & 16:
+            _gather_16(data, indices, low, high, Ht, k, total)
+            k += 16
+        if K & 8:
+            _gather_8(data, indices, low, high, Ht, k, total)
+            k += 8
+        if K & 4:
+            _gather_4(data, indices, low, high, Ht, k, total)
+            k += 4
+        if K & 2:
+            _gather_2(data, indices, low, high, Ht, k, total)
+            k += 2
+        if K & 1:
+            _gather_1(data, indices, low, high, Ht, k, total)
         for k in range(K):
             out[k, i] = total[k]
 
@@ -42,14 +52,30 @@ def times(data, indices, indptr, Ht, out):  # type: ignore[no-untyped-def]
 def transposed_times(data, indices, indptr, W, out):  # type: ignore[no-untyped-def]
     """out (D, K) += Xᵀ W over the rows of X that indptr (B + 1,) delimits; W (K, B)."""
     K = W.shape[0]
-    own = np.empty(K, dtype=W.dtype)
+    own = np.empty(K, dtype=out.dtype)
     for i in range(len(indptr) - 1):
         for k in range(K):
             own[k] = W[k, i]
-        for at in range(indptr[i], indptr[i + 1]):
-            x, row = data[at], out[indices[at]]
-            for k in range(K):
-                row[k] = fused(x, own[k], row[k])
+        low = np.int64(indptr[i])
+        high = np.int64(indptr[i + 1])
+        k = 0
+        while k + 32 <= K:
+            _scatter_32(data, indices, low, high, out, k, own)
+            k += 32
+        if K & 16:
+            _scatter_16(data, indices, low, high, out, k, own)
+            k += 16
+        if K & 8:
+            _scatter_8(data, indices, low, high, out, k, own)
+            k += 8
+        if K & 4:
+            _scatter_4(data, indices, low, high, out, k, own)
+            k += 4
+        if K & 2:
+            _scatter_2(data, indices, low, high, out, k, own)
+            k += 2
+        if K & 1:
+            _scatter_1(data, indices, low, high, out, k, own)
 
 
 @njit(**COMPILED)
