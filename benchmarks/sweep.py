@@ -8,6 +8,15 @@ thread each. The NumPy sampler draws a component's rows together, and a round's 
 
 Then draws alone: nanoseconds of a truncated normal and its uniform, by where zero lies in standard deviations past the mode, and
 how long sweeps in single precision are beside those in double. Prints tables, and writes JSON with --out.
+
+What bounds a sweep. At 2429 x 361, K = 49, of 7.0 ms the products take 4.2 (as fast as NumPy's whole ones), the Gram matrices
+0.4, and the rows 2.0: 0.6 of them with modes in place of draws, and 137 000 draws of 6 to 10 ns, which are some 150 cycles of
+arithmetic for each eight (67 fused steps, three divisions and a root). A product that writes half of a Gram matrix (`syrk`) would
+save 0.1 ms, and takes twice as long at K = 10.
+
+In single precision the rows take as long as in double, since lanes compute in double: the tail of a truncated normal needs more
+than 24 bits. A sweep at 10000 x 2000, K = 20, then takes 28 ms for 50; but where less than 3 % of the sum of squares is left, as in
+these drawn matrices, the misfit cannot be had by subtraction and costs a third product: 43 ms.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from torch import Tensor
 from ppnmf.kernels.cpu.collapsed import Collapsed
 from ppnmf.kernels.cpu.multiplied import address_of_multiply_rows
 from ppnmf.kernels.cpu.ridge import room_for_moves
-from ppnmf.kernels.cpu.room import GRAM_OF_H, LOT, Room
+from ppnmf.kernels.cpu.room import ALL_ROWS, GRAM_OF_H, LOT, Room
 from ppnmf.kernels.cpu.rows import room_for_rows
 from ppnmf.kernels.cpu.sweeps import (
     Chains,
@@ -34,6 +34,7 @@ from ppnmf.kernels.cpu.sweeps import (
     gram,
     left_over,
     lot_updated,
+    lots_updated,
     sweep_chains,
     updated,
 )
@@ -262,6 +263,11 @@ def update_W(data: Data, factors: Factors, side: Side, turn: Turn, first_row: in
     size = LOT * data.block
     Q = np.empty((K, K), dtype)
     gram(factors.H, Q)
+    if allowed_threads() == 1:
+        room = Room.of(N, D, K, data.block, dtype)
+        room.G[GRAM_OF_H] = Q
+        lots_updated(data, factors, side, turn, first_row, room)
+        return room.R[ALL_ROWS], room.G[ALL_ROWS]
 
     def sums(lo: int) -> tuple[np.ndarray, np.ndarray]:
         rows = Rows(lo, min(lo + size, N), 0, first_row)

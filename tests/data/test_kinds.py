@@ -8,7 +8,7 @@ import torch
 import ppnmf
 from ppnmf.data.matrix import Blocked, Dense, Sparse, as_matrix
 from ppnmf.gaussian import grams
-from ppnmf.gaussian.statistics import given_H, of_H, of_W, squared_residuals
+from ppnmf.gaussian.statistics import given_H, of_all_columns, of_H, of_W, squared_residuals
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import log_joint
 from ppnmf.models import ExponentialGaussian
@@ -119,9 +119,9 @@ def statistics(X, W, H):
         about_W = of_W(block, given)
         rows.append((about_W.P, each_row(about_W.Q, len(numbers), about_W.P)))
         about_H = of_H(block, own)
-        assert about_H.P.mT.is_contiguous()
         columns.append((about_H.P, each_row(about_H.Q, D, about_H.P)))
         misfit = misfit + squared_residuals(block, own, H)
+    assert of_all_columns(X, W).P.mT.is_contiguous()
     over_rows = [torch.cat(parts, 1) for parts in zip(*rows, strict=True)]
     return *over_rows, *(sum(parts) for parts in zip(*columns, strict=True)), misfit
 

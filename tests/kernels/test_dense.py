@@ -45,8 +45,11 @@ def assert_close(fast, slow, **tolerance):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("per_entry", [False, True], ids=["a rate for all", "a rate an entry"])
-@pytest.mark.parametrize("block", [None, 9], ids=["one block", "many blocks"])
-def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block):
+@pytest.mark.parametrize(
+    ("block", "small"), [(None, 10**6), (9, 10**6), (9, 0)], ids=["one block", "many blocks", "a lot of blocks at once"]
+)
+def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block, small):
+    monkeypatch.setattr("ppnmf.kernels.cpu.room.SMALL", small)
     if block:
         monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", block)
     X, model = problem(shape, per_entry=per_entry)
@@ -119,8 +122,11 @@ def test_each_chain_may_have_a_matrix_of_its_own():
         assert torch.equal(state.params["W"][0], together["W"][c])
 
 
-@pytest.mark.parametrize("chains", [1, 3])
-def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeypatch, chains):
+@pytest.mark.parametrize(
+    ("chains", "small"), [(1, 10**6), (3, 10**6), (1, 0)], ids=["a chain", "three", "a lot of blocks at once"]
+)
+def test_bits_do_not_depend_on_threads_or_on_how_many_sweeps_go_together(monkeypatch, chains, small):
+    monkeypatch.setattr("ppnmf.kernels.cpu.room.SMALL", small)
     monkeypatch.setattr("ppnmf.threads.WORTH_A_THREAD", 0)
     monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 200)
     monkeypatch.setattr("ppnmf.kernels.dense.BAND", 16)

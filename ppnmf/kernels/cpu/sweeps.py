@@ -12,7 +12,7 @@ from numba import njit
 from ppnmf.kernels.cpu.collapsed import Collapsed, call_shears
 from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_gamma
 from ppnmf.kernels.cpu.ridge import address_of_move, call_move
-from ppnmf.kernels.cpu.room import ALL_ROWS, A_BLOCK, A_LOT, GRAM_OF_H, LOT, Room
+from ppnmf.kernels.cpu.room import A_BLOCK, A_LOT, ALL_ROWS, GRAM_OF_H, LOT, Room
 from ppnmf.kernels.cpu.rows import address_of_update_rows, call_update_rows
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INLINED, INNER, inner
 from ppnmf.rng import Site
@@ -33,6 +33,7 @@ __all__ = [
     "gram",
     "left_over",
     "lot_updated",
+    "lots_updated",
     "sweep_chains",
     "updated",
 ]
@@ -220,6 +221,19 @@ def _lot(data, factors, side, turn, rows, room, into):  # type: ignore[no-untype
 
 
 @njit(**INNER)
+def _lots(data, factors, side, turn, first_row, room):  # type: ignore[no-untyped-def]
+    """Update all rows of W, a lot after another; the room's sums of all rows say then what they tell about H."""
+    N = len(data.X)
+    size = LOT * data.block
+    for lo in range(0, N, size):
+        rows = Rows(lo, min(lo + size, N), NOT_SHIFTED, first_row)
+        _lot(data, factors, side, turn, rows, room, ALL_ROWS if lo == 0 else A_LOT)
+        if lo > 0:
+            _add(room.R[ALL_ROWS], room.R[A_LOT])
+            _add(room.G[ALL_ROWS], room.G[A_LOT])
+
+
+@njit(**INNER)
 def _left_over(data, factors, R, G, GH):  # type: ignore[no-untyped-def]
     """The residual sum of squares, off the products unless so little is left that the subtraction would cancel.
 
@@ -240,16 +254,18 @@ def _sum_of_residuals(data, factors):  # type: ignore[no-untyped-def]
     """The sum of the squared residuals, each formed."""
     W, H = factors
     left = 0.0
+    rows = np.empty((data.block, len(W)), W.dtype)
+    residuals = np.empty((data.block, H.shape[1]), W.dtype)
     for lo in range(0, len(data.X), data.block):
         values = data.X[lo : lo + data.block]
-        own = np.empty((len(values), len(W)), W.dtype)
+        own = rows[: len(values)]
+        residual = residuals[: len(values)]
         _transposed(W, lo, own)
-        fitted = np.empty(values.shape, W.dtype)
-        np.dot(own, H, fitted)
+        np.dot(own, H, residual)
         for i in range(values.shape[0]):
             for j in range(values.shape[1]):
-                residual = np.float64(values[i, j]) - np.float64(fitted[i, j])
-                left += residual * residual
+                residual[i, j] -= values[i, j]
+            left += inner(residual[i], residual[i])
     return left
 
 
@@ -260,16 +276,9 @@ def factors_swept(data, factors, sides, turn, room):  # type: ignore[no-untyped-
     Args:
         sides: of W and of H. room: `Room` for all rows.
     """
-    N = len(data.X)
-    size = LOT * data.block
     H = factors.H
     gram(H, room.G[GRAM_OF_H])
-    for lo in range(0, N, size):
-        rows = Rows(lo, min(lo + size, N), NOT_SHIFTED, FIRST_ROW)
-        _lot(data, factors, sides[0], turn, rows, room, ALL_ROWS if lo == 0 else A_LOT)
-        if lo > 0:
-            _add(room.R[ALL_ROWS], room.R[A_LOT])
-            _add(room.G[ALL_ROWS], room.G[A_LOT])
+    _lots(data, factors, sides[0], turn, FIRST_ROW, room)
     columns = Rows(NOT_SHIFTED, H.shape[1], NOT_SHIFTED, FIRST_ROW)
     _update(H, room.R[ALL_ROWS], room.each_G[ALL_ROWS], sides[1], turn, columns, room.lanes)
     return _left_over(data, factors, room.R[ALL_ROWS], room.G[ALL_ROWS], room.R[A_BLOCK])
@@ -357,6 +366,12 @@ def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_f
 def lot_updated(data, factors, side, turn, rows, room):  # type: ignore[no-untyped-def]
     """`_lot` into the room's sums of all rows."""
     _lot(data, factors, side, turn, rows, room, ALL_ROWS)
+
+
+@njit(**ENTRY)
+def lots_updated(data, factors, side, turn, first_row, room):  # type: ignore[no-untyped-def]
+    """`_lots`, where there is one thread."""
+    _lots(data, factors, side, turn, first_row, room)
 
 
 @njit(**ENTRY)
