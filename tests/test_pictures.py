@@ -76,6 +76,7 @@ class Score:
     priors: dict = field(default_factory=dict)
     seconds: float = 0.0
     warnings: tuple = ()
+    failed: str = ""
 
     def is_clearly_better_than(self, other):
         return self.sign * (self.value - other.value) > 3 * max(self.error, other.error)
@@ -97,6 +98,7 @@ RANKS = {
     "no errors": table(bic={k: Score(9e6 + 3e3 * k, float("nan"), "BIC", -1) for k in range(1, 9)}),
     "small numbers": table(heldout={k: Score(1e-6 * k, 1e-8, "mean squared error on held-out cells", -1) for k in (1, 2)}),
     "five criteria": table(**{f"criterion {i}": hill(range(1, 8), 4, 90.0) for i in range(5)}),
+    "all failed": table(chib={k: Score(1e6 * k, 3e4, failed="apart") for k in (1, 2, 3, 4, 5, 10, 20, 50, 100)}),
 }  # fmt: skip
 
 DRAWINGS = {

@@ -131,6 +131,7 @@ class Score:
     priors: dict = field(default_factory=dict)
     seconds: float = 0.0
     warnings: tuple = ()
+    failed: str = ""
     label: ClassVar[str] = "log evidence"
     sign: ClassVar[int] = 1
 
@@ -147,6 +148,21 @@ def test_the_best_rank_is_marked_and_the_others_say_how_far_off_they_are():
     assert ax.get_title(loc="left") == "chib: best at 2" and ax.get_ylabel() == "log evidence (nats)"
     (ring,) = [line for line in ax.lines if line.get_markersize() == 12]
     assert ring.get_xydata().tolist() == [[2, -10]]
+
+
+def test_failed_estimates_are_drawn_where_there_are_no_others():
+    failed = {rank: Score(-10.0 * rank, failed="the replicates lie 60 nats apart") for rank in (1, 2, 3)}
+    scores = {"chib": failed | {4: Score(float("inf"), failed="an estimate is not finite")}, "bic": {1: Score(-3.0)}}
+    table = RankTable(scores=scores, failed={"chib": {}, "bic": {}}, shape=(5, 4), seed=0, seconds=0.0)
+    of_chib, of_bic = plots.rank(table).figure.axes[:2]
+    assert of_chib.get_title(loc="left") == "chib: every estimate failed"
+    assert of_bic.get_title(loc="left") == "bic: best at 1"
+    (crosses,) = of_chib.lines
+    assert crosses.get_marker() == "x" and crosses.get_xydata()[:3].tolist() == [[1, -10], [2, -20], [3, -30]]
+    assert [text.get_text() for text in of_chib.get_xticklabels()] == ["1", "2", "3", "4"]
+    without = RankTable(scores={"chib": {}}, failed={"chib": {1: "no"}}, shape=(5, 4), seed=0, seconds=0.0)
+    with pytest.raises(ValueError, match="no score of any rank"):
+        plots.rank(without)
 
 
 PLACED = {

@@ -25,7 +25,8 @@ def rank(table: RankTable, title: str | None = None, ax: Axes | None = None) -> 
     """The criteria of `ppnmf.select_rank` against the rank, with their standard errors.
 
     The best is ringed; points that do not differ from it by more than their errors are open, failed estimates are
-    left out. Above each rank stands how far it is from the best; of many ranks, above some.
+    left out. Above each rank stands how far it is from the best; of many ranks, above some. Where every estimate of a
+    criterion has failed, crosses show them, and the title says so.
 
     Args:
         ax: whose place the panels share; a figure of their own by default.
@@ -38,16 +39,15 @@ def rank(table: RankTable, title: str | None = None, ax: Axes | None = None) -> 
     """
     if not isinstance(table, RankTable):
         raise TypeError(f"rank takes the table that ppnmf.select_rank returns, not {described(table)}")
-    curves = {method: judged for method in table.methods if (judged := table.judged(method))}
+    curves = {method: by_rank for method, by_rank in table.scores.items() if by_rank}
     if not curves:
         raise ValueError("the table holds no score of any rank: look at its `failed`")
     across = 2 if len(curves) == 4 else min(len(curves), ACROSS)
     down = -(-len(curves) // across)
     figure = sheet(ax, max(WIDTH * across, 6), 3.6 * down + 0.3)
     axes = list(grid(figure, down, across).flat)
-    for panel, (method, by_rank) in zip(axes, curves.items(), strict=False):
-        _rank_curve(panel, by_rank, table.best_by(method), table.rivals(method))
-        panel.set_title(f"{method}: best at {table.best_by(method)}", pad=4)
+    for panel, method in zip(axes, curves, strict=False):
+        _of_method(panel, table, method)
     for panel in axes[len(curves) :]:
         panel.set_axis_off()
     known = (
@@ -55,6 +55,27 @@ def rank(table: RankTable, title: str | None = None, ax: Axes | None = None) -> 
     )
     entitle(figure, title or f"Choosing the rank ({known})")
     return panels(axes[: len(curves)])
+
+
+def _of_method(ax: Axes, table: RankTable, method: str) -> None:
+    judged = table.judged(method)
+    if not judged:
+        _crosses(ax, table.scores[method])
+        ax.set_title(f"{method}: every estimate failed", pad=4)
+        return
+    _rank_curve(ax, judged, table.best_by(method), table.rivals(method))
+    ax.set_title(f"{method}: best at {table.best_by(method)}", pad=4)
+
+
+def _crosses(ax: Axes, by_rank: Mapping[int, Any]) -> None:
+    """Failed estimates, those that are finite."""
+    ranks = np.array(sorted(by_rank))
+    ax.plot(ranks, [by_rank[rank].value for rank in ranks], "x", color=COLOURS[1])
+    ax.margins(x=0.08, y=0.08)
+    _spread(ax, ranks)
+    shown = _apart(_places(ranks), 0, 2 * TICK * POINT / AXIS)
+    _mark_ranks(ax, ranks[shown])
+    _name_values(ax, by_rank[int(ranks[0])].label)
 
 
 def _rank_curve(ax: Axes, by_rank: Mapping[int, Any], best: int, rivals: Sequence[int]) -> None:
@@ -70,7 +91,10 @@ def _rank_curve(ax: Axes, by_rank: Mapping[int, Any], best: int, rivals: Sequenc
     ax.plot(best, here, "o", markersize=12, markerfacecolor="none", markeredgecolor=COLOURS[1], markeredgewidth=1.8)
     ax.margins(x=0.08, y=0.08)
     _label_ranks(ax, ranks, values - here, best)
-    label = by_rank[best].label
+    _name_values(ax, by_rank[best].label)
+
+
+def _name_values(ax: Axes, label: str) -> None:
     ax.set_ylabel(f"{label} (nats)" if "log" in label and "(" not in label else label)
     ax.ticklabel_format(axis="y", style="plain")  # a power of ten would stand where the distances do
     plain(ax)
@@ -78,19 +102,32 @@ def _rank_curve(ax: Axes, by_rank: Mapping[int, Any], best: int, rivals: Sequenc
 
 def _label_ranks(ax: Axes, ranks: np.ndarray, behind: np.ndarray, best: int) -> None:
     """Ranks below, their distance from the best above: of those that have room beside each other."""
-    if _is_uneven(ranks):
-        ax.set_xscale("log")
-        ax.xaxis.set_minor_locator(NullLocator())
-    places = np.log(ranks) if _is_uneven(ranks) else ranks.astype(float)
+    _spread(ax, ranks)
     at = int(np.flatnonzero(ranks == best)[0])
-    shown = _apart(places, at, 2 * TICK * POINT / AXIS)
-    ax.set_xticks(ranks[shown], [str(rank) for rank in ranks[shown]])
-    ax.set_xlabel("rank K")
+    shown = _apart(_places(ranks), at, 2 * TICK * POINT / AXIS)
+    _mark_ranks(ax, ranks[shown])
     above = ax.secondary_xaxis("top")
     above.xaxis.set_minor_locator(NullLocator())
     above.set_xticks(ranks[shown], ["best" if k == at else _difference(behind[k]) for k in shown])
     above.tick_params(labelsize=TICK - 1, labelrotation=90, length=2)
     above.spines["top"].set_visible(False)
+
+
+def _places(ranks: np.ndarray) -> np.ndarray:
+    """Where they stand on their axis."""
+    return np.log(ranks) if _is_uneven(ranks) else ranks.astype(float)
+
+
+def _spread(ax: Axes, ranks: np.ndarray) -> None:
+    """A logarithmic axis where ranks are uneven."""
+    if _is_uneven(ranks):
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _mark_ranks(ax: Axes, ranks: np.ndarray) -> None:
+    ax.set_xticks(ranks, [str(rank) for rank in ranks])
+    ax.set_xlabel("rank K")
 
 
 def _is_uneven(ranks: np.ndarray) -> bool:
