@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -27,6 +28,7 @@ __all__ = [
     "from_bits",
     "fused",
     "inner",
+    "inner_of_three",
     "log",
     "polynomial",
     "select",
@@ -36,7 +38,7 @@ __all__ = [
 
 # Divisions are not checked for zero, and no lane is expected to be NaN. Nothing may round otherwise than it is written:
 # a function can be compiled into several others, and which of the copies runs depends on what the process loaded first.
-# So products and sums fuse where `fused` says so, and sums over lanes are `total_of` and `inner`.
+# So products and sums fuse where `fused` says so, and sums over lanes are `total_of`, `inner` and `inner_of_three`.
 COMPILED: dict[str, Any] = {
     "nogil": True,
     "cache": can_be_kept(),
@@ -98,6 +100,12 @@ def inner(typing_context, F, G):  # type: ignore[no-untyped-def]
     return types.float64(F, G), _sum_over_lanes
 
 
+@intrinsic
+def inner_of_three(typing_context, a, F, G):  # type: ignore[no-untyped-def]
+    """Σ_i a_i F_i G_i in float64, all (n,) and contiguous."""
+    return types.float64(a, F, G), _sum_over_lanes
+
+
 class Operand(NamedTuple):
     """An array whose entries are factors of the terms of a sum."""
 
@@ -132,7 +140,7 @@ def _sum_over_lanes(context, builder, signature, arguments):  # type: ignore[no-
         """Add to the number or the vector at sum_ the term or the terms from `index` on."""
         values = [operand.at(context, builder, index, lanes) for operand in operands]
         before = builder.load(sum_)
-        builder.store(builder.fadd(before, values[0] if len(values) == 1 else builder.fmul(*values)), sum_)
+        builder.store(builder.fadd(before, reduce(builder.fmul, values)), sum_)
 
     with cgutils.for_range_slice(builder, ir.Constant(INT64, 0), whole, ir.Constant(INT64, PARTIAL_SUMS)) as (at, _):
         add(at, partial, PARTIAL_SUMS)

@@ -14,7 +14,7 @@ from numba import njit
 from ppnmf.kernels.cpu.normal import SQRT_HALF, survival_factor, survival_inverse
 from ppnmf.kernels.cpu.positive import generalized_inverse_gaussian
 from ppnmf.kernels.cpu.ridge import divide, least_ratio, permute, scale, shift, truncated_exponential
-from ppnmf.kernels.lanes import COMPILED, INNER, fused
+from ppnmf.kernels.lanes import COMPILED, INNER, fused, inner, inner_of_three
 from ppnmf.rng import Site, uniform_pair
 
 __all__ = ["Free", "move", "products", "truncated"]
@@ -50,28 +50,24 @@ class ScaleDensity(NamedTuple):
 def products(a, F, G, k):  # type: ignore[no-untyped-def]
     """Σ_i a[k, i] F_i G_i."""
     own = a[k if len(a) > 1 else 0]
+    if len(own) > 1:
+        return inner_of_three(own, F, G)
     total = 0.0
-    if len(own) == 1:
-        for i in range(len(F)):
-            total = fused(np.float64(F[i]), np.float64(G[i]), total)
-        return own[0] * total
     for i in range(len(F)):
-        total = fused(own[i] * np.float64(F[i]), np.float64(G[i]), total)
-    return total
+        total = fused(np.float64(F[i]), np.float64(G[i]), total)
+    return own[0] * total
 
 
 @njit(**INNER)
 def _sums(b, F, k):  # type: ignore[no-untyped-def]
     """Σ_i b[k, i] F_i."""
     own = b[k if len(b) > 1 else 0]
+    if len(own) > 1:
+        return inner(own, F)
     total = 0.0
-    if len(own) == 1:
-        for i in range(len(F)):
-            total += np.float64(F[i])
-        return own[0] * total
     for i in range(len(F)):
-        total = fused(own[i], np.float64(F[i]), total)
-    return total
+        total += np.float64(F[i])
+    return own[0] * total
 
 
 @njit(**INNER)

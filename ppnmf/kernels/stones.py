@@ -18,7 +18,7 @@ from ppnmf.kernels.cpu.ridge import room_for_moves
 from ppnmf.kernels.cpu.room import Room
 from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import LOTS, Problem, copied
-from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner
+from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, inner_of_three, total_of
 from ppnmf.kernels.natural import Free, move
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, uniform_pair
@@ -140,11 +140,8 @@ def _log_prior(F, a, b):  # type: ignore[no-untyped-def]
     for k in range(len(F)):
         own_a = a[k if len(a) > 1 else 0]
         own_b = b[k if len(b) > 1 else 0]
-        for i in range(F.shape[1]):
-            w = np.float64(F[k, i])
-            precision = own_a[i if len(own_a) > 1 else 0]
-            linear = own_b[i if len(own_b) > 1 else 0]
-            total += w * (linear - 0.5 * precision * w)
+        total += own_b[0] * total_of(F[k]) if len(own_b) == 1 else inner(own_b, F[k])
+        total -= 0.5 * (own_a[0] * inner(F[k], F[k]) if len(own_a) == 1 else inner_of_three(own_a, F[k], F[k]))
     return total
 
 
