@@ -6,8 +6,9 @@ order π, and Σ_π r(πθ)^t is the permanent of the K × K matrix of the densi
 *Scaling.* With the potentials of a best assignment taken off, no entry of the matrix is above one, and those of the
 assignment are one. *Splitting.* Entries below e^-SMALL are left out; the permanent of what remains is the product of
 those of its strongly connected blocks, most of which are single components. *Subsets.* The permanent of a block of m is
-found in m 2^m steps, row after row, over the sets of columns that the rows so far may fill: no term has a sign. Read
-backwards, the same table draws an order.
+found row after row, over the sets of columns that the rows so far may fill: no term has a sign. That is m 2^m steps if all
+sets matter, and few where the matrix is near its diagonal: what cannot bring more than `LEAST` of the permanent is left out,
+and less than 1e-12 of it in all. Read backwards, the same table draws an order.
 
 Where a block has more than `MOST` components, greater entries are left out too, until none has.
 
@@ -26,6 +27,7 @@ __all__ = ["MOST", "drawn_orders", "log_permanents"]
 
 SMALL = 60.0  # nats below the best assignment that a component may cost in another's place before that is left out
 MOST = 20  # components that a block may have; 21 take twice the time, and memory
+LEAST = 1e-20  # of a permanent, which a step towards a set of columns can bring: m 2^m such steps are below 1e-12
 STEPS = 24  # of the halving towards a threshold that keeps blocks small
 
 
@@ -57,6 +59,8 @@ def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
     """The log permanents, and places where there are uniforms; gives the size of the largest block."""
     largest = 0
     K = logs.shape[1]
+    filled = np.zeros(2)
+    sets = np.empty(2, np.int64)
     for c in range(len(logs)):
         if _one_order(logs[c]):
             values[c] = np.trace(logs[c])
@@ -75,14 +79,19 @@ def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
         largest = max(largest, most)
         if most > MOST:
             block_of = _small_blocks(scaled)
+        if 1 << min(most, MOST) > len(filled):
+            filled = np.zeros(1 << min(most, MOST))
+            sets = np.empty(len(filled), np.int64)
         for first in range(K):
             if block_of[first] != first:
                 continue
             block = np.flatnonzero(block_of == first)
-            filled = _filled(scaled, block)
-            values[c] += math.log(filled[-1])
+            met = _fill(scaled, block, filled, sets)
+            values[c] += math.log(filled[(1 << len(block)) - 1])
             if uniforms.shape[1] > 0:
                 _draw(scaled, block, filled, columns, uniforms[c], places[c])
+            for i in range(met):
+                filled[sets[i]] = 0.0
     return largest
 
 
@@ -177,29 +186,42 @@ def _small_blocks(scaled):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy")
-def _filled(scaled, block):  # type: ignore[no-untyped-def]
-    """[S]: the sum over the ways to put the first |S| rows of a block into its columns of S, (2^m,); the last is the permanent."""
+def _fill(scaled, block, filled, sets):  # type: ignore[no-untyped-def]
+    """filled[S] = the sum over the ways to put the first |S| rows of a block into its columns of S; the last is the permanent.
+
+    Args:
+        filled: zeros, (2^m,) or more; the sets that are met come into `sets`, those of one size together, and their number is
+            given.
+    """
     m = len(block)
-    if m == 1:
-        return np.ones(2)
     A = np.empty((m, m))
     for k in range(m):
         for l in range(m):
             A[k, l] = math.exp(scaled[block[k], block[l]])
-    filled = np.zeros(1 << m)
+    most = np.ones(m + 1)  # that the rows from the k-th on can bring
+    for k in range(m - 1, -1, -1):
+        most[k] = most[k + 1] * A[k].sum()
     filled[0] = 1.0
-    for S in range(1, 1 << m):
-        row = -1
-        rest = S
-        while rest:
-            row += 1
-            rest &= rest - 1
-        total = 0.0
-        for l in range(m):
-            if S >> l & 1:
-                total += A[row, l] * filled[S ^ (1 << l)]
-        filled[S] = total
-    return filled
+    sets[0] = 0
+    begin = 0
+    met = 1
+    for k in range(m):
+        end = met
+        for i in range(begin, end):
+            S = sets[i]
+            for l in range(m):
+                if S >> l & 1:
+                    continue
+                share = filled[S] * A[k, l]
+                if share * most[k + 1] < LEAST:
+                    continue
+                T = S | 1 << l
+                if filled[T] == 0.0:
+                    sets[met] = T
+                    met += 1
+                filled[T] += share
+        begin = end
+    return met
 
 
 @njit(nogil=True, error_model="numpy")

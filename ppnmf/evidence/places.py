@@ -40,6 +40,9 @@ class Places(NamedTuple):
 
     def log_orders(self, log_places: Tensor, power: float) -> Tensor:
         """log Σ_π r(πθ)^power / r(θ)^power over the orders of the classes that are summed over, (C,)."""
+        if power == 0:
+            every = sum(math.lgamma(len(members) + 1) for members in self.summed)
+            return torch.full((len(log_places),), every, dtype=torch.float64)
         total = torch.zeros(len(log_places), dtype=torch.float64)
         for members in self.summed:
             logs = power * _among(log_places, members).numpy()
@@ -52,8 +55,9 @@ class Places(NamedTuple):
         C, K = uniforms.shape
         order = torch.arange(K).repeat(C, 1)
         for members in self.summed:
-            logs = power * _among(log_places, members).numpy()
-            places = torch.from_numpy(drawn_orders(logs, np.ascontiguousarray(uniforms[:, members])))
+            u = np.ascontiguousarray(uniforms[:, members])
+            drawn = drawn_orders(power * _among(log_places, members).numpy(), u) if power else u.argsort(1)
+            places = torch.from_numpy(drawn)
             own = torch.tensor(members)
             order.scatter_(1, own[places], own.expand(C, -1))
         return order
