@@ -10,7 +10,7 @@ from torch import Tensor
 from ppnmf.data.dense import Dense
 from ppnmf.gaussian import given as shared
 from ppnmf.gaussian.given import Given
-from ppnmf.gaussian.grams import Listed, grams, listed, packed_products, unpacked
+from ppnmf.kernels.grams import Listed, grams, listed, packed_products, unpacked
 from ppnmf.protocols import Statistics
 
 __all__ = ["given_H", "of_H", "of_W", "squared_residuals", "squared_residuals_of_columns"]

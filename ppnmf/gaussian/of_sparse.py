@@ -14,8 +14,8 @@ from ppnmf.data.sparse import Rows, Sparse
 from ppnmf.gaussian import given as shared
 from ppnmf.gaussian import of_dense
 from ppnmf.gaussian.given import Given
-from ppnmf.gaussian.grams import Listed, grams, packed_products, unpacked
 from ppnmf.kernels import csr
+from ppnmf.kernels.grams import Listed, grams, packed_products, unpacked
 from ppnmf.protocols import Statistics
 
 __all__ = ["given_H", "of_H", "of_W", "squared_residuals", "squared_residuals_of_columns"]

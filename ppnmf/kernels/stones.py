@@ -1,4 +1,4 @@
-"""Sweeps of many particles on the way from a reference to a posterior, for a complete matrix in memory, compiled whole.
+"""Sweeps of many particles on the way from a reference to a posterior, for a matrix in memory, compiled whole.
 
 What `gaussian.sweep` does with `gaussian.path.between`'s priors, the moves along the ridge included, and what stepping stones ask
 for afterwards: one call from Python for all particles of a step. Priors are stored a component a row.
@@ -19,6 +19,7 @@ from ppnmf.kernels.cpu.room import Room
 from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import LOTS, Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, inner_of_three, total_of
+from ppnmf.kernels.masked import Missing, RoomForGrams, masked_swept
 from ppnmf.kernels.natural import Free, move
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, uniform_pair
@@ -41,6 +42,7 @@ class Way(NamedTuple):
         W, H: those of the reference, a component a row, (K, N) and (K, D).
         log_peaks: minus the logs of ∫ exp(-a w² / 2 + b w) dw, summed over the reference's entries of a component, (K,).
         free: the moves that are made.
+        missing: entries of X; None: X is complete.
     """
 
     problem: Problem
@@ -48,6 +50,7 @@ class Way(NamedTuple):
     H: Natural
     log_peaks: np.ndarray
     free: Free
+    missing: Missing | None = None
 
 
 class After(NamedTuple):
@@ -94,12 +97,16 @@ def swept(way: Way, params: Params, target: Between, sweeps: int, at: Address) -
     data = problem.X, problem.block, float(problem.squares[0]), problem.cancels
     own = _rows_leading_both(problem)
     ends = (*own, *way.W, *way.H, way.log_peaks)
+    missing = None if way.missing is None else way.missing.plain
 
     def together(group: tuple[int, int]) -> None:
         room = Room.of(N, D, K, problem.block, W.dtype)
+        wide = None if missing is None else tuple(RoomForGrams.of(N, D, K, W.dtype))
         rooms = tuple(room), room_for_moves(K), np.empty(max(N, D))
         chains = W, H, sigma2, keys, at.step
-        _sweep_particles(group, sweeps, data, chains, sides, of_W, of_H, finish, way.free, ends, numbers, places, rooms)
+        priors = sides, of_W, of_H
+        some = data, chains, priors, finish, way.free, ends, numbers, places, rooms
+        _sweep_particles(group, sweeps, missing, wide, *some)
 
     size = max(1, -(-C // (LOTS * allowed_threads()))) if allowed_threads() > 1 else C
     groups = [(c, min(c + size, C)) for c in range(0, C, size)]
@@ -170,13 +177,13 @@ def _say(factors, own, reference, log_peaks, squares, numbers, places):  # type:
 
 
 @njit(**ENTRY)
-def _sweep_particles(group, sweeps, data, chains, sides, of_W, of_H, finish, free, ends, numbers, places, rooms):  # type: ignore[no-untyped-def]
+def _sweep_particles(group, sweeps, missing, wide, data, chains, priors, finish, free, ends, numbers, places, rooms):  # type: ignore[no-untyped-def]
     """Sweeps of particles group[0] to group[1], in place; records come as plain tuples, as in `cpu.sweeps.sweep_chains`."""
     X, block, squares, cancels = data
+    sides, of_W, of_H = priors
     W, H, sigma2, keys, first_step = chains
     shape, scale, power, kind, gamma = finish
     room, room_for_moves, room_for_squares = rooms
-    own_room = Room(*room)
     both = (Side(*sides[0]), Side(*sides[1]))
     matrix = Data(X[0], block, squares, cancels)
     for c in range(group[0], group[1]):
@@ -186,7 +193,10 @@ def _sweep_particles(group, sweeps, data, chains, sides, of_W, of_H, finish, fre
         for s in range(sweeps):
             step = first_step + s
             turn = Turn(power / np.float64(sigma2[c]), key0, key1, step)
-            misfit = factors_swept(matrix, factors, both, turn, own_room)
+            if missing is None:  # what follows is then not compiled
+                misfit = factors_swept(matrix, factors, both, turn, Room(*room))
+            else:
+                misfit = masked_swept(matrix, missing, factors, both, turn, RoomForGrams(*wide))
             numbers[c, MISFIT] = misfit
             if shape > 0.0:
                 sigma2[c] = (scale + power * misfit / 2) / call_standard_gamma(gamma, (shape, key0, key1, step))

@@ -7,10 +7,10 @@ import torch
 
 import ppnmf
 from ppnmf.data.matrix import Blocked, Dense, Sparse, as_matrix
-from ppnmf.gaussian import grams
 from ppnmf.gaussian.statistics import given_H, of_all_columns, of_H, of_W, squared_residuals
 from ppnmf.inference import gibbs
 from ppnmf.inference.gibbs import log_joint
+from ppnmf.kernels import grams
 from ppnmf.models import ExponentialGaussian
 from ppnmf.rng import Stream
 
@@ -38,7 +38,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("ppnmf.data.dense.BLOCK_ENTRIES", 300)
     monkeypatch.setattr("ppnmf.data.dense.FEW_BLOCKS", 5)
     monkeypatch.setattr("ppnmf.data.blocked.BLOCK_ENTRIES", 300)
-    monkeypatch.setattr("ppnmf.gaussian.grams.TABLE", 90)  # nine rows of products at a time
+    monkeypatch.setattr("ppnmf.kernels.grams.TABLE", 90)  # nine rows of products at a time
 
 
 def stored(values, where, kind=scipy.sparse.coo_array):

@@ -124,13 +124,29 @@ def test_known_noise_of_each_entry_matches_quadrature():
 
 
 @pytest.mark.parametrize("kind", [ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian])
-def test_steps_compiled_whole_give_the_numbers_of_sweeps_one_by_one(kind, monkeypatch):
+@pytest.mark.parametrize("hidden", [False, True])
+def test_steps_compiled_whole_give_the_numbers_of_sweeps_one_by_one(kind, hidden, monkeypatch):
     X, model = drawn(12, 7, 3, seed=2)[0], uneven(kind, 12, 7, 3)
+    X = as_matrix(torch.where(mask_of((12, 7)), X, torch.nan), missing="nan") if hidden else X
     few = {"particles": 12, "draws": 20, "warmup": 20, "replicates": 3}
     whole = estimate(model, X, **few)
     monkeypatch.setattr("ppnmf.evidence.stepping_stone.TOGETHER", 1)  # a replicate at a time
     monkeypatch.setattr("ppnmf.gaussian.stones.Stepper.of", lambda *given: None)
     assert whole.replicates == pytest.approx(estimate(model, X, **few).replicates, abs=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-6), (torch.float32, 1e-2)])
+def test_a_masked_step_forms_the_residuals_where_little_is_left_of_the_matrix(dtype, near):
+    X, W, H = (values.to(dtype) for values in drawn(12, 7, 3, noise=1e-10, seed=2))
+    data = as_matrix(torch.where(mask_of((12, 7)), X, torch.nan), missing="nan")
+    model = ExponentialGaussian(3, sigma2=1e-10)
+    reference = model.reference(model.prior_draws((12, 7), 40, Stream.of(7)), 1.5)
+    params = {"W": W[None], "H": H[None], "sigma2": torch.full((1,), 1e-10, dtype=dtype)}
+    at = Address(Stream.of(2, 1), 1)
+    stood = model.stepper(reference, data).raised(params, 0.9, 1, at)
+    after = model.sweep_between(reference, params, data, Sweeps(number=1, kept=range(1), power=0.9), at)
+    torch.testing.assert_close(stood.params["W"], after.params["W"])
+    torch.testing.assert_close(stood.log_likelihood, after.log_likelihood[:, 0], rtol=near, atol=0)
 
 
 def test_a_seed_fixes_the_numbers_whatever_the_threads():

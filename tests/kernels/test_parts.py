@@ -61,7 +61,7 @@ def test_a_part_is_not_called_with_other_types():
 VARIANTS = """
 import numpy as np, ppnmf, scipy.sparse, warnings
 from numba.core.dispatcher import Dispatcher
-from ppnmf.gaussian import grams
+from ppnmf.kernels import grams
 from ppnmf.kernels import ascent, csr, scaled
 from ppnmf.kernels.cpu import normal, positive, ridge, rows, sweeps, uniforms
 warnings.simplefilter("ignore")

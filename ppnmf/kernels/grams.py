@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppnmf.kernels.lanes import COMPILED, INNER, fused
 
-__all__ = ["Listed", "grams", "listed", "packed_products", "unpacked"]
+__all__ = ["TABLE", "Listed", "add_grams", "grams", "listed", "packed_products", "unpacked"]
 
 # A diagonal of which so little is left is added up anew. In float64 the subtraction errs by about eps of the full
 # diagonal, and adding up by eps of what is left: what is kept is at most 1 / LEFT times less exact than the direct sum.
@@ -55,12 +55,12 @@ def grams(F: Tensor, lists: Listed) -> Tensor:
     out = torch.empty(C, K, K, len(lists.missing), dtype=F.dtype)
     at_hand = max(1, TABLE // (K * (K + 1) // 2))  # not a number that is compiled in: a cached function would keep it
     for c in range(C):
-        _grams(own[c], every[c], *lists, at_hand, out[c].numpy())
+        add_grams(own[c], every[c], *lists, at_hand, out[c].numpy())
     return out.permute(0, 3, 1, 2)
 
 
 @njit(**COMPILED)
-def _grams(F, full, starts, index, missing, weight, at_hand, out):  # type: ignore[no-untyped-def]
+def add_grams(F, full, starts, index, missing, weight, at_hand, out):  # type: ignore[no-untyped-def]
     """out (K, K, n) for the n rows of the lists; F (m, K), full (K, K).
 
     The products of each F_j are formed once, above the diagonal, for `at_hand` j at a time, as many as the cache holds; a
