@@ -84,7 +84,7 @@ def strong(seed: int) -> Problems:
     """30 × 20 of rank 3, whose signal is three hundred times the noise."""
     random = np.random.default_rng(seed)
     X = random.exponential(10, (30, 3)) @ random.exponential(10, (3, 20)) + random.normal(0, 1, (30, 20))
-    long = {"long stones": LONG_STONES, "long smc": {**PRIOR_SMC, "particles": 4000, "sweeps": 10}}
+    long = {"long stones": LONG_STONES, "long smc": {**PRIOR_SMC, "particles": 1000, "sweeps": 10}}
     model = partial(ExponentialGaussian, rate_W=0.1, rate_H=0.1)
     return {"30 × 20": Problem(X, model, [2, 3, 4], STONES | CHIB | long)}
 
