@@ -3,8 +3,9 @@
 The work is cut into pieces (`--piece`, one or several; `--list` names them), each for one seed: of the drawn matrix where there is
 one, and of the criteria. A file PIECE-SEED.json in the folder `--out` is written anew after every rank, and an interrupted piece
 goes on from it. `--join` prints the tables of all files in that folder: of each rank and seed the value ± its error, the spread
-of its replicates, processor and wall seconds, and the best rank of each seed. Models are those of `for_data`, with default
-settings, unless the piece says otherwise. Run it with OMP_NUM_THREADS=1; real data are read from the folder named by PPNMF_DATA.
+of its replicates in the heaviest mode, processor and wall seconds, and the best rank of each seed. Models are those of `for_data`,
+with default settings, unless the piece says otherwise. Run it with OMP_NUM_THREADS=1; real data are read from the folder named
+by PPNMF_DATA.
 """
 
 from __future__ import annotations
@@ -195,12 +196,14 @@ def _scored(problem: Problem, rank: int, criterion: str, options: dict[str, Any]
         except (ValueError, ArithmeticError) as error:
             return {"value": math.nan, "error": math.nan, "sign": 1, "failed": str(error)}
     said = table.scores[options["method"]][rank]
+    modes = getattr(said, "modes", ())
     return {
         "value": said.value,
         "error": said.error,
         "sign": said.sign,
         "failed": getattr(said, "failed", ""),
-        "replicates": list(getattr(said, "replicates", ())),
+        "replicates": list(modes[0].replicates if modes else getattr(said, "replicates", ())),
+        "modes": [mode.log_evidence for mode in modes],
         "gap": getattr(said, "gap", 0.0),
         "warnings": list(said.warnings),
     }
