@@ -36,6 +36,7 @@ __all__ = [
     "entries",
     "identified",
     "judged",
+    "named_draws",
     "strengths",
 ]
 
@@ -118,10 +119,14 @@ def diagnose(post: Posterior, n: int = 100, seed: int = 0) -> Diagnosis:
 
 def judged(post: Posterior, n: int = 100, seed: int = 0, first: str | None = None) -> Iterator[Quantity]:
     """The quantities of `diagnose`, one by one; the one of a name first, such as the last that was found wanting."""
-    data = identified(post, n, seed)
-    named = [pair for name in data.data_vars for pair in _named_draws(str(name), data[name])]
-    for name, draws in sorted(named, key=lambda pair: pair[0] != first):
+    for name, draws in sorted(named_draws(post, n, seed), key=lambda pair: pair[0] != first):
         yield _quantity(name, draws)
+
+
+def named_draws(post: Posterior, n: int = 100, seed: int = 0) -> list[tuple[str, np.ndarray]]:
+    """The name of each quantity of `diagnose`, and its draws (chain, draw)."""
+    data = identified(post, n, seed)
+    return [pair for name in data.data_vars for pair in _named_draws(str(name), data[name])]
 
 
 @own_settings()

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from ppnmf.diagnostics.crawling import Crawling, crawling
 from ppnmf.diagnostics.guides import LEAST, row_k_hats
 from ppnmf.diagnostics.printed import Summary
 from ppnmf.identified import (
@@ -63,7 +64,9 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
         return _of_modes(post)
     found = diagnose(post, n, seed)
     independent = post.kind is Kind.APPROXIMATION or bool(post.attrs.get("weighted"))  # no chain to judge
-    sentence = _about_guide(post) if post.kind is Kind.APPROXIMATION else _about_chains(found)
+    sentence = (
+        _about_guide(post) if post.kind is Kind.APPROXIMATION else _about_chains(found, _short(post, found, n, seed))
+    )
     if post.attrs.get("weighted"):
         sentence = _about_weights(post)
     return Summary(
@@ -112,7 +115,24 @@ def nested_rhat(post: Posterior, superchains: Sequence[int], n: int = 100, seed:
     }
 
 
-def _about_chains(found: Diagnosis) -> str:
+def _short(post: Posterior, found: Diagnosis, n: int, seed: int) -> Crawling | None:
+    """What the chains are too short for, where that is all; only chains of both factors can tell."""
+    judged = post.kind is Kind.CHAINS and {"W", "H"} <= set(post.draws)
+    return crawling(post, found, n, seed) if judged else None
+
+
+def _about_crawling(chains: int, draws: int, short: Crawling) -> str:
+    others = f" and {short.others} more" if short.others else ""
+    return (
+        f"The {chains} chains are in one mode but too short for {short.name}{others}: R-hat is {_number(short.rhat)} with "
+        f"{short.ess:.0f} effective draws, no more than chains so slow give by chance. What else is judged agrees. Run longer: "
+        f"about {short.draws} draws of each chain instead of {draws}."
+    )
+
+
+def _about_chains(found: Diagnosis, short: Crawling | None = None) -> str:
+    if short is not None:
+        return _about_crawling(found.chains, found.draws, short)
     worst, rhat = found.worst, found.worst_rhat
     if worst is None or rhat is None:
         return (
