@@ -26,13 +26,14 @@ from ppnmf.inference.clock import Clock
 from ppnmf.inference.room import require_room
 from ppnmf.inference.start import Start
 from ppnmf.posterior import Kind, Posterior
-from ppnmf.protocols import Matrix, Sweeping, require_ability
+from ppnmf.protocols import Collapsing, Matrix, Sweeping, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
 __all__ = ["GibbsKernel", "Info", "State", "init", "log_joint", "run", "several", "step", "sweeps_at_once"]
 
+COLLAPSED = "collapsed"  # of `moves`
 WARMUP = 1000  # sweeps, where neither their number is given nor what the run goes on until
 
 
@@ -52,7 +53,7 @@ def run(
     init: Start = "survey",
     survey: int | None = None,
     keep: Collection[str] | None = None,
-    moves: bool = True,
+    moves: bool | str = True,
     checkpoint: str | Path | None = None,
     every: int | None = None,
     resume: str | Path | None = None,
@@ -81,12 +82,13 @@ def run(
         keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
         moves: move along the ridge after each sweep; off, chains crawl. With `until`, moves that integrate a row of W or of H
             out come too where they take longer steps (`gaussian.collapsed`); attrs["collapsed"] says of which factor.
+            "collapsed": so too without `until`, as a look halfway through the warm-up says.
         checkpoint, every, resume, store: for long runs, see `record.open`.
 
     Returns: a Posterior; after Ctrl-C with the draws so far, attrs["interrupted"] True.
 
     Raises:
-        TypeError: the model has no full conditionals.
+        TypeError: the model has no full conditionals, or moves="collapsed" and it has no such moves.
         ValueError: a count below its least value, an unknown site, a zero rate, options that do not go together.
         KeyboardInterrupt: Ctrl-C before the first draw is kept.
     """
@@ -94,11 +96,11 @@ def run(
     whole_numbers(draws=(draws, 1), thin=(thin, 1), chains=(chains, 1))
     if warmup is not None:
         whole_numbers(warmup=(warmup, 0))
-    yes_or_no(moves=moves)
+    collapsed = _with_collapsed(moves, model)
     goal = length.goal(until, max_seconds, target_ess, draws, warmup, thin, chains)
     if goal is not None and store is not None:
         raise ValueError("until='agree' thins draws that are kept, and those of a store stay: leave store out")
-    fixed = length.Fixed(WARMUP if warmup is None else warmup, draws, thin)
+    fixed = length.Fixed(WARMUP if warmup is None else warmup, draws, thin, collapsed)
     kept = _kept_sites(model, X, keep)
     model.require_proper()
     require_room(model, X, chains, 0 if store is not None else draws, kept)
@@ -119,7 +121,7 @@ def run(
         store=store,
     )
     clock = Clock(X, began - recorder.seconds, max_seconds)
-    chained = length.Chains(model, X, begun.stream, recorder, kept, moves, every)
+    chained = length.Chains(model, X, begun.stream, recorder, kept, bool(moves), every)
     with recorder, single_threaded():
         state = State(*begun.surveyed(recorder, clock, progress))
         if goal is None:
@@ -137,6 +139,16 @@ def run(
         timings={**ended.seconds, "total": clock.gone},
         attrs={**ended.attrs, "moves": moves, **begun.found(recorder)},
     )
+
+
+def _with_collapsed(moves: bool | str, model: Sweeping) -> bool:
+    """Whether a run of fixed length shall look for shears with a row integrated out; what is asked of the moves is checked."""
+    if moves != COLLAPSED:
+        yes_or_no(moves=moves)
+        return False
+    if not isinstance(model, Collapsing):
+        raise TypeError(f"moves is {COLLAPSED!r}; {model.name} has no shears with a row integrated out: give True")
+    return True
 
 
 def _kept_sites(model: Sweeping, X: Matrix, keep: Collection[str] | None) -> list[str]:

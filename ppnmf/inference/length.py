@@ -36,11 +36,16 @@ LEAST_KEPT = (
 
 
 class Fixed(NamedTuple):
-    """Sweeps of a run whose length is known."""
+    """Sweeps of a run whose length is known.
+
+    Args:
+        collapsed: look halfway through the warm-up whether shears integrate rows of a factor out (`Chains.with_longer_steps`).
+    """
 
     warmup: int
     draws: int
     thin: int
+    collapsed: bool = False
 
 
 class Goal(NamedTuple):
@@ -189,9 +194,12 @@ class Ended(NamedTuple):
 
 def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: bool) -> Ended:
     """The sweeps of a run of fixed length. Raises KeyboardInterrupt before the first draw is kept."""
-    warmup, draws, thin = length
+    warmup, draws, thin, longer = length
     watched = behind.watched(warmup) if chains.surveyed else range(0)
-    stops = (watched.start, watched.stop, warmup, warmup + draws * thin)
+    middle = warmup // 2
+    stops = (watched.start, middle if longer else watched.stop, warmup, warmup + draws * thin)
+    if longer:
+        chains = chains.with_longer_steps()
     seconds = {"start": clock.gone} if state.sweep == 1 else {}
     with bar(warmup + draws * thin, f"gibbs, {len(chains.stream)} chain(s)", progress) as ticker:
         ticker.update(state.sweep - 1)
@@ -201,6 +209,8 @@ def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: boo
                     seconds["warmup"] = clock.gone
                 if watched and lot.start == watched.stop:
                     state = chains.caught_up(state)
+                if longer and lot.start == middle:
+                    chains = chains.with_longer_steps(state)
                 if lot.start in watched:
                     state = chains.watch(state, len(lot), lot.start - watched.start)
                 else:
@@ -211,6 +221,8 @@ def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: boo
             if chains.recorder.done == 0:
                 raise
     attrs = {"warmup": warmup, "thin": thin, "interrupted": chains.recorder.done < draws}
+    if longer:
+        attrs["collapsed"] = list(chains.collapsed)
     return Ended(0, attrs, seconds)
 
 

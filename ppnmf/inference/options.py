@@ -24,7 +24,7 @@ class FitOptions(TypedDict, total=False):
     init: Start
     survey: int | None
     keep: Collection[str] | None
-    moves: bool
+    moves: bool | str
     checkpoint: str | Path | None
     every: int | None
     resume: str | Path | None

@@ -30,8 +30,10 @@ __all__ = ["Plan", "begin", "is_under_way", "planned", "run", "streams"]
 
 STARTS, A_CHAIN = 24, 6  # starts by default: so many, and as many for each chain
 SHARE = 0.4  # of the warm-up's sweeps; a warm-up is by default half of a run, of which this is a fifth
-LEAST, FULL = 20, 200  # sweeps of each start, below which a survey tells nothing and above which no more
-CLIMB = 0.5  # of a start's sweeps; the race has the rest
+LEAST, FULL = 20, 400  # sweeps of each start, below which a survey tells nothing and above which no more
+CLIMB = 0.5  # of a start's sweeps at least; the race has the rest
+RACE = 100  # sweeps at most, which a long climb does not lengthen: of large X the best modes tell late
+LEVEL = 1e-7  # gain of a sweep, relatively, below which a climb of full length has ended
 LARGEST = 2**26  # numbers in all starts' factors together, by default
 REPLICATE = 2**20  # under which the starts have their streams, apart from every chain's
 FACTORS = ("W", "H")
@@ -44,7 +46,7 @@ class Plan(NamedTuple):
 
     Args:
         starts: how many. chains: how many of them are chosen.
-        climb: sweeps of a climb, the ordinary ones it begins with included.
+        climb: sweeps of a climb at most, the ordinary ones it begins with included.
         rounds: of the race, the number that runs and their sweeps.
     """
 
@@ -52,6 +54,11 @@ class Plan(NamedTuple):
     chains: int
     climb: int
     rounds: tuple[tuple[int, int], ...]
+
+    @property
+    def level(self) -> float:
+        """Gain of a sweep, relatively, below which a climb has ended; a short one goes its whole way."""
+        return LEVEL if self.climb > RACE else 0.0
 
     @property
     def total(self) -> int:
@@ -86,10 +93,22 @@ def planned(model: Sweeping, X: Matrix, chains: int, warmup: int | None, asked: 
         return None
     starts = max(starts, chains)
     each = int(max(LEAST, min(FULL, budget // starts)))
-    climb = max(icm.ORDINARY_SWEEPS + 2, int(each * CLIMB)) if _has_modes(model) else icm.ORDINARY_SWEEPS
+    climb, race = _split(each, _has_modes(model))
     counts = _halved(starts, chains)
-    unit = max(1, (each - climb) // len(counts))
+    unit = max(1, race // len(counts))
     return Plan(starts, chains, climb, tuple((count, unit * 2**r) for r, count in enumerate(counts)))
+
+
+def _split(each: int, climbs: bool) -> tuple[int, int]:
+    """Sweeps of a start's climb, and those that the race has; without a climb ordinary NMF and a race as long as a short one.
+
+    >>> _split(60, True), _split(400, True), _split(400, False)
+    ((30, 30), (300, 100), (10, 190))
+    """
+    if not climbs:
+        return icm.ORDINARY_SWEEPS, min(each, 2 * RACE) - icm.ORDINARY_SWEEPS
+    climb = max(icm.ORDINARY_SWEEPS + 2, int(each * CLIMB), each - RACE)
+    return climb, each - climb
 
 
 def _has_modes(model: Sweeping) -> bool:
@@ -189,16 +208,16 @@ def run(
 
 
 def _climbed(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field) -> Field:
-    """Some sweeps of all climbs."""
+    """Some sweeps of all climbs; the race comes next where none gains any more."""
     climb = icm.Climb(chain.State(field.params, field.done), field.before, field.lp, field.reach, field.bound)
-    after, _, _ = icm.several(model, climb, X, 0.0, plan.climb - field.done)
+    after, _, ended = icm.several(model, climb, X, plan.level, plan.climb - field.done)
     return field._replace(
         params=after.state.params,
         before=after.before,
         lp=after.lp,
         reach=after.reach,
         bound=after.bound,
-        done=after.state.sweep,
+        done=plan.climb if all(ended) else after.state.sweep,
     )
 
 

@@ -10,7 +10,7 @@ import ppnmf
 from ppnmf.identified import diagnose
 from ppnmf.inference import length, record
 from ppnmf.models import ExponentialGaussian
-from tests.scenarios import drawn
+from tests.scenarios import drawn, stopped
 
 X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
 MODEL = ExponentialGaussian(3, 0.3, 0.3)
@@ -66,6 +66,38 @@ def test_it_can_be_extended_with_the_moves_that_it_had(agreed):
     assert same(at_once, in_parts) and at_once.attrs["collapsed"] == ["W"]
     without = ppnmf.extend(replace(agreed, attrs={**agreed.attrs, "collapsed": []}), 40, progress=False)
     assert not torch.equal(without.draws["W"][:, -1], at_once.draws["W"][:, -1])
+
+
+FIXED = {"draws": 20, "warmup": 400, "chains": 2, "seed": 4, "moves": "collapsed", "progress": False}
+
+
+def of_known_length(X=X, model=MODEL, **options):
+    return ppnmf.fit(model, X, **{**FIXED, **options})
+
+
+@pytest.mark.parametrize("start", [{"init": "scaled"}, {"survey": 4}], ids=["plain", "surveyed"])
+def test_a_run_of_known_length_has_the_longer_steps_from_the_middle_of_its_warmup(start, monkeypatch):
+    longer = of_known_length(**start)
+    plain = of_known_length(**start, moves=True)
+    assert longer.attrs["collapsed"] == ["W"] and "collapsed" not in plain.attrs
+    assert not torch.equal(longer.draws["W"], plain.draws["W"])
+    monkeypatch.setattr(ExponentialGaussian, "longer_steps", lambda self, params, X: ())
+    assert torch.equal(of_known_length(**start).draws["W"], plain.draws["W"]), "where they do not pay nothing changes"
+
+
+def test_the_longer_steps_of_a_known_length_go_on_when_it_is_resumed_or_extended(tmp_path, monkeypatch):
+    whole = of_known_length(draws=30)
+    assert same(ppnmf.extend(of_known_length(draws=12), 18, progress=False), whole)
+    for at in (150, 200, 300):
+        where = tmp_path / str(at)
+        monkeypatch.setattr("ppnmf.inference.length.sweeps_at_once", lambda X, K, chains: 5)
+        stopped(monkeypatch, at // 5, lambda where=where: of_known_length(draws=30, checkpoint=where))
+        assert same(of_known_length(draws=30, resume=where), whole)
+
+
+def test_a_model_without_longer_steps_says_so():
+    with pytest.raises(TypeError, match="moves is 'collapsed'; gamma_poisson has no shears with a row integrated out"):
+        of_known_length(X=X.round(), model=ppnmf.models.GammaPoisson(2))
 
 
 @pytest.mark.parametrize("thin", [1, 3])

@@ -102,6 +102,29 @@ def test_distances_see_neither_order_nor_scale():
 # --- what it costs ---
 
 
+def test_a_long_climb_ends_where_it_gains_no_more(monkeypatch):
+    monkeypatch.setattr("ppnmf.gaussian.ascent.OPERATIONS_AT_ONCE", 1e4)  # some sweeps at a time
+    plan = survey.planned(MODEL, as_matrix(X), 2, None, 6)
+    assert plan.climb == 300 and plan.level > 0
+    reached = {}
+    for level in (survey.LEVEL, 0.0):
+        monkeypatch.setattr(survey, "LEVEL", level)
+        looks = []
+        told = lambda at, looks=looks: looks.append(survey._read(at.params))
+        begun = survey.begin(MODEL, as_matrix(X), plan, survey.streams(0, plan))
+        survey.run(MODEL, as_matrix(X), plan, survey.streams(0, plan), begun, told, Clock(as_matrix(X), 0.0, None), id)
+        climbs = [field for field in looks if field.done <= plan.climb]
+        reached[level] = (len(climbs), climbs[-1].lp)
+    (few, there), (all_of_them, end) = reached.values()
+    assert few < all_of_them == -(-(plan.climb - 10) // 5)
+    torch.testing.assert_close(there, end, rtol=0, atol=0.1)
+
+
+def test_a_survey_within_a_budget_climbs_its_whole_way():
+    plan = survey.planned(MODEL, as_matrix(X), 4, 500, None)
+    assert plan.climb == 16 and plan.level == 0.0
+
+
 @pytest.mark.parametrize("chains", [1, 2, 4, 8])
 @pytest.mark.parametrize("warmup", [0, 10, 60, 300, 1000, 5000])
 def test_it_takes_a_fifth_of_a_run_at_most(chains, warmup):
