@@ -220,7 +220,7 @@ def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: boo
         except KeyboardInterrupt:
             if chains.recorder.done == 0:
                 raise
-    attrs = {"warmup": warmup, "thin": thin, "interrupted": chains.recorder.done < draws}
+    attrs: dict[str, Any] = {"warmup": warmup, "thin": thin, "interrupted": chains.recorder.done < draws}
     if longer:
         attrs["collapsed"] = list(chains.collapsed)
     return Ended(0, attrs, seconds)
