@@ -153,7 +153,8 @@ def test_the_program_has_the_log_joint_of_the_sweeps(name, mask):
 
 @of(Blocked)
 def test_densities_of_blocks_are_those_of_the_joint(name):
-    scenarios.judge_blocks(example(name, 5, 4, 2), drawn(5, 4, 2)[0])
+    model = example(name, 5, 4, 2)
+    scenarios.judge_blocks(model, taken_by(model, drawn(5, 4, 2)[0]))
 
 
 @of(Amortised)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from ppnmf.distributions.counts import Poisson
 from ppnmf.factored import shape_of
-from ppnmf.poisson import divergence, moments, path, start, sweep
+from ppnmf.poisson import blocks, divergence, moments, path, start, sweep
 from ppnmf.poisson.model import PoissonFamily
 from ppnmf.priors import Hyper
-from ppnmf.protocols import Address, Drawn, Lowered, Matrix, Params, Read, Sweeps, Swept
+from ppnmf.protocols import Address, Drawn, Lowered, Matrix, Params, Read, Reduced, Sweeps, Swept
 from ppnmf.rng import Stream
 
 __all__ = ["GammaPoisson"]
@@ -126,6 +127,18 @@ class GammaPoisson(PoissonFamily):
     def classes(self) -> list[int]:
         """For each component the first one with its priors."""
         return path.classes(self._story, self.rank)
+
+    def log_density_of_others(self, given: Params, X: Matrix) -> Callable[[Params], Tensor]:
+        """0: all sites are factors."""
+        return blocks.log_density_of_nothing(given, X)
+
+    def log_density_of_component(self, site: str, at: Tensor, given: Params, labels: list[int], X: Matrix) -> Tensor:
+        """Log density of a component at a point, the other half's length integrated out and the counts not allocated."""
+        return blocks.log_density_of_component(self._story, site, at, given, labels, X)
+
+    def log_density_of_factor(self, site: str, at: Params, begun: Params, X: Matrix, run: Reduced) -> Tensor:
+        """log p(factor `site` | all else, X), (C,)."""
+        return blocks.log_density_of_factor(self._story, site, at, begun, X, run)
 
     def reference(self, draws: Params, width: float) -> path.Fitted:
         """Independent gammas with the moments of draws (S, *site), variances times `width`."""

@@ -17,7 +17,7 @@ from ppnmf.protocols import Address, Matrix, Params
 from ppnmf.rng import Site
 from ppnmf.threads import ordered_map, single_threaded
 
-__all__ = ["swept"]
+__all__ = ["of_columns", "swept"]
 
 COST = 10.0  # operations that a component of a count takes, about
 
@@ -45,7 +45,7 @@ def swept(story: Story, X: Matrix, params: Params, at: Address, power: float, mo
     with single_threaded():
         rows = Half(counts_of(X), own.over_columns(Ht), Gamma(*story.prior("W").on(W.device)), Site.W, 0)
         W = _stepped(rows, W, Ht, at, power, params["W"].dtype)
-        columns = Half(_of_columns(X), own.over_rows(W), turned, Site.H, 0)
+        columns = Half(of_columns(X), own.over_rows(W), turned, Site.H, 0)
         Ht = _stepped(columns, Ht, W, at, power, params["H"].dtype)
     after = {**params, "W": W.to(params["W"].dtype), "H": Ht.mT.contiguous().to(params["H"].dtype)}
     return scale.moved(story.prior, X, after, at) if moves else after
@@ -68,7 +68,7 @@ def _stepped(half: Half, F: Tensor, G: Tensor, at: Address, power: float, dtype:
     return out
 
 
-def _of_columns(X: Matrix) -> Counts:
+def of_columns(X: Matrix) -> Counts:
     """The counts of X's columns, kept with it."""
     kept: dict[str, Counts] = X.kept  # type: ignore[attr-defined]
     if "counts of columns" not in kept:
