@@ -188,9 +188,19 @@ def _log_joint_of(model: Any, data: Any, q: Any, params: Any) -> Tensor:
     own = logs[0][..., None] + logs[1][:, None]
     shares = torch.softmax(typical, 1)
     log_means = (shares * (own - torch.log_softmax(typical, 1))).sum(2) + model.exposure(X).log()
-    each = X * log_means - model.means(params) - torch.lgamma(X + 1)
+    each = X * log_means - torch.lgamma(X + 1) + _of_exposures(model, q, params, X)
     seen = each if data.mask is None else torch.where(data.mask, each, 0.0)
     return model.log_prior(params) + seen.sum((-2, -1))
+
+
+def _of_exposures(model: Any, q: Any, params: Any, X: Tensor) -> Tensor:
+    """Minus the means; where there are latent exposures, E_q[g^x e^(-g mean) p(g) / q(g)] over them given the drawn φ, in logs."""
+    means = model.means(params)
+    if "dispersion" not in params:
+        return -means
+    phi, about = params["dispersion"][:, None, None], model.means({site: q[site] for site in ("W", "H")})
+    integral = torch.lgamma(phi + X) - torch.lgamma(phi) + phi * phi.log() - (phi + X) * (phi + about).log()
+    return integral - (phi + X) / (phi + about) * (means - about)
 
 
 def judge_program(model: Any, X: Tensor, mask: Tensor | None) -> None:

@@ -13,13 +13,22 @@ from torch import Tensor
 from ppnmf.checks import real_number
 from ppnmf.distributions.counts import NegativeBinomial
 from ppnmf.factored import shape_of
-from ppnmf.poisson import overdispersion, scale, start, sweep
+from ppnmf.poisson import (
+    moments,
+    overdispersed_moments,
+    overdispersed_path,
+    overdispersion,
+    path,
+    scale,
+    start,
+    sweep,
+)
 from ppnmf.poisson.allocation import Place, gamma_draws
 from ppnmf.poisson.arrivals import DependentArrivals
 from ppnmf.poisson.model import PoissonFamily
 from ppnmf.poisson.overdispersion import DispersionPrior
 from ppnmf.priors import Hyper
-from ppnmf.protocols import Address, Matrix, Params, Read, Sweeps, Swept
+from ppnmf.protocols import Address, Drawn, Matrix, Params, Read, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
 
@@ -137,8 +146,12 @@ class NegativeBinomialGamma(PoissonFamily):
         """So many sweeps: φ, the latent exposures, the components of the counts, W, H, and the move along the ridge."""
         if asked.read is Read.MODE:
             return self._climbed(params, X, asked)
+        if asked.read is Read.MOMENTS:
+            return overdispersed_moments.swept(self._story, self.dispersion, X, params, asked.number)
         if asked.read is not Read.DRAW or at is None:
-            raise NotImplementedError(f"counts are drawn, at an address, or climbed; asked was {asked.read}")
+            raise NotImplementedError(
+                f"counts are drawn, at an address, climbed, or their moments taken; asked was {asked.read}"
+            )
         sweep.require_untempered(asked.power)
         draws: list[Params] = []
         for s in range(asked.number):
@@ -146,6 +159,32 @@ class NegativeBinomialGamma(PoissonFamily):
             if s in asked.kept:
                 draws.append(params)
         return sweep.gathered(params, draws, [self.log_likelihood_at(own, X) for own in draws], X)
+
+    def approximated(self, params: Params, X: Matrix) -> Params:
+        """The approximation that stands at these values."""
+        return overdispersed_moments.approximated(params)
+
+    def divergence(self, q: Params, X: Matrix) -> Tensor:
+        """KL(q || p) of W and H, (C,): what q says of φ and of the latent exposures is in the sweep's part of the bound."""
+        return moments.divergence(self._story, X, q)
+
+    def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
+        """n draws of W, H and φ from one approximation."""
+        return overdispersed_moments.draws(self._story, self.dispersion, X, q, n, stream)
+
+    def classes(self) -> list[int]:
+        """For each component the first one with its priors."""
+        return path.classes(self._story, self.rank)
+
+    def reference(self, draws: Params, width: float) -> overdispersed_path.Fitted:
+        """Independent gammas with the moments of draws (S, *site), variances times `width`."""
+        return overdispersed_path.fitted(draws, width)
+
+    def sweep_between(
+        self, reference: overdispersed_path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+    ) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        return overdispersed_path.swept(self._story, self.dispersion, reference, X, params, asked, at)
 
     def _swept(self, params: Params, X: Matrix, asked: Sweeps, at: Address) -> dict[str, Tensor]:
         e, phi = self._exposures, params["dispersion"]

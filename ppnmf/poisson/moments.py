@@ -30,12 +30,13 @@ from ppnmf.poisson import scale
 from ppnmf.poisson.allocation import Place, counts_of, expected, gamma_draws, log_means
 from ppnmf.poisson.exposures import exposed
 from ppnmf.poisson.pinned import Prior
-from ppnmf.poisson.sweep import Story, Told, folded, known_rows, log_factorials, rows_of
+from ppnmf.poisson.sweep import Exposing, Story, Told, folded, known_rows, log_factorials, rows_of
+from ppnmf.poisson.sweep import known as known_exposures
 from ppnmf.protocols import Drawn, Matrix, Params, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
-__all__ = ["approximated", "divergence", "draws", "swept"]
+__all__ = ["approximated", "divergence", "draws", "log_typical", "raised", "swept"]
 
 LEAST = 1e-150  # of a geometric mean: the product of two is a normal number
 AT_ONCE = 2**18  # entries of the draws that are made together
@@ -97,13 +98,24 @@ def approximated(params: Params) -> dict[str, Tensor]:
 def swept(story: Story, X: Matrix, q: Params, number: int = 1) -> Swept:
     """So many sweeps of coordinate ascent: W, H, the scales. `log_likelihood` is E_q[log p(X, Z | W, H) - log q(Z)], (C, 1)."""
     for _ in range(number):
-        W, H, told = _factors(story, X, of_factor(q, "W"), of_factor(q, "H"))
-        fit = _expected_fit(story, X, W, H, told)
+        W, H, told = _factors(story, X, of_factor(q, "W"), of_factor(q, "H"), known_exposures(story))
+        fit = _log_typical(story, X, W, H) - (told.exposed * H.mean.mT).sum((-2, -1)) - log_factorials(X)
         q = named(*_balanced(story, X, W, H))
     return Swept(q, {}, fit[:, None])
 
 
-def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gammas, Told]:
+def raised(story: Story, X: Matrix, q: Params, exposing: Exposing) -> dict[str, Tensor]:
+    """An approximation of the factors after a sweep of them and of the scales, given the exposures of blocks."""
+    W, H, _ = _factors(story, X, of_factor(q, "W"), of_factor(q, "H"), exposing)
+    return named(*_balanced(story, X, W, H))
+
+
+def log_typical(story: Story, X: Matrix, q: Params) -> Tensor:
+    """Σ x log e Σ_k exp(E[log W] + E[log H]) - log x! over the counts, (C,): what the bound says of the allocations."""
+    return _log_typical(story, X, of_factor(q, "W"), of_factor(q, "H")) - log_factorials(X)
+
+
+def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas, exposing: Exposing) -> tuple[Gammas, Gammas, Told]:
     """q(W), q(H), and what E[W] tells about H."""
     new = Gammas(*(torch.empty_like(W.mean, memory_format=torch.contiguous_format) for _ in Gammas._fields))
     mean, typical = H.mean.mT.contiguous(), H.typical.mT.contiguous()
@@ -111,8 +123,8 @@ def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gam
     known = known_of(story.prior("W"))
 
     def of_block(rows: range, block: Any, group: slice) -> Told:
-        own = slice(rows.start, rows.stop)
-        e, counts = exposed(block, rows, story.exposures), counts_of(block, group)
+        own, counts = slice(rows.start, rows.stop), counts_of(block, group)
+        e = exposing(rows, block, group, counts, W.mean[group, own], mean[group], None)
         shares = expected(counts, W.typical[group, own].contiguous(), typical[group], columns=False)
         found = Gammas.of(
             rows_of(size, own) + shares.of_rows,
@@ -120,6 +132,7 @@ def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gam
         ).knowing(known_rows(known, own))
         for values, part in zip(new, found, strict=True):
             values[group, own] = part
+        e = exposing(rows, block, group, counts, found.mean, mean[group], None)
         return Told(expected(counts, found.typical.contiguous(), typical[group]).of_columns, e.over_rows(found.mean))
 
     with single_threaded():
@@ -130,8 +143,8 @@ def _factors(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gam
         return new, H.knowing(known_of(story.prior("H"))), told
 
 
-def _expected_fit(story: Story, X: Matrix, W: Gammas, H: Gammas, told: Told) -> Tensor:
-    """The bound's sum over the entries of X, (C,)."""
+def _log_typical(story: Story, X: Matrix, W: Gammas, H: Gammas) -> Tensor:
+    """Σ x log e Σ_k exp(E[log W] + E[log H]) over the counts, (C,)."""
     typical = H.typical.mT.contiguous()
 
     def of_block(rows: range, block: Any, group: slice) -> Told:
@@ -141,8 +154,7 @@ def _expected_fit(story: Story, X: Matrix, W: Gammas, H: Gammas, told: Told) -> 
         return Told(found, torch.zeros_like(found))
 
     with single_threaded():
-        each = folded(X, W.mean, of_block).shares
-    return each - (told.exposed * H.mean.mT).sum((-2, -1)) - log_factorials(X)
+        return folded(X, W.mean, of_block).shares
 
 
 def _balanced(story: Story, X: Matrix, W: Gammas, H: Gammas) -> tuple[Gammas, Gammas]:

@@ -24,7 +24,7 @@ from ppnmf.priors import Gamma
 from ppnmf.protocols import Address, Matrix, Params, Sweeps, Swept
 from ppnmf.rng import Stream
 
-__all__ = ["Fitted", "between", "classes", "fitted", "swept"]
+__all__ = ["Fitted", "between", "classes", "fitted", "matched", "swept"]
 
 LEAST_SPREAD = 1e-6  # of an entry over its mean: draws that do not move say nothing of how wide the posterior is
 
@@ -67,10 +67,11 @@ def _log_places(F: Tensor, prior: Gamma) -> Tensor:
 
 def fitted(draws: Params, width: float) -> Fitted:
     """A reference with the moments of draws W (S, N, K), H (S, K, D) whose components have one order, variances times `width`."""
-    return Fitted(*(_matched(draws[site].double().cpu(), width) for site in ("W", "H")))
+    return Fitted(*(matched(draws[site].double().cpu(), width) for site in ("W", "H")))
 
 
-def _matched(draws: Tensor, width: float) -> Gamma:
+def matched(draws: Tensor, width: float) -> Gamma:
+    """Gammas with the means of draws (S, *entries), and their variances times `width`."""
     mean = draws.mean(0)
     spread = (width * draws.var(0) / mean.square()).clamp(min=LEAST_SPREAD**2)
     return Gamma(1 / spread, 1 / (spread * mean))

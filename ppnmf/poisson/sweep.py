@@ -31,6 +31,7 @@ from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
 
 __all__ = [
+    "Exposing",
     "Story",
     "Told",
     "above_zero",
