@@ -58,7 +58,7 @@ class Drawn:
 
     def by_grids(self, k):
         """Over the length of G's column and each entry of F's."""
-        z, y = np.linspace(-4, 4, 401), np.linspace(-35, 7, 2001)
+        z, y = np.linspace(-4, 4, 401), np.linspace(-35, 7, 1201)
         c, t, w = np.exp(z), np.exp(y), self.G[:, k]
         others, E = self.F @ self.G.T - np.outer(self.F[:, k], w), self.e @ w
         both = self.column[0, k].sum() * z - c * (self.column[1, k] * w).sum()

@@ -11,7 +11,7 @@ from sklearn.decomposition import NMF
 import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.models import GammaPoisson
-from ppnmf.poisson import allocation
+from ppnmf.poisson import allocation, divergence
 
 pytestmark = pytest.mark.filterwarnings("ignore:mu")
 generator = np.random.default_rng(4)
@@ -42,6 +42,21 @@ def test_dense_products_are_those_of_the_counts_alone(monkeypatch):
     one = fitted(MANY, 20)
     torch.testing.assert_close(whole.draws["H"], one.draws["H"], rtol=1e-11, atol=0)
     torch.testing.assert_close(whole.stats["loss"], one.stats["loss"], rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("exposures", [1.0, 0.5 + W0[:, :1], 0.5 + H0[0]], ids=["none", "rows", "columns"])
+@pytest.mark.parametrize("shape", [(40, 25), (7, 300), (150, 3)])
+def test_a_step_compiled_whole_is_that_of_the_blocks(exposures, shape, monkeypatch):
+    wide = np.ndim(exposures)
+    e = exposures if not wide else np.resize(exposures, (shape[0], 1) if wide == 2 else shape[1])
+    X = np.resize(MANY, shape)
+    model, begin = GammaPoisson(3, exposures=e), {"W": np.resize(W0, (shape[0], 3)), "H": np.resize(H0, (3, shape[1]))}
+    whole = fitted(X, 8, model, init=begin)
+    monkeypatch.setattr(divergence, "WHOLE", 0)
+    one = fitted(X, 8, model, init=begin)
+    for site in ("W", "H"):
+        torch.testing.assert_close(whole.draws[site], one.draws[site], rtol=1e-10, atol=0)
+    torch.testing.assert_close(whole.stats["loss"], one.stats["loss"], rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("X", [MANY, scipy.sparse.csr_array(FEW)], ids=["dense", "sparse"])
