@@ -6,9 +6,9 @@ row's loadings are
 
 .. math:: z_i = \arg\max_{w \ge 0} \; p(w) \, p(x_i \mid w, H, \sigma^2),
 
-of x_i without its label; the known names are regressed on z (multinomial, with a ridge penalty), and the probabilities of all rows
-are averaged over draws. It is no part of the model: labels shape H there, and are read here. By Laplace's rule of succession of
-n + 2 labels, n of them known, one goes to a class at random, as for the scores (`labelling`).
+of x_i without its label (for counts there is no σ²); the known names are regressed on z (multinomial, with a ridge penalty), and
+the probabilities of all rows are averaged over draws. It is no part of the model: labels shape H there, and are read here. By
+Laplace's rule of succession of n + 2 labels, n of them known, one goes to a class at random, as for the scores (`labelling`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from torch import Tensor
 
 from ppnmf.data.dense import Dense
 from ppnmf.data.matrix import as_matrix
-from ppnmf.gaussian import statistics
-from ppnmf.kernels import nnls
-from ppnmf.protocols import Statistics
 from ppnmf.threads import single_threaded
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["DRAWS", "STRENGTHS", "by_regression", "succeeded", "without_labels"]
+__all__ = ["DRAWS", "STRENGTHS", "by_regression", "draws_of", "succeeded", "without_labels"]
 
 DRAWS = 10  # of H that are read, at most, and their probabilities averaged
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverses of the ridge penalty that are tried
@@ -57,18 +54,17 @@ def by_regression(post: Posterior, codes: Tensor, rows: list[Dense], strength: f
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    shown = post.typical()
-    H = shown._kept("H").flatten(0, 1).double()
-    sigma2 = shown._kept("sigma2").flatten(0, 1).double()
+    drawn = draws_of(post)
     model: Any = post.model
     classes = len(model.label_names)
     known = codes >= 0
     total = torch.zeros(rows[-1].shape[0], classes, dtype=torch.float64)
-    at = torch.arange(0, len(H), -(-len(H) // draws))
+    S = len(drawn["H"])
+    at = torch.arange(0, S, -(-S // draws))
     with single_threaded(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for s in at.tolist():
-            z = [_loadings(post, own, H[s, :, : own.shape[1]], sigma2[s]) for own in rows]
+        given = {site: values[at.to(values.device)] for site, values in drawn.items() if site != "W"}
+        for z in zip(*(model.loadings(own, given) for own in rows), strict=True):
             spread = z[0].std(0, correction=0)
             spread = torch.where(spread > 0, spread, 1.0)
             told = LogisticRegression(C=strength, max_iter=MOST_STEPS)
@@ -78,16 +74,13 @@ def by_regression(post: Posterior, codes: Tensor, rows: list[Dense], strength: f
     return succeeded(total / len(at), int(known.sum()))
 
 
+def draws_of(post: Posterior) -> dict[str, Tensor]:
+    """All draws (S, *site) of each site of a fit, float64; of several modes those of the best."""
+    shown = post.typical()
+    return {site: shown._kept(site).flatten(0, 1).double() for site in post.model.sites(*post.X.shape)}
+
+
 def succeeded(p: Tensor, n_known: int) -> Tensor:
     """Probabilities (n, c) of which one of n_known + 2 goes to a class at random."""
     at_random = 1 / (n_known + 2)
     return (1 - at_random) * p + at_random / p.shape[-1]
-
-
-def _loadings(post: Posterior, X: Dense, H: Tensor, sigma2: Tensor) -> Tensor:
-    """The most probable loadings (N, K) of rows of X given H (K, D), under their exponential prior, on the CPU."""
-    told = statistics.of_all_rows(X, H[None].to(X.dtype))
-    model: Any = post.model
-    prior = model.prior("W").natural(X.device)
-    P = told.P.double() / sigma2 + prior.linear
-    return nnls.solved(torch.zeros_like(P), Statistics(P, told.Q.double() / sigma2))[0].cpu()

@@ -5,12 +5,15 @@ Where an observation has one class, its label is one of the unit vectors e_c, wh
 
 .. math:: p(c) \propto \exp(-\|e_c - s\|^2 / 2 \tau^2) \propto \exp(s_c / \tau^2).
 
+Where labels are counts, λ events of one class with the means λ μ, they are p(c) ∝ μ_c^λ: the same of s = log μ and τ² = 1 / λ.
+
 A name is no Gaussian number, though, and such probabilities may be too sure of themselves. Where λ was chosen by hidden labels, so
 was a sharpness q, p(c) ∝ exp(q s_c / τ²), or the other reading of names: a logistic regression on the loadings (`classified`).
 By Laplace's rule of succession of n + 2 labels, n of them known, one goes to a class at random.
 
 Where labels are scores, the class is the one of the greatest, and its probability how often replicates with that noise have it
-there. Probabilities are of the observations whose label is not known to the fit and of the others alike.
+there; of counts it is that of one more label. Probabilities are of the observations whose label is not known to the fit and of the
+others alike.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ from ppnmf import classified
 from ppnmf.checks import described, meant
 from ppnmf.data.dense import Dense
 from ppnmf.data.labelled import names_of
-from ppnmf.data.labels import as_labels, joined
+from ppnmf.data.labels import as_labels
 from ppnmf.data.matrix import as_matrix, in_memory
+from ppnmf.protocols import Entries, Scores
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
 
@@ -150,12 +154,12 @@ def predicted_labels(post: Posterior, X: Any = None, seed: int = 0, reading: str
     if X is not None:
         post, facts = _with_new_rows(post, facts, X, seed)
     codes = torch.tensor(facts["codes"])
-    scores, variance = _of_columns(post, facts) if facts["of"] == "columns" else of_rows(post, facts)
-    if facts["are_names"]:
+    scores = _of_columns(post, facts) if facts["of"] == "columns" else of_rows(post)
+    if facts["are_names"] or post.model.accepts is Entries.COUNTS:
         n_known = int((torch.tensor(facts["codes"]) >= 0).sum()) if X is None else facts["n_known"]
-        probabilities = of_names(scores, variance / facts.get("sharpness", 1.0), n_known)
+        probabilities = of_names(scores, n_known, facts.get("sharpness", 1.0))
     else:
-        probabilities = _of_scores(scores, variance, seed)
+        probabilities = _of_scores(scores, seed)
     names = post.names.get(facts["of"])
     known = codes >= 0
     return PredictedLabels(tuple(facts["classes"]), probabilities.cpu(), known, None if names is None else tuple(names))
@@ -200,43 +204,44 @@ def _new_rows(post: Posterior, facts: Any, X: Any) -> Dense:
 def _with_new_rows(post: Posterior, facts: Any, X: Any, seed: int) -> tuple[Posterior, Any]:
     """The fit for new rows, whose labels are not known."""
     data = _new_rows(post, facts, X)
+    fitted: Any = post.model
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\d+ column\(s\) of X have nothing observed")  # their B is known
-        rows = joined(data, None, facts["weight"], len(facts["classes"]))
+        model, rows = fitted.beside(data)
     named = {what: own for what, own in names_of(data).to_dict().items() if what == "rows"}
     n_known = sum(code >= 0 for code in facts["codes"])
     new = {**facts, "codes": [-1] * data.shape[0], "n_known": n_known}
-    return replace(post.transform(rows, seed=seed), names=named), new
+    return replace(replace(post, model=model).transform(rows, seed=seed), names=named), new
 
 
-def _of_columns(post: Posterior, facts: Any) -> tuple[Tensor, Tensor]:
-    """Scores B S of the columns (1, D, c), and the variance of the known ones about them, (1,)."""
+def _of_columns(post: Posterior, facts: Any) -> Scores:
+    """B S of the columns (1, D, c), and the variance of the known ones about them, (1,)."""
     at = int(post.height.argmax()) // post.n_draws
     B = torch.tensor(facts["coefficients"][at], dtype=torch.float64)
     scores = (B @ post.best().draws["H"][0, 0].double().cpu()).mT
-    return scores[None], torch.tensor([facts["variance"][at]], dtype=torch.float64).clamp(min=LEAST)
+    return Scores(scores[None], torch.tensor([facts["variance"][at]], dtype=torch.float64).clamp(min=LEAST))
 
 
-def of_rows(post: Posterior, facts: Any) -> tuple[Tensor, Tensor]:
-    """Scores W B of the rows (draws, N, c), and the variance of their noise, (draws,)."""
-    shown = post.typical()
-    B = shown._kept("H")[..., -len(facts["classes"]) :].flatten(0, 1).double()
-    W = shown._kept("W").flatten(0, 1).double()
-    return W @ B, shown._kept("sigma2").flatten(0, 1).double() / facts["weight"]
+def of_rows(post: Posterior) -> Scores:
+    """What the model reads the rows' classes off, draw by draw."""
+    model: Any = post.model
+    return model.label_scores(classified.draws_of(post))
 
 
-def of_names(scores: Tensor, variance: Tensor, n_known: int) -> Tensor:
-    """Probabilities (n, c) of one class each, from scores (draws, n, c) and the variance of their noise (draws,)."""
-    return classified.succeeded(torch.softmax(scores / variance[:, None, None], -1).mean(0), n_known)
+def of_names(scores: Scores, n_known: int, sharpness: float = 1.0) -> Tensor:
+    """Probabilities (n, c) of one class each, of n_known + 2 labels one at random."""
+    variance = scores.variance / sharpness
+    return classified.succeeded(torch.softmax(scores.values / variance[:, None, None], -1).mean(0), n_known)
 
 
-def _of_scores(scores: Tensor, variance: Tensor, seed: int) -> Tensor:
-    """How often each class has the greatest score of replicates."""
-    draws, n, c = scores.shape
-    wins = torch.zeros(n, c, dtype=torch.float64, device=scores.device)
+def _of_scores(scores: Scores, seed: int) -> Tensor:
+    """How often each class has the greatest score of replicates with that noise."""
+    values, variance = scores
+    draws, n, c = values.shape
+    wins = torch.zeros(n, c, dtype=torch.float64, device=values.device)
     stream = Stream.of(seed)
     for draw in range(draws):
-        z = torch.special.ndtri(stream.uniforms(draw, Site.DATA, range(n), c, scores.device)[0])
-        best = (scores[draw] + variance[draw].sqrt() * z).argmax(-1)
+        z = torch.special.ndtri(stream.uniforms(draw, Site.DATA, range(n), c, values.device)[0])
+        best = (values[draw] + variance[draw].sqrt() * z).argmax(-1)
         wins += torch.nn.functional.one_hot(best, c)
     return wins / draws

@@ -97,20 +97,25 @@ def _of_scores(given: np.ndarray, names: Any) -> Labels:
     return Labels(tuple(map(str, classes)), scores, known, False)
 
 
-def joined(X: Dense, labels: Labels | None, weight: float, classes: int = 0) -> Dense:
-    """The columns [X, Y] of a weight above 0, with their noise and their mask; X itself where it is 0.
+def joined(X: Dense, labels: Labels | None, classes: int, *, scale: float = 1.0, noise: float | None = None) -> Dense:
+    """The columns [X, scale Y], with a mask of what is known.
 
     Args:
-        labels: of the rows; None where none is known, of so many `classes`.
+        X: (N, D). labels: of its rows, with so many `classes`; None where none is known.
+        noise: relative variance of Y's columns; None where entries have none, as counts.
     """
-    if weight == 0:
-        return X
     N, D = X.shape
-    scores = X.values.new_zeros(N, classes) if labels is None else labels.scores.to(X.values)
+    scores = X.values.new_zeros(N, classes) if labels is None else scale * labels.scores.to(X.values)
     known = torch.zeros(N, dtype=torch.bool) if labels is None else labels.known
-    c = scores.shape[1]
     seen = torch.ones(N, D, dtype=torch.bool, device=X.device) if X.mask is None else X.mask
-    mask = torch.cat([seen, known.to(X.device)[:, None].expand(N, c)], 1)
-    own = X.values.new_ones(1, D) if X.noise is None else X.noise.variance.expand(-1, D)
-    noise = torch.cat([own, own.new_full((len(own), c), 1 / weight)], 1)
-    return as_matrix(torch.cat([X.values, scores], 1), None if bool(mask.all()) else mask, noise=noise)
+    mask = torch.cat([seen, known.to(X.device)[:, None].expand(N, classes)], 1)
+    both = torch.cat([X.values, scores], 1)
+    return as_matrix(both, None if bool(mask.all()) else mask, noise=_noise_of_both(X, classes, noise))
+
+
+def _noise_of_both(X: Dense, classes: int, noise: float | None) -> Tensor | None:
+    """X's own noise (1 | N, D), and that of Y's columns beside it; None where neither has any."""
+    if X.noise is None and noise is None:
+        return None
+    own = X.values.new_ones(1, X.shape[1]) if X.noise is None else X.noise.variance.expand(-1, X.shape[1])
+    return torch.cat([own, own.new_full((len(own), classes), noise or 1.0)], 1)

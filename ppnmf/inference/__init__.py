@@ -101,9 +101,9 @@ def fit(
         progress: show a bar, in a terminal or a notebook, and say when kernels are being compiled.
         options: the method's own, such as draws, warmup, thin, chains, init, keep, moves, checkpoint, every, resume,
             store (`gibbs`); restarts, tol, max_sweeps, init (`icm`, `hals`, `mu`, `nnls`, `vb`); steps, batch_size, draws (`svi`);
-            particles, replicates (`smc`): see the `run` of its module. With "semi_supervised" also labels, a name for each row of
-            X or None where it is not known, and label_weight, a number or "heldout" (`ppnmf.inference.labelled`); with
-            `layerwise`, `deep` and `neural` labels are of X's columns.
+            particles, replicates (`smc`): see the `run` of its module. With "semi_supervised" or "semi_supervised_counts" also
+            labels, a name for each row of X or None where it is not known, and label_weight, a number or "heldout"
+            (`ppnmf.inference.labelled`); with `layerwise`, `deep` and `neural` labels are of X's columns.
 
     Raises:
         ValueError: bad input, in one sentence that says what to do.
@@ -111,9 +111,10 @@ def fit(
         MemoryError: the factors or their draws need more than there is.
     """
     if "labels" in options and METHODS[one_of("method", method, METHODS)].ability is not Layered:
+        kind = labelled.kind_of(model)
         K = _labelled_rank(model, rank, fixed)
         told = labelled.prepared(X, mask, missing, device, noise)
-        return labelled.fitted(fit, told, K, method, progress, {**options, "seed": seed})
+        return labelled.fitted(fit, kind, told, K, method, progress, {**options, "seed": seed})
     run = method_named(method)
     known_options(method, run, options)
     _require_story(model, rank, X)
@@ -172,7 +173,6 @@ def _require_story(model: Any, rank: int | None, X: Any) -> None:
 
 def _labelled_rank(model: Any, rank: int | None, fixed: Any) -> int:
     """The rank of a fit with labels. Raises TypeError when labels do not go with what else is asked."""
-    labelled.require_labelled(model)
     if fixed is not None:
         raise TypeError("fixed does not go with labels yet: give the model with fixed_W= or fixed_H= for X and labels")
     if rank is None:

@@ -1,9 +1,10 @@
-r"""Fits with labels of X's rows: the columns [X, Y] as one matrix, with noise that is known up to σ², and a mask.
+r"""Fits with labels of X's rows: the columns [X, Y] as one matrix, with a mask, by a model that has a place for them.
 
-λ says what an entry of Y counts beside one of X, whose noise variance is σ²: that of Y's is σ² / λ. By default it is the estimate
-of σ² over the variance of the scores, so that a label column is no more than as noisy as it is variable; `label_weight="heldout"`
-takes of this value times `FACTORS` the one under which hidden ones of the known labels are predicted best, by their mean
-log probability, and with it what the probabilities of names are read off, and how sharp they are (`ppnmf.labelling`).
+λ says what an entry of Y counts beside one of X. In `SemiSupervised` the noise variance of X's entries is σ² and that of Y's is
+σ² / λ; by default λ is the estimate of σ² over the variance of the scores, so that a label column is no more than as noisy as it is
+variable. In `SemiSupervisedCounts` a label is λ events, by default one. `label_weight="heldout"` takes of this value times
+`FACTORS` the one under which hidden ones of the known labels are predicted best, by their mean log probability, and with it what
+the probabilities of names are read off, and how sharp they are (`ppnmf.labelling`).
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from torch import Tensor
 from ppnmf.checks import described, real_number, whole_number
 from ppnmf.classified import STRENGTHS, by_regression, without_labels
 from ppnmf.data.labelled import names_of
-from ppnmf.data.labels import Labels, as_labels, joined
+from ppnmf.data.labels import Labels, as_labels
 from ppnmf.data.matrix import Dense, as_matrix, in_memory
-from ppnmf.gaussian.scale import data_scale
 from ppnmf.labelling import LOADINGS, SCORES, of_names, of_rows
-from ppnmf.models import SemiSupervised
+from ppnmf.models import REGISTRY
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
+from ppnmf.protocols import Labelling, offers
 from ppnmf.rng import Site, Stream
 
-__all__ = ["FACTORS", "HELD_OUT", "choose_weight", "fitted"]
+__all__ = ["FACTORS", "HELD_OUT", "choose_weight", "fitted", "kind_of", "prepared"]
 
 HELD_OUT = "heldout"  # the weight that is chosen by hidden labels
 FACTORS = (1.0, 10.0, 100.0, 1000.0)  # of the default weight, that are tried
@@ -44,10 +45,11 @@ class Asked(NamedTuple):
     """What a fit with labels is told.
 
     Args:
-        X: (N, D), without the labels. labels: of its rows. rank: K. method: by which.
+        kind: of the model. X: (N, D), without the labels. labels: of its rows. rank: K. method: by which.
         options: for the method, and `seed`.
     """
 
+    kind: type[Labelling]
     X: Dense
     labels: Labels
     rank: int
@@ -55,11 +57,14 @@ class Asked(NamedTuple):
     options: Mapping[str, Any]
 
 
-def fitted(fit: Fit, X: Dense, rank: int, method: str, progress: bool, options: Mapping[str, Any]) -> Posterior:
+def fitted(
+    fit: Fit, kind: type[Labelling], X: Dense, rank: int, method: str, progress: bool, options: Mapping[str, Any]
+) -> Posterior:
     """The fit of X and its rows' labels.
 
     Args:
         fit: `ppnmf.fit`.
+        kind: the class of the model.
         options: `labels`, a name for each row, None, NaN or "" where it is not known, or scores (N, classes), NaN where they
             are not; `label_weight`, λ: None for the default, "heldout" for the best by hidden labels, 0 leaves the labels
             out; `seed`; and those of the method.
@@ -70,9 +75,9 @@ def fitted(fit: Fit, X: Dense, rank: int, method: str, progress: bool, options: 
     others = {name: value for name, value in options.items() if name not in ("labels", "label_weight")}
     labels = as_labels(options["labels"], X.shape[0], "rows of X")
     weight = options.get("label_weight")
-    asked = Asked(X, labels, whole_number("rank", rank, 1), method, others)
+    asked = Asked(kind, X, labels, whole_number("rank", rank, 1), method, others)
     if not isinstance(weight, str):
-        own = usual_weight(asked) if weight is None else real_number("label_weight", weight, 0)
+        own = _usual_weight(asked) if weight is None else real_number("label_weight", weight, 0)
         return _fit(fit, asked, own, progress)
     if weight != HELD_OUT:
         raise ValueError(f"label_weight is {weight!r}; give a number >= 0, None, or {HELD_OUT!r}")
@@ -87,11 +92,8 @@ def fitted(fit: Fit, X: Dense, rank: int, method: str, progress: bool, options: 
     return replace(post, attrs={**post.attrs, "labels": {**post.attrs["labels"], **told}})
 
 
-def usual_weight(asked: Asked) -> float:
-    """The estimate of σ² over the variance of the known scores."""
-    known = asked.labels.scores[asked.labels.known]
-    variance = float((known - known.mean(0)).square().mean())
-    return data_scale(asked.X, asked.rank).noise / max(variance, 1e-12)
+def _usual_weight(asked: Asked) -> float:
+    return asked.kind.usual_weight(asked.X, asked.rank, asked.labels)
 
 
 class Tried(NamedTuple):
@@ -143,7 +145,7 @@ def choose_weight(fit: Fit, asked: Asked, progress: bool) -> list[Tried]:
     )
     with bar(len(FACTORS) * FOLDS, "weight of the labels", progress) as ticker:
         for factor in FACTORS:
-            weight = factor * usual_weight(asked)
+            weight = factor * _usual_weight(asked)
             logs: dict[tuple[str, float], list[Tensor]] = defaultdict(list)
             for hidden in folds:
                 own = quick._replace(labels=asked.labels.without(hidden))
@@ -160,9 +162,9 @@ def choose_weight(fit: Fit, asked: Asked, progress: bool) -> list[Tried]:
 def _readings(post: Posterior, labels: Labels) -> Iterator[tuple[tuple[str, float], Tensor]]:
     """Each reading and strength that is tried -> probabilities (N, c), where `labels` are known."""
     n_known = int(labels.known.sum())
-    scores, variance = of_rows(post, post.attrs["labels"])
+    scores = of_rows(post)
     for sharpness in SHARPNESS:
-        yield (SCORES, sharpness), of_names(scores, variance / sharpness, n_known).cpu()
+        yield (SCORES, sharpness), of_names(scores, n_known, sharpness).cpu()
     if labels.are_names:
         X = without_labels(in_memory(post.X, "labels"), len(labels.classes))
         for strength in STRENGTHS:
@@ -185,8 +187,8 @@ def _folds(labels: Labels, seed: int) -> list[Tensor]:
 
 
 def _fit(fit: Fit, asked: Asked, weight: float, progress: bool) -> Posterior:
-    model = SemiSupervised.for_labelled(asked.X, asked.rank, asked.labels, weight)
-    data = joined(asked.X, asked.labels, weight)
+    alone = asked.kind.for_labelled(asked.X, asked.rank, asked.labels, weight)
+    model, data = alone.beside(asked.X, asked.labels)
     post = fit(model, data, method=asked.method, progress=progress, **asked.options)
     facts = {
         "of": "rows",
@@ -206,10 +208,13 @@ def prepared(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense:
     return in_memory(as_matrix(X, mask, missing, device, noise), "labels")
 
 
-def require_labelled(model: Any) -> None:
-    """Raise TypeError where labels are given for a model that has no place for them."""
-    if model is not SemiSupervised and model != SemiSupervised.name:
-        raise TypeError(
-            f"labels go with {SemiSupervised.name!r} and a rank, or with a hierarchical model by layerwise, deep or neural; the "
-            f"model is {described(model)}"
-        )
+def kind_of(model: Any) -> type[Labelling]:
+    """The class of a model that is asked for by its name or as a class. Raises TypeError where it has no place for labels."""
+    kinds = {name: kind for name, kind in REGISTRY.items() if offers(kind(rank=1), Labelling)}  # type: ignore[call-arg]
+    for name, kind in kinds.items():
+        if model is kind or (isinstance(model, str) and model == name):
+            return kind  # type: ignore[return-value]
+    raise TypeError(
+        f"labels go with {' or '.join(map(repr, kinds))} and a rank, or with a hierarchical model by layerwise, deep or neural; "
+        f"the model is {described(model)}"
+    )

@@ -13,6 +13,7 @@ from ppnmf.models.hierarchical import Hierarchical
 from ppnmf.models.negative_binomial_gamma import NegativeBinomialGamma
 from ppnmf.models.pae_nmf import PAENMF
 from ppnmf.models.semi_supervised import SemiSupervised
+from ppnmf.models.semi_supervised_counts import SemiSupervisedCounts
 from ppnmf.models.tri_factor import TriFactor
 from ppnmf.models.truncated_normal_gaussian import TruncatedNormalGaussian
 from ppnmf.protocols import Model
@@ -28,6 +29,7 @@ __all__ = [
     "Hierarchical",
     "NegativeBinomialGamma",
     "SemiSupervised",
+    "SemiSupervisedCounts",
     "TriFactor",
     "TruncatedNormalGaussian",
     "for_data",
@@ -45,6 +47,7 @@ MODELS = (
     Hierarchical,
     GammaPoisson,
     NegativeBinomialGamma,
+    SemiSupervisedCounts,
     PAENMF,
 )
 REGISTRY: dict[str, type[Model]] = {model.name: model for model in MODELS}

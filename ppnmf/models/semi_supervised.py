@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import real_number
-from ppnmf.data.labels import Labels
+from ppnmf.data.dense import Dense
+from ppnmf.data.labels import Labels, joined
+from ppnmf.gaussian.loadings import most_probable
 from ppnmf.gaussian.model import RectifiedGaussian
 from ppnmf.gaussian.scale import data_scale
 from ppnmf.priors import RATE, Exponential, Hyper
+from ppnmf.protocols import Params, Scores
 from ppnmf.settings import own_settings
 
 __all__ = ["SemiSupervised"]
@@ -75,7 +78,14 @@ class SemiSupervised(RectifiedGaussian):
         return cls(rank, rate, rate, 1.0, scale.noise)
 
     @classmethod
-    def for_labelled(cls, X: Any, rank: int, labels: Labels, weight: float) -> Self:
+    def usual_weight(cls, X: Dense, rank: int, labels: Labels) -> float:
+        """The estimate of σ² over the variance of the known scores: a label is no more than as noisy as it is variable."""
+        known = labels.scores[labels.known]
+        variance = float((known - known.mean(0)).square().mean())
+        return data_scale(X, rank).noise / max(variance, 1e-12)
+
+    @classmethod
+    def for_labelled(cls, X: Dense, rank: int, labels: Labels, weight: float) -> Self:
         """The same for the columns of X and of the labels, whose rates are such that W @ B has the scores' mean a priori.
 
         Args:
@@ -93,3 +103,17 @@ class SemiSupervised(RectifiedGaussian):
         c = len(labels.classes)
         rates = torch.tensor([rate] * X.shape[1] + [of_labels] * c, dtype=torch.float64).expand(rank, -1)
         return cls(rank, rate, rates, 1.0, alone.noise_scale, None, labels.classes, weight)
+
+    def beside(self, X: Dense, labels: Labels | None = None) -> tuple[Self, Dense]:
+        """The model itself, and [X, Y] with the relative noise 1 / λ of Y; X as it is where λ is 0."""
+        if self.weight == 0:
+            return self, X
+        return self, joined(X, labels, len(self.label_names), noise=1 / self.weight)
+
+    def label_scores(self, params: Params) -> Scores:
+        """W B, and the variance σ² / λ of the labels about it: unit vectors e_c have one length, so p(c) ∝ exp(e_c · s / τ²)."""
+        return Scores(params["W"] @ params["H"][..., -len(self.label_names) :], params["sigma2"] / self.weight)
+
+    def loadings(self, X: Dense, params: Params) -> Tensor:
+        """The most probable ones (S, n, K) of rows of X (n, D) without labels, given H (S, K, D + c) and σ² (S,)."""
+        return most_probable(self.prior("W"), X, params["H"][..., : X.shape[1]], params["sigma2"])

@@ -30,6 +30,7 @@ from ppnmf.protocols.evidence import (
     Stood,
     Timed,
 )
+from ppnmf.protocols.labelling import Labelling, Scores
 from ppnmf.protocols.layered import Deriving, Layered
 from ppnmf.protocols.matrix import Matrix, Params, Statistics
 from ppnmf.protocols.model import Entries, Exposing, Model, exposed
@@ -59,6 +60,7 @@ __all__ = [
     "Entries",
     "Exposing",
     "Held",
+    "Labelling",
     "Layered",
     "LeastSquares",
     "Lowered",
@@ -72,6 +74,7 @@ __all__ = [
     "Recipe",
     "Reduced",
     "Reference",
+    "Scores",
     "Standing",
     "Statistics",
     "Stepper",

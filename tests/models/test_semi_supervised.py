@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 import ppnmf
-from ppnmf.classified import _loadings, by_regression, without_labels
-from ppnmf.data.labels import as_labels, joined
+from ppnmf.classified import by_regression, without_labels
+from ppnmf.data.labels import as_labels
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference.labelled import Tried, chosen
 from ppnmf.labelling import PredictedLabels
@@ -43,7 +43,7 @@ def test_probabilities_are_calibrated_on_data_of_the_model():
         X, Y, model = story(seed)
         known = torch.arange(len(Y)) % 2 == 0
         labels = as_labels(torch.where(known[:, None], Y, torch.nan), len(Y), "rows")
-        data = joined(as_matrix(X), labels, model.weight)
+        _, data = model.beside(as_matrix(X), labels)
         with pytest.warns(UserWarning, match="negative entries"):
             post = ppnmf.fit(model, data, draws=150, warmup=100, chains=2, seed=seed, progress=False)
         facts = {
@@ -75,11 +75,13 @@ def test_labels_of_no_weight_leave_the_unsupervised_fit_to_the_bit():
 
 def test_the_data_are_the_columns_of_both():
     labels = as_labels(NAMES, 30, "rows")
-    data = joined(as_matrix(X), labels, 4.0)
+    model = SemiSupervised(2, label_names=labels.classes, weight=4.0)
+    same_model, data = model.beside(as_matrix(X), labels)
+    assert same_model is model
     assert data.shape == (30, 10) and torch.equal(data.values[:, :8], X)
     assert torch.equal(data.noise.variance, torch.tensor([[1.0] * 8 + [0.25] * 2], dtype=torch.float64))
     assert bool(data.mask[:, :8].all()) and torch.equal(data.mask[:, 8], labels.known)
-    noisy = joined(as_matrix(X, noise=np.full((30, 8), 2.0)), labels, 4.0)
+    _, noisy = model.beside(as_matrix(X, noise=np.full((30, 8), 2.0)), labels)
     assert noisy.noise.variance.shape == (30, 10) and float(noisy.noise.variance[3, 9]) == 0.25
 
 
@@ -154,9 +156,11 @@ def test_the_regression_reads_what_x_alone_says():
     torch.testing.assert_close(by_regression(post, codes, [own, own], 1.0), p)
     swapped = by_regression(post, torch.where(known, 1 - truth, -1), [own], 1.0)
     torch.testing.assert_close(swapped, p.flip(1), rtol=0, atol=1e-3)
+    z = post.model.loadings(
+        own, {"H": post.draws["H"][0, :1].double(), "sigma2": post.draws["sigma2"][0, :1].double()}
+    )[0]
     H, s = post.draws["H"][0, 0, :, :12].double(), float(post.draws["sigma2"][0, 0])
     rate = float(post.model.rate_W)
-    z = _loadings(post, own, H, torch.tensor(s))
     slope = (data @ H.mT - z @ H @ H.mT) / s - rate
     assert float(slope.max()) < 1e-8 * float((data @ H.mT).max() / s)
     assert float((slope * z).abs().max()) < 1e-6
@@ -230,5 +234,5 @@ def test_what_is_no_labelling_is_refused(options, error, match):
 
 
 def test_labels_for_another_model_are_refused():
-    with pytest.raises(TypeError, match="labels go with 'semi_supervised' and a rank"):
+    with pytest.raises(TypeError, match="labels go with 'semi_supervised' or 'semi_supervised_counts' and a rank"):
         ppnmf.fit("exponential_gaussian", X, rank=2, labels=NAMES, **QUICK)
