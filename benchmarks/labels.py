@@ -1,8 +1,9 @@
 """How well are hidden labels predicted, and are the probabilities right, beside logistic regression on loadings of NMF and ssnmf?
 
 Leukaemia subtypes (half of the labels known) and digits (30 %), from PPNMF_DATA, by semi-supervised chains whose λ is chosen by
-hidden labels. Prints accuracy, Brier score and mean log probability of the hidden labels, and the share of hits in bins of
-probability. --quick, or where the data are not there: small drawn classes.
+hidden labels; digits, which are whole numbers, also by the model of counts. --split takes other known labels. Prints accuracy,
+Brier score and mean log probability of the hidden labels, and the share of hits in bins of probability. --quick, or where the
+data are not there: small drawn classes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import time
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.decomposition import NMF
@@ -20,16 +22,27 @@ from sklearn.linear_model import LogisticRegression
 import ppnmf
 
 BINS = 5
+BOTH = ("semi_supervised", "semi_supervised_counts")
+
+
+class Problem(NamedTuple):
+    """A name, X (N, D) with its rows' labels, the rank, the share of the labels that is told, and the models that take X."""
+
+    name: str
+    data: tuple[np.ndarray, np.ndarray]
+    rank: int
+    share: float
+    models: tuple[str, ...]
 
 
 def drawn(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Three classes of 30 rows each, a component a class and one that all share."""
+    """Three classes of 30 rows each, a component a class and one that all share; whole numbers."""
     generator = np.random.default_rng(seed)
     truth = np.repeat(["one", "three", "two"], 30)
     W = np.column_stack([*(np.isin(truth, name) for name in np.unique(truth)), np.ones(90)]) * generator.gamma(
         2, size=(90, 4)
     )
-    return W @ generator.gamma(1, size=(4, 20)) + 0.5 * np.abs(generator.standard_normal((90, 20))), truth
+    return generator.poisson(5 * W @ generator.gamma(1, size=(4, 20))), truth
 
 
 def leukaemia() -> tuple[np.ndarray, np.ndarray]:
@@ -43,9 +56,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return loaded.X, np.asarray(loaded.labels).astype(str)
 
 
-def known_part(truth: np.ndarray, share: float) -> np.ndarray:
+def known_part(truth: np.ndarray, share: float, split: int) -> np.ndarray:
     """Which labels are told: a share of each class, two at least."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(split)
     known = np.zeros(len(truth), bool)
     for name in np.unique(truth):
         own = np.flatnonzero(truth == name)
@@ -89,43 +102,55 @@ def reliability(p: np.ndarray, hit: np.ndarray, low: float) -> str:
     return f"{own.sum():6d}  {p[own].mean():.3f}  {hit[own].mean():.3f}" if own.any() else "     0"
 
 
-def compare(name: str, X: np.ndarray, truth: np.ndarray, rank: int, share: float, chains: dict[str, int]) -> None:
-    """Both predictions of one set of data."""
+def by_model(model: str, X: np.ndarray, truth: np.ndarray, known: np.ndarray, rank: int, options: dict) -> np.ndarray:
+    """Probabilities (n, c) of the hidden labels, whose scores are printed, of each reading too."""
     began = time.perf_counter()
-    known = known_part(truth, share)
     labels = [own if seen else None for own, seen in zip(truth.tolist(), known, strict=True)]
-    post = ppnmf.fit(
-        "semi_supervised", X, rank=rank, labels=labels, label_weight="heldout", seed=0, progress=False, **chains
-    )
+    post = ppnmf.fit(model, X, rank=rank, labels=labels, label_weight="heldout", seed=0, progress=False, **options)
     found = {own: ppnmf.predicted_labels(post, reading=own) for own in (None, "scores", "loadings")}
     hit = (truth[~known, None] == np.array(found[None].classes)).astype(float)
     read = {own: one.probabilities.numpy()[~known] for own, one in found.items()}
-    ours = read[None]
     facts = post.attrs["labels"]
+    chosen = f"{facts['reading']}, λ {facts['weight']:.3g} ({time.perf_counter() - began:.0f} s)"
+    print(f"  {model:<22} {scores(read[None], hit)}   {chosen}")
+    for reading in ("scores", "loadings"):
+        print(f"    read off {reading:<11}  {scores(read[reading], hit)}")
+    return read[None]
+
+
+def compare(problem: Problem, chains: dict[str, int], split: int) -> None:
+    """The predictions of one set of data."""
+    name, (X, truth), rank, share, models = problem
+    known = known_part(truth, share, split)
+    hit = (truth[~known, None] == np.unique(truth)).astype(float)
+    print(f"{name}: {known.sum()} labels of {len(truth)} known, rank {rank}; accuracy, Brier, log score")
+    ours = {model: by_model(model, X, truth, known, rank, chains) for model in models}
     W = NMF(rank, init="nndsvda", max_iter=1000, random_state=0).fit_transform(X)
     W = W / np.where(W.std(0) > 0, W.std(0), 1)
     peer = LogisticRegression(max_iter=5000).fit(W[known], truth[known]).predict_proba(W[~known])
-    print(f"{name}: {known.sum()} labels of {len(truth)} known, rank {rank}; accuracy, Brier, log score")
-    print(f"  semi_supervised      {scores(ours, hit)}   {facts['reading']} ({time.perf_counter() - began:.0f} s)")
-    for reading in ("scores", "loadings"):
-        print(f"    read off {reading:<10}  {scores(read[reading], hit)}")
-    print(f"  logistic regression  {scores(peer, hit)}")
-    print(f"  ssnmf                {by_ssnmf(X, truth, known, rank, hit)}")
-    print(f"    {'p':<12}{'ours: number, mean, hits':<28}logistic regression")
+    print(f"  {'logistic regression':<22} {scores(peer, hit)}")
+    print(f"  {'ssnmf':<22} {by_ssnmf(X, truth, known, rank, hit)}")
+    columns = {**ours, "logistic regression": peer}
+    print("    reliability: number, mean p, hits\n    " + "".join(f"{own:<26}" for own in ["from", *columns]))
     for low in np.arange(BINS) / BINS:
-        print(f"    from {low:.1f}    {reliability(ours, hit, low):<28}{reliability(peer, hit, low)}")
+        cells = (reliability(p, hit, low) for p in columns.values())
+        print(f"    {low:<26.1f}" + "".join(f"{cell:<26}" for cell in cells))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick or not os.environ.get("PPNMF_DATA")
+    parser.add_argument("--split", type=int, default=0, help="which labels are known")
+    asked = parser.parse_args()
+    quick = asked.quick or not os.environ.get("PPNMF_DATA")
     warnings.filterwarnings("ignore", category=UserWarning)
     if quick:
-        compare("drawn classes", *drawn(), 4, 0.5, {"draws": 30, "warmup": 30, "chains": 1})
+        compare(Problem("drawn classes", drawn(), 4, 0.5, BOTH), {"draws": 30, "warmup": 30, "chains": 1}, asked.split)
         return
-    compare("leukaemia", *leukaemia(), 4, 0.5, {"draws": 100, "warmup": 150, "chains": 2})
-    compare("digits", *digits(), 20, 0.3, {"draws": 100, "warmup": 200, "chains": 2})
+    real = Problem("leukaemia", leukaemia(), 4, 0.5, BOTH[:1])
+    compare(real, {"draws": 100, "warmup": 150, "chains": 2}, asked.split)
+    counts = Problem("digits", digits(), 20, 0.3, BOTH)
+    compare(counts, {"draws": 100, "warmup": 200, "chains": 2}, asked.split)
 
 
 if __name__ == "__main__":
