@@ -7,8 +7,12 @@ row's loadings are
 .. math:: z_i = \arg\max_{w \ge 0} \; p(w) \, p(x_i \mid w, H, \sigma^2),
 
 of x_i without its label (for counts there is no σ²); the known names are regressed on z (multinomial, with a ridge penalty), and
-the probabilities of all rows are averaged over draws. It is no part of the model: labels shape H there, and are read here. By
-Laplace's rule of succession of n + 2 labels, n of them known, one goes to a class at random, as for the scores (`labelling`).
+the probabilities of all rows are averaged over draws. The penalty and the average make them too modest: where hidden labels say so
+they are sharpened, p(c) ∝ p̄(c)^q, which is scaling by a temperature 1 / q. It is no part of the model: labels shape H there, and
+are read here. By Laplace's rule of succession of n + 2 labels, n of them known, one goes to a class at random, as for the scores
+(`labelling`).
+
+Reference: Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neural networks", arXiv:1706.04599, for q.
 """
 
 from __future__ import annotations
@@ -26,10 +30,21 @@ from ppnmf.threads import single_threaded
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["DRAWS", "STRENGTHS", "by_regression", "draws_of", "succeeded", "without_labels"]
+__all__ = [
+    "DRAWS",
+    "SHARPER",
+    "STRENGTHS",
+    "by_regression",
+    "draws_of",
+    "regressed",
+    "sharpened",
+    "succeeded",
+    "without_labels",
+]
 
 DRAWS = 10  # of H that are read, at most, and their probabilities averaged
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverses of the ridge penalty that are tried
+SHARPER = (0.7, 1.0, 1.4, 2.0, 3.0)  # q that are tried with each of them
 MOST_STEPS = 5000  # of the regression
 
 
@@ -41,8 +56,19 @@ def without_labels(data: Dense, classes: int) -> Dense:
     return as_matrix(data.values[:, :D], None if mask is None or bool(mask.all()) else mask, noise=noise)
 
 
-def by_regression(post: Posterior, codes: Tensor, rows: list[Dense], strength: float, draws: int = DRAWS) -> Tensor:
-    """Probabilities (n, c) of the classes of the last of some `rows`.
+def by_regression(
+    post: Posterior, codes: Tensor, rows: list[Dense], strength: float, sharpness: float = 1.0, draws: int = DRAWS
+) -> Tensor:
+    """Probabilities (n, c) of the classes of the last of some `rows`, sharpened, and one label of n + 2 at random.
+
+    The arguments are those of `regressed`, and `sharpness`, q.
+    """
+    p = sharpened(regressed(post, codes, rows, strength, draws), sharpness)
+    return succeeded(p, int((codes >= 0).sum()))
+
+
+def regressed(post: Posterior, codes: Tensor, rows: list[Dense], strength: float, draws: int = DRAWS) -> Tensor:
+    """The regressions' mean probabilities (n, c) of the classes of the last of some `rows`, on the CPU.
 
     Args:
         post: a fit of [X, Y], of several modes the best; c comes from its model.
@@ -71,7 +97,12 @@ def by_regression(post: Posterior, codes: Tensor, rows: list[Dense], strength: f
             told.fit((z[0][known] / spread).numpy(), codes[known].numpy())
             found = told.predict_proba((z[-1] / spread).numpy())
             total[:, torch.from_numpy(told.classes_)] += torch.from_numpy(found)
-    return succeeded(total / len(at), int(known.sum()))
+    return total / len(at)
+
+
+def sharpened(p: Tensor, sharpness: float) -> Tensor:
+    """Probabilities ∝ p^q, (n, c); a class of no probability keeps none."""
+    return torch.softmax(sharpness * p.log(), -1)
 
 
 def draws_of(post: Posterior) -> dict[str, Tensor]:

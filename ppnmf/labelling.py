@@ -8,7 +8,8 @@ Where an observation has one class, its label is one of the unit vectors e_c, wh
 Where labels are counts, λ events of one class with the means λ μ, they are p(c) ∝ μ_c^λ: the same of s = log μ and τ² = 1 / λ.
 
 A name is no Gaussian number, though, and such probabilities may be too sure of themselves. Where λ was chosen by hidden labels, so
-was a sharpness q, p(c) ∝ exp(q s_c / τ²), or the other reading of names: a logistic regression on the loadings (`classified`).
+was a sharpness q, p(c) ∝ exp(q s_c / τ²), or the other reading of names, a logistic regression on the loadings (`classified`), and
+its sharpness.
 By Laplace's rule of succession of n + 2 labels, n of them known, one goes to a class at random.
 
 Where labels are scores, the class is the one of the greatest, and its probability how often replicates with that noise have it
@@ -149,15 +150,16 @@ def predicted_labels(post: Posterior, X: Any = None, seed: int = 0, reading: str
         raise ValueError(
             f"labels had no say in the fit of {described(post.model)}; fit with labels=, and a weight above 0"
         )
-    if _reading(reading, facts) == LOADINGS:
-        return _of_loadings(post, facts, X)
+    told = _told(reading, facts)
+    if told["reading"] == LOADINGS:
+        return _of_loadings(post, facts, told, X)
     if X is not None:
         post, facts = _with_new_rows(post, facts, X, seed)
     codes = torch.tensor(facts["codes"])
     scores = _of_columns(post, facts) if facts["of"] == "columns" else of_rows(post)
     if facts["are_names"] or post.model.accepts is Entries.COUNTS:
         n_known = int((torch.tensor(facts["codes"]) >= 0).sum()) if X is None else facts["n_known"]
-        probabilities = of_names(scores, n_known, facts.get("sharpness", 1.0))
+        probabilities = of_names(scores, n_known, told["sharpness"])
     else:
         probabilities = _of_scores(scores, seed)
     names = post.names.get(facts["of"])
@@ -165,9 +167,14 @@ def predicted_labels(post: Posterior, X: Any = None, seed: int = 0, reading: str
     return PredictedLabels(tuple(facts["classes"]), probabilities.cpu(), known, None if names is None else tuple(names))
 
 
-def _reading(reading: str | None, facts: Any) -> str:
-    if reading is None:
-        return facts.get("reading", SCORES)
+def _told(reading: str | None, facts: Any) -> dict[str, Any]:
+    """The reading, its sharpness and its strength, as hidden labels had them where they chose this one."""
+    usual = {"reading": SCORES if reading is None else _checked(reading, facts), "sharpness": 1.0, "strength": 1.0}
+    chosen = {name: value for name, value in facts.items() if name in usual}
+    return {**usual, **chosen} if reading in (None, chosen.get("reading")) else usual
+
+
+def _checked(reading: str, facts: Any) -> str:
     if reading not in (SCORES, LOADINGS):
         raise ValueError(f"there is no reading {reading!r}{meant(reading, (SCORES, LOADINGS))}; {SCORES} or {LOADINGS}")
     if reading == LOADINGS and not (facts["of"] == "rows" and facts["are_names"]):
@@ -175,12 +182,12 @@ def _reading(reading: str | None, facts: Any) -> str:
     return reading
 
 
-def _of_loadings(post: Posterior, facts: Any, X: Any) -> PredictedLabels:
+def _of_loadings(post: Posterior, facts: Any, told: Any, X: Any) -> PredictedLabels:
     """By the logistic regression, of the fit's rows or of new ones."""
     own = classified.without_labels(in_memory(post.X, "predicted_labels"), len(facts["classes"]))
     codes = torch.tensor(facts["codes"])
     new = [] if X is None else [_new_rows(post, facts, X)]
-    p = classified.by_regression(post, codes, [own, *new], facts.get("strength", 1.0))
+    p = classified.by_regression(post, codes, [own, *new], told["strength"], told["sharpness"])
     names = names_of(new[0]).to_dict().get("rows") if new else post.names.get("rows")
     known = torch.zeros(len(p), dtype=torch.bool) if new else codes >= 0
     return PredictedLabels(tuple(facts["classes"]), p, known, None if names is None else tuple(names))

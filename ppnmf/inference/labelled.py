@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import described, real_number, whole_number
-from ppnmf.classified import STRENGTHS, by_regression, without_labels
+from ppnmf.classified import SHARPER, STRENGTHS, regressed, sharpened, succeeded, without_labels
 from ppnmf.data.labelled import names_of
 from ppnmf.data.labels import Labels, as_labels
 from ppnmf.data.matrix import Dense, as_matrix, in_memory
@@ -34,7 +34,7 @@ __all__ = ["FACTORS", "HELD_OUT", "choose_weight", "fitted", "kind_of", "prepare
 
 HELD_OUT = "heldout"  # the weight that is chosen by hidden labels
 FACTORS = (1.0, 10.0, 100.0, 1000.0)  # of the default weight, that are tried
-SHARPNESS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # that are tried with each of them
+SHARPNESS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the scores, that are tried with each of them
 DRAWS_TRIED = 2  # of H, that a regression is averaged over while a weight is looked for
 FOLDS = 3  # of the known labels
 SHORT = {"draws": 60, "warmup": 100, "chains": 1, "survey": 0}  # chains while a weight is looked for
@@ -84,11 +84,7 @@ def fitted(
     tried = choose_weight(fit, asked, progress)
     best = chosen(tried)
     post = _fit(fit, asked, best.weight, progress)
-    told = {
-        "reading": best.reading,
-        "sharpness" if best.reading == SCORES else "strength": best.strength,
-        "tried": [[one.weight, one.reading, one.strength, one.score] for one in tried],
-    }
+    told = {**best.read._asdict(), "tried": [[one.weight, *one.read, one.score] for one in tried]}
     return replace(post, attrs={**post.attrs, "labels": {**post.attrs["labels"], **told}})
 
 
@@ -96,18 +92,29 @@ def _usual_weight(asked: Asked) -> float:
     return asked.kind.usual_weight(asked.X, asked.rank, asked.labels)
 
 
+class Read(NamedTuple):
+    """What probabilities of names are read off, and how.
+
+    Args:
+        reading: scores or loadings. sharpness: q.
+        strength: the inverse of the regression's penalty; 1 for scores, which have none.
+    """
+
+    reading: str
+    sharpness: float
+    strength: float = 1.0
+
+
 class Tried(NamedTuple):
     """What was tried, and how well hidden labels were predicted with it.
 
     Args:
-        weight: λ. reading: what probabilities were read off, scores or loadings.
-        strength: of that reading: the sharpness of the scores, or the inverse of the regression's penalty.
+        weight: λ. read: how probabilities were read.
         logs: (n,), the log probability of each known label when it was hidden.
     """
 
     weight: float
-    reading: str
-    strength: float
+    read: Read
     logs: Tensor
 
     @property
@@ -122,9 +129,9 @@ def chosen(tried: list[Tried]) -> Tried:
     Of few hidden labels the better one is a matter of luck, and where one-hot names are no Gaussian numbers the scores err by more
     than the regression does.
     """
-    by_loadings = [one for one in tried if one.reading == LOADINGS]
+    by_loadings = [one for one in tried if one.read.reading == LOADINGS]
     best = max(tried, key=lambda one: one.score)
-    if best.reading == LOADINGS or not by_loadings:
+    if best.read.reading == LOADINGS or not by_loadings:
         return best
     second = max(by_loadings, key=lambda one: one.score)
     lead = best.logs - second.logs
@@ -146,29 +153,31 @@ def choose_weight(fit: Fit, asked: Asked, progress: bool) -> list[Tried]:
     with bar(len(FACTORS) * FOLDS, "weight of the labels", progress) as ticker:
         for factor in FACTORS:
             weight = factor * _usual_weight(asked)
-            logs: dict[tuple[str, float], list[Tensor]] = defaultdict(list)
+            logs: dict[Read, list[Tensor]] = defaultdict(list)
             for hidden in folds:
                 own = quick._replace(labels=asked.labels.without(hidden))
                 post = _fit(fit, own, weight, False)
                 for read, p in _readings(post, own.labels):
                     logs[read].append(p[hidden.nonzero()[:, 0], asked.labels.codes[hidden]].log())
                 ticker.update()
-            found = [Tried(weight, *read, torch.cat(own)) for read, own in logs.items()]
-            readings = dict.fromkeys(one.reading for one in found)
-            tried += [max((one for one in found if one.reading == own), key=lambda one: one.score) for own in readings]
+            found = [Tried(weight, read, torch.cat(own)) for read, own in logs.items()]
+            for reading in dict.fromkeys(read.reading for read in logs):
+                tried.append(max((one for one in found if one.read.reading == reading), key=lambda one: one.score))
     return tried
 
 
-def _readings(post: Posterior, labels: Labels) -> Iterator[tuple[tuple[str, float], Tensor]]:
-    """Each reading and strength that is tried -> probabilities (N, c), where `labels` are known."""
+def _readings(post: Posterior, labels: Labels) -> Iterator[tuple[Read, Tensor]]:
+    """Each reading that is tried -> probabilities (N, c), where `labels` are known."""
     n_known = int(labels.known.sum())
     scores = of_rows(post)
     for sharpness in SHARPNESS:
-        yield (SCORES, sharpness), of_names(scores, n_known, sharpness).cpu()
+        yield Read(SCORES, sharpness), of_names(scores, n_known, sharpness).cpu()
     if labels.are_names:
         X = without_labels(in_memory(post.X, "labels"), len(labels.classes))
         for strength in STRENGTHS:
-            yield (LOADINGS, strength), by_regression(post, labels.codes, [X], strength, DRAWS_TRIED)
+            p = regressed(post, labels.codes, [X], strength, DRAWS_TRIED)
+            for sharpness in SHARPER:
+                yield Read(LOADINGS, sharpness, strength), succeeded(sharpened(p, sharpness), n_known)
 
 
 def _folds(labels: Labels, seed: int) -> list[Tensor]:

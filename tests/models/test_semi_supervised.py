@@ -6,10 +6,10 @@ import torch
 from scipy import stats
 
 import ppnmf
-from ppnmf.classified import by_regression, without_labels
+from ppnmf.classified import by_regression, regressed, sharpened, without_labels
 from ppnmf.data.labels import as_labels
 from ppnmf.data.matrix import as_matrix
-from ppnmf.inference.labelled import Tried, chosen
+from ppnmf.inference.labelled import Read, Tried, chosen
 from ppnmf.labelling import PredictedLabels
 from ppnmf.models import SemiSupervised
 from ppnmf.rng import Site, Stream
@@ -119,8 +119,8 @@ def test_a_class_that_x_shows_is_found_and_the_weight_is_chosen_in_one_call():
     )
     facts = post.attrs["labels"]
     assert len(facts["tried"]) == 8
-    strength = facts.get("sharpness", facts.get("strength"))
-    assert [facts["weight"], facts["reading"], strength] in [one[:3] for one in facts["tried"]]
+    named = [facts[name] for name in ("weight", "reading", "sharpness", "strength")]
+    assert named in [one[:4] for one in facts["tried"]]
     for reading in (None, "scores", "loadings"):
         found = ppnmf.predicted_labels(post, reading=reading)
         assert found.accuracy(truth) == 1 and found.brier(truth) < 0.1 and found.log_score(truth) > -0.2
@@ -132,9 +132,9 @@ def test_a_class_that_x_shows_is_found_and_the_weight_is_chosen_in_one_call():
 def test_scores_are_chosen_where_they_are_surely_better():
     base = torch.full((50,), -1.0, dtype=torch.float64)
     lead = torch.linspace(-0.5, 0.7, 50, dtype=torch.float64)  # its mean is 0.1, and its standard error 0.05
-    sure = Tried(1.0, "scores", 0.1, base + lead + 0.02)
-    unsure = Tried(1.0, "scores", 0.1, base + lead - 0.02)
-    loadings = [Tried(1.0, "loadings", 1.0, base), Tried(10.0, "loadings", 1.0, base - 1)]
+    sure = Tried(1.0, Read("scores", 0.1), base + lead + 0.02)
+    unsure = Tried(1.0, Read("scores", 0.1), base + lead - 0.02)
+    loadings = [Tried(1.0, Read("loadings", 1.0), base), Tried(10.0, Read("loadings", 1.0), base - 1)]
     assert chosen([sure, *loadings]) is sure and chosen([unsure, *loadings]) is loadings[0]
     assert chosen([unsure]) is unsure
 
@@ -154,6 +154,10 @@ def test_the_regression_reads_what_x_alone_says():
     p = by_regression(post, codes, [own], 1.0)
     assert float((p.argmax(1) == truth).double().mean()) == 1
     torch.testing.assert_close(by_regression(post, codes, [own, own], 1.0), p)
+    sharp = by_regression(post, codes, [own], 1.0, 2.0)
+    odds = torch.logit(sharpened(regressed(post, codes, [own], 1.0), 2.0)[:, 1])
+    torch.testing.assert_close(odds, 2 * torch.logit(regressed(post, codes, [own], 1.0)[:, 1]))
+    assert bool((sharp.amax(1) > p.amax(1)).all())
     swapped = by_regression(post, torch.where(known, 1 - truth, -1), [own], 1.0)
     torch.testing.assert_close(swapped, p.flip(1), rtol=0, atol=1e-3)
     z = post.model.loadings(
