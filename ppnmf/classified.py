@@ -101,8 +101,8 @@ def regressed(post: Posterior, codes: Tensor, rows: list[Dense], strength: float
 
 
 def sharpened(p: Tensor, sharpness: float) -> Tensor:
-    """Probabilities ∝ p^q, (n, c); a class of no probability keeps none."""
-    return torch.softmax(sharpness * p.log(), -1)
+    """Probabilities ∝ p^q, (n, c); a class of no probability keeps none, and q = 1 leaves all as they are, to the bit."""
+    return p if sharpness == 1.0 else torch.softmax(sharpness * p.log(), -1)
 
 
 def draws_of(post: Posterior) -> dict[str, Tensor]:
