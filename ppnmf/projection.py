@@ -33,6 +33,7 @@ from ppnmf.protocols import (
 )
 from ppnmf.reconstructed import mean_product
 from ppnmf.rng import Site, Stream
+from ppnmf.tables import orders
 from ppnmf.threads import single_threaded
 
 if TYPE_CHECKING:
@@ -96,8 +97,16 @@ def transform(
         X=data,
         names=rows.X.names.to_dict(),
         seed=seed,
-        attrs={"transformed": {"draws": thinned.n_draws, "sweeps": sweeps}},
+        attrs={"transformed": {"draws": thinned.n_draws, "sweeps": sweeps} | _order(post, thinned.n_draws)},
     )
+
+
+def _order(post: Posterior, n_draws: int) -> dict[str, Any]:
+    """The places of the fit's components in so many draws of each chain, which tables of new rows keep to (`tables.orders`)."""
+    if not {"W", "H"} <= set(post.draws):
+        return {}
+    order = orders(post).unflatten(0, (post.chains, post.n_draws))
+    return {"order": order[:, :: -(-post.n_draws // n_draws)].tolist()}
 
 
 def _exposed(model: Any, exposures: Any) -> Any:

@@ -13,7 +13,7 @@ from ppnmf.checks import described, whole_number
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["PER_CHAIN", "Which", "selected"]
+__all__ = ["PER_CHAIN", "Which", "reordered", "selected"]
 
 Which = int | slice | range | Sequence[int] | None
 PER_CHAIN = (
@@ -86,10 +86,18 @@ def _attrs(post: Posterior, chains: list[int], draws: list[int], every: int) -> 
     if "survey" in attrs and len(attrs["survey"]["chosen"]) == post.chains:
         own = {name: attrs["survey"].get(name) for name in OF_CHAINS_SURVEYED}
         attrs["survey"] = {**attrs["survey"], **{name: [v[c] for c in chains] for name, v in own.items() if v}}
-    if "alignment" in attrs:
-        order = attrs["alignment"]["order"]
-        attrs["alignment"] = {**attrs["alignment"], "order": [[order[c][d] for d in draws] for c in chains]}
+    attrs |= reordered(post, [[(c, d) for d in draws] for c in chains])
     if every > 1:
         attrs["kept_every"] = every * attrs.get("kept_every", 1)
     attrs["selected"] = True
     return attrs
+
+
+def reordered(post: Posterior, taken: list[list[tuple[int, int]]]) -> dict[str, Any]:
+    """The facts that hold an order of components for each draw, for the draws (chain, draw) that are taken, by chains."""
+    found = {}
+    for name in ("alignment", "transformed"):
+        facts = post.attrs.get(name, {})
+        if "order" in facts:
+            found[name] = {**facts, "order": [[facts["order"][c][d] for c, d in chain] for chain in taken]}
+    return found

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
     from ppnmf.posterior import Posterior
 
-__all__ = ["Interval", "Table", "components", "interval", "loadings", "places", "quantile"]
+__all__ = [
+    "Aligned",
+    "Interval",
+    "Table",
+    "aligned",
+    "components",
+    "interval",
+    "loadings",
+    "orders",
+    "places",
+    "quantile",
+]
 
 SHOWN = 5  # entries of a component that are printed
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,7 +49,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A factor over the draws, its components in one order: components (K, D), or loadings (N, K).
+    """A factor over the draws, its components in one order, the strongest first: components (K, D), or loadings (N, K).
 
     Args:
         what: "components" or "loadings".
@@ -110,16 +121,16 @@ def named_parquet(path: str | Path) -> Path:
 
 def components(post: Posterior, scale: bool, level: float) -> Table:
     """What `Posterior.components` does."""
-    found = _aligned(post, scale)
+    found = aligned(post, scale)
     columns = post.names.get("columns") or [str(j) for j in range(found.H.shape[2])]
-    return _table("components", found.H, _numbered(found), list(columns), found.congruence, level)
+    return _table("components", found.H, _numbered(found), list(columns), found.congruence(), level)
 
 
 def loadings(post: Posterior, scale: bool, level: float) -> Table:
     """What `Posterior.loadings` does."""
-    found = _aligned(post, scale)
+    found = aligned(post, scale)
     rows = post.names.get("rows") or [str(i) for i in range(found.W.shape[1])]
-    return _table("loadings", found.W, list(rows), _numbered(found), found.congruence, level)
+    return _table("loadings", found.W, list(rows), _numbered(found), found.congruence(), level)
 
 
 def interval(draws: Tensor, level: float) -> Interval:
@@ -163,26 +174,54 @@ def places(post: Posterior, axis: str, given: Cells) -> list[int]:
     return found
 
 
-class _Aligned(NamedTuple):
-    """Draws of the factors, W (S, N, K) and H (S, K, D), in one order, and how alike they are, (K,)."""
+class Aligned(NamedTuple):
+    """Draws of the factors, W (S, N, K) and H (S, K, D), in one order, the strongest component first."""
 
     W: Tensor
     H: Tensor
-    congruence: Array
+
+    def congruence(self) -> Array:
+        """How alike the draws of each component are, (K,)."""
+        found: Array = (_cosines(self.W.mT) * _cosines(self.H)).mean(0).double().cpu().numpy()
+        return found
 
 
-def _aligned(post: Posterior, scale: bool) -> _Aligned:
+def aligned(post: Posterior, scale: bool) -> Aligned:
+    """The draws of the factors, of modes the best one alone, with the components of each in the order of `orders`.
+
+    Args:
+        scale: make each component sum to one in every draw.
+    """
     typical = post.typical()
     W, H = (typical._kept(site).flatten(0, 1) for site in ("W", "H"))
-    best = typical.best()
-    V, G = best._kept("W")[0, 0], best._kept("H")[0, 0]
-    W, H = in_order(W, H, best_orders(W, H, V, G))
+    W, H = in_order(W, H, orders(typical))
     if scale:
         total = H.sum(-1)
         total = torch.where(total > 0, total, torch.ones_like(total))
         W, H = W * total[:, None, :], H / total[:, :, None]
-    congruence = _cosines(W.mT) * _cosines(H)
-    return _Aligned(W, H, congruence.mean(0).double().cpu().numpy())
+    return Aligned(W, H)
+
+
+def orders(post: Posterior) -> Tensor:
+    """Which component of each draw belongs in which place, (S, K): the same one in all draws, the strongest first.
+
+    A component's strength is the mean over draws of the sum of W_k H_k; of modes, the best one's. Of new rows
+    (`Posterior.transform`) the places are those of the fit, whatever is strongest in these rows.
+    """
+    known = post.attrs.get("transformed", {}).get("order")
+    if known is not None and np.shape(known)[:2] == (post.chains, post.n_draws):
+        return torch.tensor(known).flatten(0, 1)
+    W, H = (post._kept(site).flatten(0, 1) for site in ("W", "H"))
+    best = post.best()
+    V, G = (best._kept(site)[0, 0] for site in ("W", "H"))
+    found = best_orders(W, H, V, G)
+    strength = V.sum(0) * G.sum(1) if post.kind == "modes" else _strength(W, H, found)
+    return found[:, strength.cpu().argsort(descending=True, stable=True)]
+
+
+def _strength(W: Tensor, H: Tensor, order: Tensor) -> Tensor:
+    """The mean over draws W (S, N, K), H (S, K, D) of the sum of W_k H_k, of the components in these orders (S, K)."""
+    return (W.sum(1) * H.sum(2)).cpu().gather(1, order).mean(0)
 
 
 def _cosines(F: Tensor) -> Tensor:
@@ -191,8 +230,8 @@ def _cosines(F: Tensor) -> Tensor:
     return (unit * torch.nn.functional.normalize(unit.mean(0), dim=-1)).sum(-1)
 
 
-def _numbered(found: _Aligned) -> list[str]:
-    return [f"component {k}" for k in range(found.H.shape[1])]
+def _numbered(found: Aligned) -> list[str]:
+    return [f"component {k}" for k in range(1, found.H.shape[1] + 1)]  # as the pictures number them
 
 
 def _table(what: str, F: Tensor, rows: list[str], columns: list[str], congruence: Array, level: float) -> Table:

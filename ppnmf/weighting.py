@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppnmf.checks import borrowed, described
 from ppnmf.rng import Site, Stream
+from ppnmf.selection import reordered
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
@@ -30,11 +31,12 @@ def weighted(post: Posterior, weights: Any, seed: int) -> Posterior:
     def taken(values: Tensor) -> Tensor:
         return values.flatten(0, 1)[at.to(values.device)].unflatten(0, shape)
 
+    places = [[divmod(number, post.n_draws) for number in chain] for chain in at.unflatten(0, shape).tolist()]
     return replace(
         post,
         draws={name: taken(values) for name, values in post.draws.items()},
         stats={name: taken(values) for name, values in post.stats.items()},
-        attrs={**post.attrs, "weighted": own.tolist()},
+        attrs={**post.attrs, **reordered(post, places), "weighted": own.tolist()},
     )
 
 

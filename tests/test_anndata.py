@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,51 @@ def test_a_backed_file_is_fitted_too(tmp_path):
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     post = ppnmf.anndata.fit(backed, 2, method="icm", restarts=1, progress=False)
     np.testing.assert_array_equal(backed.obsm["X_ppnmf"], post.loadings().mean)
+
+
+def multimodal(kind, rna):
+    """A MuData of two modalities, or something like one."""
+    modalities = {"rna": rna, "protein": cells()[:9].copy()}
+    modalities["protein"].var_names = [f"protein {j}" for j in range(7)]
+    if kind == "like":
+        return SimpleNamespace(mod=modalities)
+    mudata = pytest.importorskip("mudata")
+    mudata.set_options(pull_on_update=False)  # as it will be, and without its warning
+    return mudata.MuData(modalities)
+
+
+@pytest.mark.parametrize("kind", ["like", "mudata"])
+def test_a_modality_is_fitted_and_written_into(kind, tmp_path):
+    data = multimodal(kind, cells(sparse=True))
+    options = {"model": "gamma_poisson", "layer": "twice", "seed": 3, **QUICK}
+    post = ppnmf.anndata.fit(data, 2, modality="rna", **options)
+    alone = cells(sparse=True)
+    ppnmf.anndata.fit(alone, 2, **options)
+    if kind == "mudata":
+        data.write(tmp_path / "cells.h5mu")
+        data = pytest.importorskip("mudata").read(tmp_path / "cells.h5mu")
+    np.testing.assert_array_equal(data.mod["rna"].obsm["X_ppnmf"], post.loadings().mean)
+    np.testing.assert_array_equal(data.mod["rna"].varm["ppnmf"], alone.varm["ppnmf"])
+    assert "ppnmf" not in data.mod["protein"].uns and data.mod["rna"].uns["ppnmf"]["rank"] == 2
+    ppnmf.anndata.write(post, data, "again", modality="rna")
+    np.testing.assert_array_equal(data.mod["rna"].obsm["X_again"], post.loadings().mean)
+
+
+def test_a_modality_has_to_be_named():
+    data = multimodal("like", cells())
+    with pytest.raises(ValueError, match="name one of the modalities, rna, protein, by modality="):
+        ppnmf.anndata.fit(data, 2)
+    with pytest.raises(ValueError, match="no modality 'rnaa' .did you mean 'rna'.*there are rna, protein"):
+        ppnmf.anndata.fit(data, 2, modality="rnaa")
+    with pytest.raises(ValueError, match="AnnData has no modalities: leave it out"):
+        ppnmf.anndata.fit(cells(), 2, modality="rna")
+    with pytest.raises(TypeError, match="fit takes an AnnData"):
+        ppnmf.anndata.fit(SimpleNamespace(mod={"rna": np.ones((3, 3))}), 2, modality="rna")
+
+
+def test_several_modalities_are_no_matrix():
+    with pytest.raises(ValueError, match="X is a MuData of 'rna', 'protein'; pass one of them"):
+        ppnmf.fit("gamma_poisson", multimodal("mudata", cells()), rank=2)
 
 
 def test_mistakes_are_sentences():

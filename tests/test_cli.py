@@ -68,13 +68,26 @@ def test_compare_on_a_csv_with_names(table):
     facts = json.loads(Path("out/run.json").read_text())
     assert facts["data"]["name"] == "mine" and facts["data"]["shape"] == [20, 12] and facts["options"]["rank"] == 2
     names = ppnmf.Posterior.load("out/gibbs.nc").X.shape
-    assert names == (20, 12) and {path.suffix for path in Path("out").iterdir()} == {".json", ".nc", ".png", ".txt"}
+    assert names == (20, 12) and {path.suffix for path in Path("out").iterdir()} == {
+        ".html",
+        ".json",
+        ".nc",
+        ".png",
+        ".txt",
+    }
+    page = Path("out/compare.html").read_text()
+    assert (
+        "gibbs: " in page
+        and "Comparison of gibbs, icm, pae" in page
+        and page.count("<img ") == len(list(Path("out").glob("*.png")))
+    )
 
 
 def test_the_row_and_column_names_reach_the_netcdf_file(table):
     import xarray
 
-    assert call("fit", table(), "--rank", 2, "--method", "icm").exit_code == 0
+    assert call("fit", table(), "--rank", 2, "--method", "icm", "--no-page").exit_code == 0
+    assert not Path("fit.html").exists()
     with xarray.open_datatree("fit.nc", engine="h5netcdf") as tree:
         assert tree["posterior"]["row"].values[1] == "g1" and tree["posterior"]["column"].values[2] == "sample 2"
 
@@ -142,18 +155,22 @@ def test_typers_own_refusals_have_exit_code_2_too():
 def test_fit_saves_what_diagnose_reads():
     result = call("fit", "toy20x12x2", "--rank", 2, "--draws", 20, "--warmup", 10, "--out", "mine.nc")
     assert result.exit_code == 0 and "Saved to mine.nc" in result.stdout
+    assert (
+        "The page about it is mine.html." in result.stdout
+        and "<h2>Whether to trust it</h2>" in Path("mine.html").read_text()
+    )
     judged = call("diagnose", "mine.nc", "--out", "pictures")
     assert judged.exit_code == 0 and "chains" in judged.stdout and "strength" in judged.stdout
     assert {path.name for path in Path("pictures").iterdir()} == {"components.png", "traces.png"}
 
 
 def test_fit_goes_on_until_the_chains_agree_unless_told_how_long():
-    said = call("fit", "toy20x12x2", "--rank", 2, "--chains", 2, "--out", "agreed.nc")
+    said = call("fit", "toy20x12x2", "--rank", 2, "--chains", 2, "--out", "agreed.nc", "--no-page")
     assert said.exit_code == 0 and "The run ended after " in said.stdout and "starts were surveyed" in said.stdout
     attrs = ppnmf.Posterior.load("agreed.nc").attrs
     assert attrs["until"] == "agree" and attrs["max_seconds"] == 120
     timed = ["--until", "agree", "--draws", 400, "--max-seconds", "0.01", "--survey", 0]
-    assert call("fit", "toy20x12x2", "--rank", 9, *timed, "--out", "timed.nc").exit_code == 0
+    assert call("fit", "toy20x12x2", "--rank", 9, *timed, "--out", "timed.nc", "--no-page").exit_code == 0
     timed = ppnmf.Posterior.load("timed.nc")
     assert timed.attrs["ended"] == "time" and timed.survey is None
     assert "max_seconds is 5.0 and until is not given" in refused(
@@ -163,7 +180,7 @@ def test_fit_goes_on_until_the_chains_agree_unless_told_how_long():
 
 def test_the_same_command_gives_the_same_posterior():
     for name in ("a.nc", "b.nc"):
-        call("fit", "toy9x8x2", "--rank", 2, "--draws", 5, "--warmup", 5, "--out", name)
+        call("fit", "toy9x8x2", "--rank", 2, "--draws", 5, "--warmup", 5, "--out", name, "--no-page")
     first, second = (ppnmf.Posterior.load(name) for name in ("a.nc", "b.nc"))
     assert np.array_equal(first.draws["W"], second.draws["W"])
 
@@ -191,7 +208,7 @@ def test_rank_goes_on_from_a_file_and_takes_the_criteria():
 
 def test_priors_are_taken_from_the_command_line():
     said = ("--rate", 0.5, "--noise-shape", 2, "--noise-scale", 3)
-    short = ("--draws", 3, "--warmup", 3)
+    short = ("--draws", 3, "--warmup", 3, "--no-page")
     assert call("fit", "toy9x8", "--rank", 2, *short, *said, "--out", "a.nc").exit_code == 0
     model = ppnmf.Posterior.load("a.nc").model
     assert (model.rate_W, model.rate_H, model.noise_shape, model.noise_scale) == (0.5, 0.5, 2.0, 3.0)

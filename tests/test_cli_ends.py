@@ -262,7 +262,7 @@ def test_a_second_rank_on_the_same_file_is_refused():
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_file_before():
-    fit = ["fit", "toy9x8x2", "--rank", 2, "--draws", 5, "--warmup", 5]
+    fit = ["fit", "toy9x8x2", "--rank", 2, "--draws", 5, "--warmup", 5, "--no-page"]
     assert call(*fit).exit_code == 0
     before = Path("fit.nc").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
@@ -293,6 +293,7 @@ def test_a_table_is_printed_when_it_cannot_be_written(command, monkeypatch):
     [
         ["fit", "toy9x8", "--rank", 2, "--out", "nowhere/fit.nc"],
         ["fit", "toy9x8", "--rank", 2, "--out", "folder.nc"],
+        ["fit", "toy9x8", "--rank", 2, "--out", "page.nc"],
         ["compare", "toy9x8", "--rank", 2, "--out", "file/out"],
         ["rank", "toy9x8", "--out", "file/out"],
         ["rank", "toy9x8", "--checkpoint", "nowhere/ranks.json"],
@@ -306,12 +307,13 @@ def test_out_that_cannot_be_written_is_noticed_before_the_work(command, monkeypa
     Path("file").touch()
     Path("fit.nc").touch()
     Path("folder.nc").mkdir()
+    Path("page.html").mkdir()
     for name in ("ppnmf.inference.fit", "ppnmf.report.compare_methods", "ppnmf.evidence.rank._attempt"):
         monkeypatch.setattr(name, work)
     monkeypatch.setattr(ppnmf.Posterior, "load", work)
     told = sentence(call(*command))
     assert "cannot be written" in told or "in a folder that is there" in told
-    assert sorted(os.listdir()) == ["file", "fit.nc", "folder.nc"]
+    assert sorted(os.listdir()) == ["file", "fit.nc", "folder.nc", "page.html"]
 
 
 def test_scores_that_cannot_be_written_are_one_warning_and_the_table_comes(monkeypatch):
@@ -326,7 +328,7 @@ def test_scores_that_cannot_be_written_are_one_warning_and_the_table_comes(monke
 # --- a closed pipe ---
 
 
-@pytest.mark.parametrize("command", [["fit", "toy9x8x2", "--rank", "2", "--draws", "5", "--warmup", "5"]])
+@pytest.mark.parametrize("command", [["fit", "toy9x8x2", "--rank", "2", "--draws", "5", "--warmup", "5", "--no-page"]])
 def test_a_closed_pipe_does_not_lose_the_result(command):
     with start(*command) as process:
         process.stdout.close()

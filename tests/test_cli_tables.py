@@ -111,9 +111,13 @@ def test_outcomes_are_for_machines_and_words_go_elsewhere(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     frame().to_csv("X.csv")
     short = ["--draws", 20, "--warmup", 20, "--no-progress", "--json"]
-    fitted = call("fit", "X.csv", "--rank", 2, "--chains", 2, *short)
+    fitted = call("fit", "X.csv", "--rank", 2, "--chains", 2, "--no-page", *short)
     outcome = json.loads(fitted.stdout)
-    assert outcome["file"] == "fit.nc" and "sentence" in outcome and "X: 12 × 6" in fitted.stderr
+    assert (
+        (outcome["file"], outcome["page"]) == ("fit.nc", None)
+        and "sentence" in outcome
+        and "X: 12 × 6" in fitted.stderr
+    )
     ranked = call("rank", "X.csv", "--ranks", "1:2", "--method", "heldout", *short)
     assert json.loads(ranked.stdout)["best"] in (1, 2)
     checked = json.loads(call("data", "check", "X.csv", "--json").stdout)

@@ -52,7 +52,10 @@ LAYERS = [
     {"diagnostics", "evidence"},
     {"anndata", "plots", "report", "estimator", "cli", "zoo", "recipes", "cards"},
 ]
-EXCEPTIONS = {("posterior", "report"): "a notebook asks the posterior itself how it looks"}
+EXCEPTIONS = {
+    ("posterior", "report"): "a notebook asks the posterior itself how it looks",
+    ("evidence", "report"): "and the table of ranks",
+}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 

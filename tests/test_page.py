@@ -138,12 +138,36 @@ def test_a_notebook_shows_the_verdict_and_the_components(post):
     assert not Read(of_some._repr_html_()).pictures
 
 
+@pytest.mark.parametrize("firm", [True, False])
+def test_a_notebook_shows_a_table_of_ranks(firm):
+    table = chosen(FIRM) if firm else troubled()
+    html = table._repr_html_()
+    shown = Read(html)
+    assert len(shown.pictures) == 1 and " ".join(table.verdict().split()) in " ".join(shown.words)
+    assert ("#0a7a4b" in html) == firm and ("#b3261e" in html) != firm
+    assert "select_rank" not in html
+
+
 def test_the_command_writes_it(post, tmp_path):
     post.save(tmp_path / "fit.nc")
     done = CliRunner().invoke(app, ["report", str(tmp_path / "fit.nc")])
     assert done.exit_code == 0, done.output
     assert "verdict" in (tmp_path / "fit.html").read_text()
     assert CliRunner().invoke(app, ["report", str(tmp_path / "nothing.nc")]).exit_code == 2
+
+
+def compared(post):
+    """A table in which one fit is left out."""
+    return ppnmf.compare({"gibbs": post, "pae": f"{EVIL} was negative"}, data())
+
+
+def test_the_page_about_a_comparison_says_of_each_fit_whether_to_trust_it(post):
+    table = compared(post)
+    for html in (page(table), table._repr_html_()):
+        words = " ".join(Read(html).words)
+        for sentence in (ppnmf.summary(post).sentence, f"pae: left out: {EVIL} was negative", *table.notes):
+            assert " ".join(sentence.split()) in words
+        assert "method seconds error hidden error" in words and "<script>" not in html
 
 
 def evidence(rank, value, **facts):
@@ -218,9 +242,9 @@ def test_the_colour_says_how_firm_a_rank_is(table, kind, words):
     assert verdicts == [f"verdict {kind}"] and words in read.text
 
 
-@pytest.mark.parametrize("name", ["fit", "rank"])
+@pytest.mark.parametrize("name", ["fit", "rank", "compare"])
 def test_markdown_says_what_the_page_says(post, tmp_path, name):
-    about = post if name == "fit" else troubled()
+    about = {"fit": post, "rank": troubled(), "compare": compared(post)}[name]
     shown = as_shown(write_page(about, tmp_path / f"my {name}.md"))
     assert [word for word in shown.words if word != "❌"] == body(page(about)).words
     assert not [tag for tag, _ in shown.tags if tag == "script"]
@@ -249,8 +273,9 @@ def test_the_suffix_decides(post, tmp_path):
 def test_a_browser_shows_it_without_scrolling_sideways(post, read, tmp_path):
     (tmp_path / "page.html").write_text(page(post))
     (tmp_path / "rank.html").write_text(page(troubled()))
-    found, errors = browser.looked_at(tmp_path, ["page.html", "rank.html"])
-    assert len(found) == 4 and all(one["wide"] <= one["there"] for one in found)
+    (tmp_path / "compare.html").write_text(page(compared(post)))
+    found, errors = browser.looked_at(tmp_path, ["page.html", "rank.html", "compare.html"])
+    assert len(found) == 6 and all(one["wide"] <= one["there"] for one in found)
     assert not [one for one in found if one["broken"] or one["silent"]] and errors == []
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ppnmf
+from ppnmf import plots
 from ppnmf.models import ExponentialGaussian
 from ppnmf.posterior import Posterior
 
@@ -59,6 +60,33 @@ def test_components_are_brought_to_one_order_and_scale():
     assert (raw.sd.mean(1) > 5 * table.sd.mean(1) * raw.mean.mean(1)).all()
 
 
+def test_the_strongest_component_is_the_first_in_tables_and_pictures():
+    post, _, _ = made()
+    strength = post["W"].sum(2) * post["H"].sum(3)
+    weaker = strength == strength.amin(-1, keepdim=True)
+    raised = replace(post, draws={**post.draws, "W": post["W"] * torch.where(weaker, 100.0, 1.0)[:, :, None]})
+    before, after = post.components(), raised.components()
+    np.testing.assert_allclose(after.mean, before.mean[::-1])
+    assert after.rows == ["component 1", "component 2"]
+    for each in (post, raised):
+        first, second = each.loadings().mean.sum(0)
+        assert first > second
+        stems = plots.components(each)[0].collections[0].get_segments()
+        np.testing.assert_allclose([stem[1, 1] for stem in stems], each.components().mean[0])
+
+
+def test_tables_of_new_rows_keep_the_order_of_the_fit():
+    post, W, H = made()
+    weak = np.argmin(W.sum(0) * H.sum(1))
+    rows = np.outer([5.0, 7.0, 9.0], H[weak])  # in these the weaker one is the stronger
+    new = post.transform(rows, sweeps=20)
+    for found in (new, new.select(draws=slice(3, None, 2)), new.weighted([1, 3])):
+        loadings = found.loadings().mean
+        assert (loadings[:, 1] > 5 * loadings[:, 0]).all()
+        np.testing.assert_allclose(found.components().mean, post.components().mean, atol=0.02)
+        assert plots.components(found)[1].get_title("left").startswith("2: 9")
+
+
 def test_a_component_that_is_two_things_has_a_low_congruence():
     post, _, _ = made(sd=0.02)
     draws = dict(post.draws)
@@ -81,14 +109,14 @@ def test_tables_carry_names_and_are_written(tmp_path):
     frame = table.to_pandas()
     assert list(frame.columns) == ["component", "column", "mean", "sd", "lower", "upper", "congruence"]
     assert set(frame["column"]) == set(names["columns"]) and len(frame) == K * D
-    one = frame[(frame["component"] == "component 1") & (frame["column"] == "gene, 3")].iloc[0]
+    one = frame[(frame["component"] == "component 2") & (frame["column"] == "gene, 3")].iloc[0]
     assert (one["mean"], one["upper"], one["congruence"]) == (table.mean[1, 3], table.upper[1, 3], table.congruence[1])
     pd.testing.assert_frame_equal(pd.read_csv(table.to_csv(tmp_path / "H.csv")), frame)
     loadings = post.loadings()
     read = pd.read_csv(loadings.to_csv(tmp_path / "W.csv"))
     pd.testing.assert_frame_equal(read, loadings.to_pandas())
     assert list(read.columns[:2]) == ["row", "component"] and read["row"][2] == "cell 1"
-    assert "component 0 (congruence 1.00): gene, " in str(table) and "cell " in str(loadings)
+    assert "component 1 (congruence 1.00): gene, " in str(table) and "cell " in str(loadings)
 
 
 def test_of_modes_the_best_is_shown():
@@ -96,7 +124,8 @@ def test_of_modes_the_best_is_shown():
     stats = {"lp": post.stats["lp"].clone()}
     stats["lp"][1, 7] = 1.0
     best = replace(post, stats=stats)
-    H = best.draws["H"][1, 7]
+    W, H = best.draws["W"][1, 7], best.draws["H"][1, 7]
+    H = H[(W.sum(0) * H.sum(1)).argsort(descending=True)]
     assert np.allclose(best.components().mean, (H / H.sum(-1, keepdim=True)).numpy()) and not best.components().sd.any()
 
 

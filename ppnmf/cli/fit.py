@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ppnmf.cli.diagnose import outcome_of, say_diagnosis
 from ppnmf.cli.guard import finishing, note, note_checkpoint
-from ppnmf.cli.inputs import read, say_heading
+from ppnmf.cli.inputs import Input, read, say_heading
 from ppnmf.cli.machine import answers
 from ppnmf.cli.options import (
     Chains,
@@ -33,6 +33,9 @@ from ppnmf.cli.priors import AS_FOR_DATA, Priors, takes_priors
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
 from ppnmf.disk import try_to_write
 
+if TYPE_CHECKING:
+    from ppnmf.posterior import Posterior
+
 
 @answers
 @reads_data
@@ -44,7 +47,12 @@ def fit(
         str, typer.Option(help="gibbs, icm, vb, nuts, smc, hals, mu or nnls (Gaussian models), or svi (PAE-NMF).")
     ] = "gibbs",
     model: ModelName = None,
-    out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("fit.nc"),
+    out: Annotated[
+        Path, typer.Option(help="NetCDF file for the posterior; its page has the same name with .html.")
+    ] = Path("fit.nc"),
+    with_page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Write the page about it too, as `ppnmf report` does.")
+    ] = True,
     seed: Seed = 0,
     draws: Draws = None,
     warmup: Warmup = None,
@@ -73,10 +81,16 @@ def fit(
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> dict[str, Any]:
-    """Fit DATA by one method, and save the posterior."""
+    """Fit DATA by one method; save posterior and page.
+
+    The page says whether to trust the fit, and what was found. Open it in a browser.
+    """
     if out.suffix != ".nc":
         raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")
     try_to_write(out)
+    page = out.with_suffix(".html") if with_page else None
+    if page is not None:
+        try_to_write(page)
     source = read(data, reading, dense=False)
     import ppnmf
     from ppnmf.data.labelled import Labelled
@@ -109,4 +123,14 @@ def fit(
     typer.echo(f"Saved to {out}.")
     if post.attrs.get("interrupted"):
         raise KeyboardInterrupt
-    return {"file": str(out)} | outcome_of(post)
+    if page is not None:
+        _write_page(post, page, source)
+    return {"file": str(out), "page": page and str(page)} | outcome_of(post)
+
+
+def _write_page(post: Posterior, page: Path, source: Input) -> None:
+    from ppnmf.report import write_page
+
+    with finishing():
+        note(write_page(post, page, source.picture, source.order))
+    typer.echo(f"The page about it is {page}.")

@@ -57,8 +57,12 @@ def transform(
     seed: Seed = 0,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Write the loadings of DATA's rows under a saved posterior: its components stay as they are, columns go by name."""
-    post = _loaded(file)
+    """Write the loadings of new rows under a saved posterior.
+
+    Its components stay as they are, and have the names that they have in its tables; of modes it is the best. The columns of
+    DATA are found by their names.
+    """
+    post = _loaded(file).typical()
     try_to_write(out)
     source = read(data, reading)
     from ppnmf.data.labelled import Labelled

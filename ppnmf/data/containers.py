@@ -229,6 +229,13 @@ def _anndata(name: str, data: Any, kinds: str) -> Labelled:
     return Labelled(values, _counted(data.obs_names), _counted(data.var_names))
 
 
+def _mudata(name: str, data: Any, kinds: str) -> Labelled:
+    held = listed(list(data.mod))
+    raise ValueError(
+        f"{name} is a MuData of {held}; pass one of them, {name}.mod[...], or ppnmf.anndata.fit(..., modality=...)"
+    )
+
+
 def _counted(names: Any) -> Labels:
     """AnnData's names; those that it makes by itself count the rows or columns."""
     texts = tuple(map(_text, names))
@@ -313,6 +320,7 @@ _READERS: tuple[tuple[str, str, Callable[[str, Any, str], Labelled]], ...] = (
     ("xarray", "DataArray", _data_array),
     ("xarray", "Dataset", _data_set),
     ("anndata", "AnnData", _anndata),
+    ("mudata", "MuData", _mudata),
     ("zarr", "Group", _zarr_group),
     ("zarr", "Array", _zarr_array),
 )

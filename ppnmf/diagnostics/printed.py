@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ppnmf.diagnostics.names import shortened
 
@@ -12,6 +12,15 @@ __all__ = ["Summary"]
 
 LONGEST = 48  # characters of a quantity's name that are printed
 SHOWN = {"strength": 12, "WH": 3}  # rows of a group that are printed, the worst ones
+HEADINGS = {"name": "", "rhat": "R-hat", "ess_bulk": "bulk ESS", "ess_tail": "tail ESS", "below_best": "below best"}
+
+
+class Shown(NamedTuple):
+    """A table in words: its heading, its rows, and how many rows were left out because they fare better."""
+
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int
 
 
 @dataclass(frozen=True)
@@ -41,23 +50,31 @@ class Summary:
     def __str__(self) -> str:
         return "\n".join([self.heading, *_printed(self.table), self.sentence])
 
+    def shown(self) -> Shown:
+        """The table in words, of long groups of quantities the worst rows alone."""
+        return _shown(self.table)
+
     def _repr_html_(self) -> str:
         from html import escape
 
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def _printed(table: tuple[dict[str, Any], ...]) -> list[str]:
-    """The table as lines; of long groups the worst rows only."""
+def _shown(table: tuple[dict[str, Any], ...]) -> Shown:
     rows, left = list(table), 0
     if rows and "rhat" in rows[0]:
         rows = _worst_of_groups(rows)
         left = len(table) - len(rows)
-    header = {"name": "", "rhat": "R-hat", "ess_bulk": "bulk ESS", "ess_tail": "tail ESS", "below_best": "below best"}
-    cells = [[header.get(key, key) for key in rows[0]]] + [
-        [_cell(key, value) for key, value in row.items()] for row in rows
-    ]
-    widths = [max(len(line[j]) for line in cells) for j in range(len(cells[0]))]
+    heading = tuple(HEADINGS.get(key, key) for key in rows[0])
+    cells = tuple(tuple(_cell(key, value) for key, value in row.items()) for row in rows)
+    return Shown(heading, cells, left)
+
+
+def _printed(table: tuple[dict[str, Any], ...]) -> list[str]:
+    """The table as lines; of long groups the worst rows only."""
+    heading, rows, left = _shown(table)
+    cells = [heading, *rows]
+    widths = [max(len(line[j]) for line in cells) for j in range(len(heading))]
     lines = [
         "  ".join(c.ljust(w) if j == 0 else c.rjust(w) for j, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in cells

@@ -186,6 +186,12 @@ class RankTable:
     def __str__(self) -> str:
         return "\n".join([*self._table(), *self._sentences()])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how firm the choice is, the scores, and their picture."""
+        from ppnmf.report.notebook import notebook
+
+        return notebook(self)
+
     def _table(self) -> Iterator[str]:
         """Some methods side by side, the others below."""
         for start in range(0, len(self.methods), SIDE_BY_SIDE):

@@ -45,22 +45,22 @@ def uncertainty(
     require_posterior("uncertainty", post)
     table = post.components(level=level)
     shown = min(whole_number("entries", entries, 1), len(table.columns))
-    order = np.argsort(-post.loadings().mean.sum(0), kind="stable")
-    across = min(ACROSS, math.ceil(math.sqrt(len(order))))
-    down = -(-len(order) // across)
+    K = len(table.rows)
+    across = min(ACROSS, math.ceil(math.sqrt(K)))
+    down = -(-K // across)
     lettering = min(24, max(map(len, table.columns))) * CHARACTER * TICK * POINT
     figure = sheet(ax, (2.2 + lettering) * across, (0.2 * shown + 0.6) * down + 0.8)
     axes = list(grid(figure, down, across).flat)
-    for number, (panel, k) in enumerate(zip(axes, order, strict=False), 1):
-        _forest(panel, table, int(k), shown)
-        panel.set_title(f"{number}: congruence {table.congruence[k]:.2f}")
+    for k, panel in enumerate(axes[:K]):
+        _forest(panel, table, k, shown)
+        panel.set_title(f"{k + 1}: congruence {table.congruence[k]:.2f}")
         plain(panel)
-    for panel in axes[len(order) :]:
+    for panel in axes[K:]:
         panel.set_axis_off()
     figure.supylabel("column of X")
     x_label(figure, f"row of H / its sum; bounds: {level:.0%} of the draws")
     entitle(figure, title or f"{label_of(post)}: the largest entries of each component")
-    return panels(axes[: len(order)])
+    return panels(axes[:K])
 
 
 def _forest(ax: Axes, table: Table, k: int, shown: int) -> None:

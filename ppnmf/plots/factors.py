@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from torch import Tensor
 
-from ppnmf.diagnostics.alignment import align
 from ppnmf.plots.names import SINGLE, label_columns, names_of, number_pixels, shortened, width_of_named
 from ppnmf.plots.places import Panels, grid, panels, sheet
 from ppnmf.plots.style import (
@@ -29,6 +29,7 @@ from ppnmf.plots.style import (
 )
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
+from ppnmf.tables import aligned
 
 PAGE = 11.5  # inches: the width of a full grid of pictures
 LARGEST = 3  # columns that a title names, where an axis cannot name all
@@ -101,7 +102,7 @@ def size_of(picture: tuple[int, int]) -> tuple[float, float]:
 
 
 class Parts(NamedTuple):
-    """Components that sum to one, strongest first."""
+    """Components that sum to one, in the order of `Posterior.components`."""
 
     H: np.ndarray  # (K, D)
     share: np.ndarray  # (K,), of the sum of W @ H
@@ -114,21 +115,18 @@ class Parts(NamedTuple):
 
 
 def _mean_components(post: Posterior) -> Parts:
-    aligned = align(post.typical(), scale=True)
-    H = array(aligned.mean("H"))
-    total = array(aligned.mean("W")).sum(0) * H.sum(1)  # the sums of H are one, or zero of a dead component
-    first = np.argsort(-total, kind="stable")
-    bounds = _bounds(aligned)
-    return Parts(H[first], total[first] / (total.sum() or 1.0), None if bounds is None else bounds[:, first])
+    W, draws = aligned(post, scale=True)
+    H = array(draws.mean(0))
+    total = array(W.mean(0)).sum(0) * H.sum(1)  # the sums of H are one, or zero of a dead component
+    return Parts(H, total / (total.sum() or 1.0), _bounds(draws))
 
 
-def _bounds(aligned: Posterior) -> np.ndarray | None:
-    """What holds LEVEL of the draws of each entry of H, (2, K, D)."""
-    total = aligned.chains * aligned.n_draws
-    if total == 1:
+def _bounds(draws: Tensor) -> np.ndarray | None:
+    """What holds LEVEL of the draws (S, K, D) of each entry of H, (2, K, D)."""
+    if len(draws) == 1:
         return None
-    draws = aligned["H"].flatten(0, 1)[:: -(-total // DRAWS)]
-    return np.quantile(array(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    some = draws[:: -(-len(draws) // DRAWS)]
+    return np.quantile(array(some), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
 def _image_grid(parts: Parts, picture: tuple[int, int], order: str, place: Axes | None) -> list[Axes]:

@@ -14,6 +14,7 @@ from ppnmf.plots.shares import by_largest, draw_shares, room
 from ppnmf.plots.style import array, name_single, styled
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.required import require_posterior
+from ppnmf.tables import aligned
 
 __all__ = ["loadings", "similarity"]
 
@@ -34,9 +35,7 @@ def loadings(post: Posterior, names: Any = None, title: str | None = None, ax: A
     """
     require_posterior("loadings", post)
     named = names_of(post, "rows", names)
-    aligned = align(post.typical(), scale=True)
-    W = array(aligned.mean("W"))  # (N, K), of rows of H that sum to one
-    W = W[:, np.argsort(-W.sum(0), kind="stable")]
+    W = array(aligned(post, scale=True).W.mean(0))  # (N, K), of rows of H that sum to one
     total = W.sum(1, keepdims=True)
     share = W / np.where(total > 0, total, 1.0)
     order = by_largest(share)
@@ -64,9 +63,9 @@ def similarity(post: Posterior, title: str | None = None, ax: Axes | None = None
     require_posterior("similarity", post)
     if post.chains < 2:
         raise ValueError(f"{post.method} left one chain, and likeness needs two: fit with chains=4, or restarts=4")
-    aligned = align(post)
-    W = array(aligned["W"].double().mean(1))  # (C, N, K)
-    H = array(aligned["H"].double().mean(1))
+    ordered = align(post)
+    W = array(ordered["W"].double().mean(1))  # (C, N, K)
+    H = array(ordered["H"].double().mean(1))
     inner = np.einsum("cik,dik,ckj,dkj->cd", W, W, H, H, optimize=True)
     size = np.sqrt(np.diag(inner))
     alike = np.clip(inner / np.where(size > 0, size, 1.0)[:, None] / np.where(size > 0, size, 1.0), 0, 1)

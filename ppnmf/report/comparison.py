@@ -51,15 +51,23 @@ class Comparison:
 
     def __str__(self) -> str:
         remarks = [f"{row['method']}: {row['remark']}" for row in self.rows]
-        lines = [self.heading, "", *_aligned(self.rows), ""]
+        lines = [self.heading, "", *_aligned(self.cells()), ""]
         for text in remarks + self.notes:
             lines += textwrap.wrap(text, WIDTH, subsequent_indent="  ")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def cells(self) -> list[tuple[str, ...]]:
+        """The table in words: its heading, and a row a method, "-" where it has no such number."""
+        shown = [tuple(title for title, _ in COLUMNS.values())]
+        for row in self.rows:
+            known = ((row.get(key), show) for key, (_, show) in COLUMNS.items())
+            shown.append(tuple("-" if value is None else show(value) for value, show in known))
+        return shown
 
-        return f"<pre>{escape(str(self))}</pre>"
+    def _repr_html_(self) -> str:
+        from ppnmf.report.notebook import notebook
+
+        return notebook(self)
 
 
 @own_settings()
@@ -270,10 +278,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-def _aligned(rows: list[dict[str, Any]]) -> list[str]:
-    cells = [[title for title, _ in COLUMNS.values()]]
-    for row in rows:
-        cells.append(["-" if row.get(key) is None else show(row[key]) for key, (_, show) in COLUMNS.items()])
+def _aligned(cells: list[tuple[str, ...]]) -> list[str]:
     text = {0, list(COLUMNS).index("log_density_of")}
     widths = [max(len(line[j]) for line in cells) for j in range(len(COLUMNS))]
     lines = [

@@ -8,8 +8,11 @@ from typing import Any
 
 from ppnmf.disk import write_text
 from ppnmf.posterior import Posterior
+from ppnmf.report.compared import compared
+from ppnmf.report.document import Picture
 from ppnmf.report.experiment import Experiment
 from ppnmf.report.facts import describe_data, environment, write_json
+from ppnmf.report.page import write_page
 from ppnmf.settings import own_settings
 
 __all__ = ["thinned", "write"]
@@ -49,7 +52,9 @@ def write(
     order: str = "C",
     written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Write the experiment's folder: table.txt, run.json, posteriors as NetCDF, pictures as PNG. Returns the files.
+    """Write the experiment's folder: table.txt, run.json, posteriors as NetCDF, pictures as PNG, and the page compare.html.
+
+    Returns: the files.
 
     Args:
         data: facts about the data for run.json, such as its name.
@@ -77,7 +82,13 @@ def write(
         done(thinned(post).save(folder / f"{name}.nc", rows=rows, columns=columns))
     figures = plots.overview(experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns)
     for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        plots.save(figure, path)
-        done(path)
+        done(plots.save(figure, folder / f"{name}.png"))
+    drawn = [Picture(name, _in_words(name), (folder / f"{name}.png").read_bytes()) for name in figures]
+    done(write_page(compared(experiment.table, drawn, experiment.options), folder / "compare.html"))
     return files
+
+
+def _in_words(name: str) -> str:
+    """What a picture of `plots.overview` shows."""
+    what, _, whose = name.partition("-")
+    return f"{what.capitalize()} of {whose}" if whose else f"{what.capitalize()} of some rows, by each fit"

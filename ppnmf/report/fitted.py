@@ -29,7 +29,7 @@ def fitted(post: Posterior, picture: tuple[int, int] | None = None, order: str =
     """The report about a posterior; `picture` and `order` as of `report.page`."""
     judged = summary(post)
     sections = [
-        Section("Whether to trust it", (verdict_on(judged),)),
+        Section("Whether to trust it", (verdict_on(judged.agree, judged.sentence),)),
         Section("Components", tuple(_components(post, picture, order))),
         Section("The data, and how they are predicted", tuple(_prediction(post))),
         *_where_starts_ended(post),
@@ -39,9 +39,10 @@ def fitted(post: Posterior, picture: tuple[int, int] | None = None, order: str =
     return Document(f"{post.model.name} by {post.method}, rank {post.model.rank}", tuple(sections))
 
 
-def verdict_on(judged: Summary) -> Verdict:
-    """Whether to trust a posterior."""
-    return Verdict(*VERDICTS[judged.agree], judged.sentence)
+def verdict_on(agree: bool | None, sentence: str, whose: str = "") -> Verdict:
+    """Whether to trust a posterior, by what its summary says; `whose` begins the words where there are several."""
+    kind, words = VERDICTS[agree]
+    return Verdict(kind, f"{whose}: {words}" if whose else words, sentence)
 
 
 def components_of(post: Posterior, picture: tuple[int, int] | None = None, order: str = "C") -> Picture:
@@ -52,28 +53,29 @@ def components_of(post: Posterior, picture: tuple[int, int] | None = None, order
 
 def _components(post: Posterior, picture: tuple[int, int] | None, order: str) -> Iterator[Block]:
     table = post.components(level=LEVEL)
-    by_strength = np.argsort(-post.loadings().mean.sum(0), kind="stable")
     yield Text(
         f"Strongest first; each is scaled to sum to one. Bounds hold {LEVEL:.0%} of the draws. Congruence says how surely a "
         f"component is the same one in every draw; below {SURE} it is several."
     )
     yield components_of(post, picture, order)
-    yield Cards(tuple(_card(table, k, number) for number, k in enumerate(by_strength, 1)))
+    yield Cards(tuple(_card(table, k) for k in range(len(table.rows))))
 
 
-def _card(table: Table, k: int, number: int) -> Card:
+def _card(table: Table, k: int) -> Card:
     strongest = np.argsort(-table.mean[k], kind="stable")[:ENTRIES]
     rows = [
         (table.columns[j], f"{table.mean[k, j]:.3g}", f"{table.lower[k, j]:.3g} to {table.upper[k, j]:.3g}")
         for j in strongest
     ]
-    title = f"{number} ({table.rows[k]} of the tables), congruence {table.congruence[k]:.2f}"
+    title = f"{table.rows[k]}, congruence {table.congruence[k]:.2f}"
     return Card(title, Rows(("entry", "mean", "bounds"), tuple(rows)), bool(table.congruence[k] < SURE))
 
 
 def _prediction(post: Posterior) -> Iterator[Block]:
     X = post.X
     N, D = X.shape
+    if "data" in post.attrs:
+        yield Text(str(post.attrs["data"]))
     facts = [
         ("shape", f"{N} × {D}"),
         ("missing cells", f"{N * D - X.n_observed}"),
@@ -111,7 +113,10 @@ def _where_starts_ended(post: Posterior) -> list[Section]:
 
 
 def _convergence(post: Posterior, judged: Summary) -> Iterator[Block]:
-    yield Code("\n".join(str(judged).splitlines()[1:-1]))
+    heading, rows, left = judged.shown()
+    yield Rows(heading, rows)
+    if left:
+        yield Text(f"{left} more fare better.")
     if post.kind is not Kind.CHAINS:
         return
     if post.n_draws > 1:

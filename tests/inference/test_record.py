@@ -585,7 +585,12 @@ def test_the_command_line_begins_and_goes_on(tmp_path, monkeypatch, zarr):
     monkeypatch.chdir(tmp_path)
     words = ["fit", "toy9x8x2", "--rank", "2", "--draws", "6", "--warmup", "4", "--no-progress"]
     long = [*words, "--checkpoint", "run", "--resume", "run", "--every", "3", "--store", "draws.zarr"]
-    for more in (["--out", "plain.nc"], [*long[len(words) :], "--out", "a.nc"], ["--resume", "run", "--out", "b.nc"]):
+    plain, first, again = (
+        ["--no-page", "--out", "plain.nc"],
+        [*long[len(words) :], "--out", "a.nc"],
+        ["--no-page", "--resume", "run", "--out", "b.nc"],
+    )
+    for more in (plain, first, again):
         assert CliRunner().invoke(app, [*words, *more]).exit_code == 0
     plain, first, again = (ppnmf.Posterior.load(name) for name in ("plain.nc", "a.nc", "b.nc"))
     assert same(plain, first) and same(plain, again)
