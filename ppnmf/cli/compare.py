@@ -42,7 +42,9 @@ def compare(
     data: Data,
     rank: Rank,
     model: ModelName = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for pictures, posteriors and run.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page compare.html, pictures, posteriors and run.json.")
+    ] = None,
     seed: Seed = 0,
     held_out: Annotated[float, typer.Option(help="Share of the cells that no method sees.")] = 0.1,
     draws: Draws = None,

@@ -25,12 +25,15 @@ app = typer.Typer(no_args_is_help=True, help="Which data sets there are, and how
 
 
 def check(data: Data, reading: Reading = AS_IT_IS) -> dict[str, Any]:
-    """Say how DATA is understood, before anything is fitted: shape, names, surprises, and which models take it."""
+    """Say how DATA is understood.
+
+    That is its shape, its names, its surprises, and which models take it, before anything is fitted.
+    """
     source = read(data, reading._replace(missing="nan", allow_negative=True))
     say_heading(source)
     X = source.X if source.mask is None else _hidden(source.X, source.mask)
     models = dict(_models(X))
-    for line in [*_named(source), *_described(X), *(f"{name}: {said}" for name, said in models.items())]:
+    for line in [*_named(source), *_described(X), *_by_answer(models)]:
         typer.echo(line)
     typer.echo(f"next: {_advice(data, X, reading)}")
     from ppnmf.report import describe_data
@@ -46,6 +49,14 @@ def _advice(data: str, X: np.ndarray, reading: Reading) -> str:
     given = {"--missing nan": np.isnan(X).any(), "--allow-negative": (X < 0).any(), "--transpose": reading.transpose}
     options = [option for option, needed in given.items() if needed]
     return " ".join(["ppnmf rank", shlex.quote(data), *options, "--ranks 1:8 --out rank"])
+
+
+def _by_answer(models: dict[str, str]) -> Iterator[str]:
+    """A line an answer, with the models that give it."""
+    for said in dict.fromkeys(models.values()):
+        names = [name for name, own in models.items() if own == said]
+        several = said.replace("takes", "take").replace("refuses", "refuse").replace("it needs", "they need")
+        yield f"{', '.join(names)}: {said if len(names) == 1 else several}"
 
 
 def _listed(names: Any) -> list[str] | None:

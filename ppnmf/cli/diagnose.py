@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @answers
 def diagnose(
-    file: Annotated[Path, typer.Argument(help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")],
+    file: Annotated[Path, typer.Argument(metavar="FIT", help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")],
     out: Annotated[Path | None, typer.Option(help="Folder for pictures of the traces and the components.")] = None,
 ) -> dict[str, Any]:
     """Say whether the chains of a saved posterior agree."""

@@ -81,9 +81,10 @@ def fit(
     device: Device = None,
     no_progress: NoProgress = False,
 ) -> dict[str, Any]:
-    """Fit DATA by one method; save posterior and page.
+    """Fit DATA by one method, and write a page about it.
 
-    The page says whether to trust the fit, and what was found. Open it in a browser.
+    The posterior goes to a file, from which `report`, `tables`, `transform` and `generate` start. The page says whether to
+    trust it, and what was found. Open it in a browser.
     """
     if out.suffix != ".nc":
         raise ValueError(f"--out is {out}; a posterior is saved to a file that ends in .nc")

@@ -91,7 +91,7 @@ def choose_rank(
     """Choose the number of components of DATA.
 
     By the log evidence (chib, stepping_stone, smc), which tells how probable the data are at each rank, by the error on
-    held-out cells, or by other criteria; side by side in one table, and with --out in a picture.
+    held-out cells, or by other criteria; side by side in one table, and with --out on a page.
     """
     if jobs == 0:
         raise ValueError("--jobs is 0; give a whole number >= 1, or -1 for as many as there are cores")

@@ -11,7 +11,7 @@ from ppnmf.cli.guard import note
 
 
 def report(
-    file: Annotated[Path, typer.Argument(help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")],
+    file: Annotated[Path, typer.Argument(metavar="FIT", help="A posterior that `ppnmf fit` or `ppnmf compare` saved.")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -20,7 +20,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one page about a saved posterior: whether to trust it, and what was found. Open it in a browser."""
+    """Write a page about a saved posterior.
+
+    It says whether to trust the fit, and what was found. Open it in a browser.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
     place = out or file.with_suffix(".html")

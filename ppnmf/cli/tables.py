@@ -30,7 +30,10 @@ def tables(
     level: Level = 0.9,
     form: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
 ) -> None:
-    """Write the components, the loadings and the missing cells of a saved posterior as tables, with their bounds."""
+    """Write what a saved posterior says as tables.
+
+    They hold the components, the loadings and, where X has some, the missing cells, each with its bounds.
+    """
     if form not in ("csv", "parquet"):
         raise ValueError(f"--format is {form!r}; give csv or parquet")
     post = _loaded(file)
