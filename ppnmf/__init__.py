@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same to Python
-    from ppnmf import anndata, models, nn, plots
+    from ppnmf import anndata, models, nn, plots, report
     from ppnmf.data import datasets
     from ppnmf.data.files import read
     from ppnmf.data.matrix import as_matrix
@@ -57,6 +57,7 @@ __all__ = [
     "predicted_labels",
     "prior_sensitivity",
     "read",
+    "report",
     "row_k_hats",
     "select_rank",
     "shard",
@@ -95,6 +96,7 @@ _HOME = {  # public name -> the module that holds it
     "datasets": "ppnmf.data.datasets",
     "predicted_labels": "ppnmf.labelling",
     "plots": "ppnmf.plots",
+    "report": "ppnmf.report",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would take every name for one of ours

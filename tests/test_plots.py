@@ -263,6 +263,12 @@ def test_bounds_of_the_largest_entries_are_those_of_the_table(fits):
     assert [text.get_text() for text in axes[0].get_yticklabels()] == [str(j) for j in largest]
 
 
+def test_chains_of_one_draw_each_have_a_density_together(fits):
+    last = fits["gibbs"].select(draws=-1)
+    (panel, *_) = plots.latent_densities({"gibbs": last}, [0])[0]
+    assert last.chains > 1 and len(panel.lines) == 1
+
+
 def test_ranks_of_a_chain_that_is_elsewhere_are_uneven(fits):
     post = fits["gibbs"]
     lp = torch.stack([torch.arange(30.0), 30 + torch.arange(30.0)])

@@ -119,7 +119,7 @@ def _kernel_curves(ax: Axes, by_chain: np.ndarray, line: str, name: str, look: d
     x, density = _kernel_density(by_chain.ravel())
     ax.plot(x, density, linestyle=line, label=name, **look)
     ax.fill_between(x, density, color=look["color"], alpha=0.15, linewidth=0)
-    for chain in by_chain if len(by_chain) > 1 else ():
+    for chain in by_chain if min(by_chain.shape) > 1 else ():
         ax.plot(*_kernel_density(chain, len(by_chain)), color=look["color"], linewidth=0.6, alpha=0.6)
 
 
