@@ -170,7 +170,7 @@ class Posterior:
             seed: of the draws.
 
         Returns: a Posterior whose draws of W are of the new rows, and whose X they are: what can be asked of the fit
-            (`loadings`, `reconstruction`, `predictive`, `mean`) can be asked of it.
+            (`loadings`, its components in the fit's places; `reconstruction`, `predictive`, `mean`) can be asked of it.
 
         Raises:
             ValueError: X has other columns, or priors of W are given for each row of the fit's X.
@@ -293,7 +293,7 @@ class Posterior:
 
     @own_settings()
     def components(self, *, scale: bool = True, level: float = 0.9) -> tables.Table:
-        """The components (K, D) over the draws, in one order, with deviations, intervals and how sure each one is.
+        """The components (K, D) over the draws, the strongest first, with deviations, intervals and how sure each is.
 
         Args:
             scale: make each component sum to one in every draw. The data know a component up to its scale alone, and
