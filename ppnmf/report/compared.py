@@ -13,15 +13,18 @@ from ppnmf.report.fitted import verdict_on
 __all__ = ["compared"]
 
 
-def compared(table: Comparison, pictures: Sequence[Picture] = (), options: Mapping[str, Any] | None = None) -> Document:
+def compared(
+    table: Comparison, pictures: Sequence[Picture] = (), options: Mapping[str, Any] | None = None, about: str = ""
+) -> Document:
     """The report about a comparison: the table and what predicts best, whether to trust each fit, and what they look like.
 
     Args:
         pictures: that belong to it, such as those of `plots.overview`.
         options: of `report.compare_methods`, where it made the fits.
+        about: the data, in a sentence.
     """
     sections = {
-        "The fits beside each other": _table(table),
+        "The fits beside each other": _table(table, about),
         "Whether to trust each": _verdicts(table),
         "What they found": pictures,
         "To do it again": _again(options),
@@ -30,8 +33,10 @@ def compared(table: Comparison, pictures: Sequence[Picture] = (), options: Mappi
     return Document("Comparison of " + ", ".join(row["method"] for row in table.rows), written)
 
 
-def _table(table: Comparison) -> Iterator[Block]:
+def _table(table: Comparison, about: str) -> Iterator[Block]:
     heading, *rows = table.cells()
+    if about:
+        yield Text(about)
     yield Text(f"{table.heading}.")
     yield Rows(heading, tuple(rows))
     yield Items(tuple(table.notes))

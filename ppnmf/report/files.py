@@ -84,7 +84,8 @@ def write(
     for name, figure in figures.items():
         done(plots.save(figure, folder / f"{name}.png"))
     drawn = [Picture(name, _in_words(name), (folder / f"{name}.png").read_bytes()) for name in figures]
-    done(write_page(compared(experiment.table, drawn, experiment.options), folder / "compare.html"))
+    document = compared(experiment.table, drawn, experiment.options, str((data or {}).get("about", "")))
+    done(write_page(document, folder / "compare.html"))
     return files
 
 

@@ -22,6 +22,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink); backg
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid var(--pale); }
 .verdict { border-left: .4rem solid var(--open); padding: .5rem 1rem; background: color-mix(in srgb, var(--open) 8%, transparent); }
 .verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); } .verdict b { display: block; }
+.verdict + .verdict { margin-top: .5rem; }
 .verdict.good b { color: var(--good); } .verdict.bad b { color: var(--bad); }
 .alarm { color: var(--bad); font-weight: 600; } ul { padding-left: 1.2rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }

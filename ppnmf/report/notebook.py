@@ -46,8 +46,6 @@ def _section(section: Section) -> str:
 def _shown(this: Block) -> str:
     """A block whose colours need no style sheet."""
     if isinstance(this, Verdict):
-        return (
-            f'<div style="border-left: .3rem solid {COLOURS[this.kind]}; padding-left: .8rem"><b>{escape(this.words)}</b><br>'
-            f"{escape(this.sentence)}</div>"
-        )
+        style = f"border-left: .3rem solid {COLOURS[this.kind]}; padding-left: .8rem; margin: .4rem 0"
+        return f'<div style="{style}"><b>{escape(this.words)}</b><br>{escape(this.sentence)}</div>'
     return block(this).replace('<span class="alarm">', f'<span style="color: {COLOURS["bad"]}">')
