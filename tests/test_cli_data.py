@@ -35,7 +35,7 @@ def test_what_a_model_refuses_is_said(tmp_path):
     assert "rows: 2, without names" in text and "negative: 1 (25.0%)" in text and "real numbers from -1.25" in text
     (taken,) = [line for line in text.splitlines() if line.startswith("exponential_gaussian, ")]
     assert taken.endswith("hierarchical: take it with --allow-negative; W @ H cannot follow negative entries")
-    assert "\ngamma_poisson, negative_binomial_gamma: refuse it: they need counts" in text
+    assert "\ngamma_poisson, negative_binomial_gamma, semi_supervised_counts: refuse it: they need counts" in text
     assert "\npae_nmf: refuses it: it needs data >= 0" in text
     assert "x.txt --allow-negative --ranks" in text
 

@@ -25,7 +25,7 @@ HOLDING = [name for name in REGISTRY if isinstance(REGISTRY[name](rank=2), Holdi
 PARTICLES = ["exponential_gaussian", "gamma_poisson"]  # whose particles are looked at
 SLOW = {(name, method) for name in HOLDING for method in ("smc", "nuts") if method == "nuts" or name not in PARTICLES}
 # of nuts there is a test; the joint of these, whose sweeps are those of others, is tested by long runs alone
-ALIKE = {"truncated_normal_gaussian", "semi_supervised", "gamma_poisson"}
+ALIKE = {"truncated_normal_gaussian", "semi_supervised", "gamma_poisson", "semi_supervised_counts"}
 PAIRS = [
     (name, method) for name in HOLDING for method in methods_of(REGISTRY[name](rank=2)) if (name, method) not in SLOW
 ]
