@@ -33,7 +33,7 @@ SHARE = 0.4  # of the warm-up's sweeps; a warm-up is by default half of a run, o
 LEAST, FULL = 20, 400  # sweeps of each start, below which a survey tells nothing and above which no more
 CLIMB = 0.5  # of a start's sweeps at least; the race has the rest
 RACE = 100  # sweeps at most, which a long climb does not lengthen: of large X the best modes tell late
-LEVEL = 1e-7  # gain of a sweep, relatively, below which a climb of full length has ended
+LEVEL = 1e-6  # gain of a sweep, relatively, below which a climb of full length has ended
 LARGEST = 2**26  # numbers in all starts' factors together, by default
 REPLICATE = 2**20  # under which the starts have their streams, apart from every chain's
 FACTORS = ("W", "H")
@@ -208,7 +208,7 @@ def run(
 
 
 def _climbed(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field) -> Field:
-    """Some sweeps of all climbs; the race comes next where none gains any more."""
+    """Some sweeps of all climbs; the race comes next where half of them gain no more."""
     climb = icm.Climb(chain.State(field.params, field.done), field.before, field.lp, field.reach, field.bound)
     after, _, ended = icm.several(model, climb, X, plan.level, plan.climb - field.done)
     return field._replace(
@@ -217,7 +217,7 @@ def _climbed(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Fiel
         lp=after.lp,
         reach=after.reach,
         bound=after.bound,
-        done=plan.climb if all(ended) else after.state.sweep,
+        done=plan.climb if 2 * sum(ended) >= len(ended) else after.state.sweep,
     )
 
 

