@@ -6,15 +6,19 @@ import torch
 from scipy import special, stats
 
 import ppnmf
+from ppnmf.data.matrix import as_matrix
 from ppnmf.kernels import overdispersed as compiled
 from ppnmf.models import NegativeBinomialGamma
 from ppnmf.poisson import overdispersed_path
+from ppnmf.poisson.overdispersed_moments import log_masses
 from ppnmf.poisson.overdispersion import DispersionPrior
+from ppnmf.protocols import Address
 from ppnmf.rng import Site, Stream
 from tests.poisson.test_evidence import SMALL, assert_near
 from tests.scenarios import LUCK
 
 MASK = torch.tensor([[1, 1], [1, 0], [0, 1]]).bool()
+PRIOR = DispersionPrior(2.0, 1.0)
 loose = pytest.mark.filterwarnings("ignore:log_evidence by stepping_stone")  # few particles
 
 
@@ -54,18 +58,30 @@ def test_stepping_stones_match_brute_force_at_rank_two(mask):
     assert evidence.mcse < 0.05
 
 
-@loose
-@pytest.mark.slow
-def test_a_dispersion_that_ignores_the_path_is_found(monkeypatch):
-    right = overdispersed_path._drawn_dispersion
+def judged_dispersion(prior, power, chains=250, steps=10):
+    """The p-value of φ after steps at a power, in chains of the same W and H, against its density on a grid under PRIOR."""
+    X = as_matrix(SMALL)
+    own = small(2).prior_draws((3, 2), 1, Stream.of(5))
+    params = {site: values.expand(chains, *values.shape[1:]) for site, values in own.items()}
+    e = torch.ones(1, 1, dtype=torch.float64)
+    for step in range(steps):
+        at = Address(Stream.of(6, chains), step)
+        params["dispersion"] = overdispersed_path._drawn_dispersion(prior, X, params, e, power, at)
+    y = torch.linspace(-12, 8, 4001, dtype=torch.float64)
+    phi = y.exp()
+    first = {site: own[site] for site in ("W", "H")}
+    logs = power * log_masses(X, first, e, phi[None])[0] + PRIOR.log_prob(phi) + y
+    below = (logs - logs.logsumexp(0)).exp().cumsum(0)
+    return stats.kstest(np.interp(params["dispersion"].log(), y, below), "uniform").pvalue
 
-    def off(prior, X, params, e, power, at):
-        return right(DispersionPrior(prior.shape + 1, prior.rate), X, params, e, power, at)
 
-    monkeypatch.setattr(overdispersed_path, "_drawn_dispersion", off)
-    exact, _ = over_the_prior(small(1), None)
-    evidence = estimate(small(1), particles=200, replicates=6)
-    assert abs(evidence.log_evidence - exact) > 6 * evidence.mcse
+@pytest.mark.parametrize("power", [0.3, 1.0])
+def test_the_dispersion_s_steps_have_its_conditional_at_any_power(power):
+    assert judged_dispersion(PRIOR, power) > LUCK
+
+
+def test_a_prior_of_the_dispersion_that_is_off_by_one_is_found():
+    assert judged_dispersion(DispersionPrior(PRIOR.shape + 1, PRIOR.rate), 1.0) < 1e-9
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0])
