@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ppnmf.protocols import Params
 
+OF_COMPONENTS = ("rate",)  # sites beside the factors that have a value a component, on their last axis
+
 __all__ = ["in_one_order", "ordered_like", "reordered", "strongest_first"]
 
 
@@ -61,4 +63,5 @@ def reordered(params: Params, order: Tensor) -> dict[str, Tensor]:
         return dict(params)
     W, H, order = params["W"], params["H"], order.to(params["W"].device)
     W, H = W.gather(2, order[:, None, :].expand_as(W)), H.gather(1, order[:, :, None].expand_as(H))
-    return {**params, "W": W, "H": H}
+    others = {site: params[site].gather(1, order) for site in OF_COMPONENTS if site in params}
+    return {**params, "W": W, "H": H, **others}

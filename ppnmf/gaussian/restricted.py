@@ -22,7 +22,7 @@ from ppnmf.kernels.natural import Free
 from ppnmf.known import Known
 from ppnmf.rng import Stream
 
-__all__ = ["is_needed", "moved", "untouched"]
+__all__ = ["free", "is_needed", "moved", "untouched"]
 
 Prior = Callable[[str], Any]
 
@@ -39,7 +39,7 @@ def moved(
     if not is_needed(prior):
         return ridge.moved(prior, X, W, H, stream, step, first)
     priors = ridge.Priors(*(own_natural(prior(site), W.device) for site in ("W", "H")))
-    made = _after(_free(prior, X, W, H), first)
+    made = _after(free(prior, X, W, H), first)
     gather = X.gather
     if gather is None and kernels_for(W.device) is cpu:
         return ridge.compiled(W, H, priors, stream, step, made)
@@ -64,7 +64,7 @@ class Told(NamedTuple):
     changed: Tensor  # at [k, l], known entries of component l that change when a share of component k is added, (K, K)
 
 
-def _free(prior: Prior, X: Any, W: Tensor, H: Tensor) -> Free:
+def free(prior: Prior, X: Any, W: Tensor, H: Tensor) -> Free:
     """Which moves there are, of the rows of all processes."""
     known_W, known_H = (own.known if isinstance(own, Pinned) else None for own in (prior("W"), prior("H")))
     of_W = _told(known_W, W.shape[-2], W.shape[-1], False)

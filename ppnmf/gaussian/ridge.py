@@ -47,7 +47,7 @@ LOTS = 4  # of chains for each thread: enough to even out how long they take
 
 
 class Priors(NamedTuple):
-    """The natural parameters of both factors' priors, broadcastable to W (N, K) and H (K, D)."""
+    """The natural parameters of both factors' priors, broadcastable to W (N, K) and H (K, D); for `compiled` also one a chain."""
 
     W: Natural
     H: Natural
@@ -115,12 +115,18 @@ def compiled(
     def move(chains: range) -> None:
         room = cpu.room_for_moves(K)
         for c in chains:
-            natural.move(own_W[c], own_H[c], of_W, of_H, kind, made, (*stream.keys[c], step), room)
+            address = (*stream.keys[c], step)
+            natural.move(own_W[c], own_H[c], _of_chain(of_W, c), _of_chain(of_H, c), kind, made, address, room)
 
     size = math.ceil(len(own_W) / (LOTS * allowed_threads()))
     lots = [range(c, min(c + size, len(own_W))) for c in range(0, len(own_W), size)]
     ordered_map(move, lots, 20.0 * size * K * K * (own_W.shape[-1] + own_H.shape[-1]))
     return torch.from_numpy(own_W).mT, torch.from_numpy(own_H)
+
+
+def _of_chain(own: tuple[np.ndarray, ...], c: int) -> tuple[np.ndarray, ...]:
+    """Natural parameters, a component a row, of which some are one a chain."""
+    return tuple(values if values.ndim == 2 else values[c] for values in own)
 
 
 def all_free(W: Tensor, H: Tensor) -> natural.Free:

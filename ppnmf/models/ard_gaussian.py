@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.checks import real_number, whole_number
 from ppnmf.factored import shape_of
-from ppnmf.gaussian import relevance
+from ppnmf.gaussian import blocks, relevance, relevance_path
 from ppnmf.gaussian.base import GaussianModel
 from ppnmf.gaussian.relevance import Hyperprior
 from ppnmf.gaussian.scale import data_scale
@@ -182,3 +182,18 @@ class ARDGaussian(GaussianModel):
     def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
         """n draws of W, H, σ² and the rates from one approximation."""
         return relevance.draws(self.hyperprior(X.shape), self.noise, q, n, X.n_observed, stream, X.dtype)
+
+    def classes(self) -> list[int]:
+        """For each component the first one of which the same is known."""
+        return blocks.classes(relevance_path.flattened(self.hyperprior((1, 1)), self.noise), self.rank)
+
+    def reference(self, draws: Params, width: float) -> relevance_path.Fitted:
+        """Independent densities with the moments of draws (S, *site), variances times `width`."""
+        hyper = self.hyperprior((draws["W"].shape[-2], draws["H"].shape[-1]))
+        return relevance_path.fitted(hyper, self.noise, draws, width)
+
+    def sweep_between(
+        self, reference: relevance_path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+    ) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        return relevance_path.swept(self.hyperprior(X.shape), self.noise, reference, X, params, asked, at)

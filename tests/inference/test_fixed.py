@@ -166,19 +166,19 @@ def counted_whole(prior, X, W, H):
     return right._replace(size=ridge.all_free(W, H).size)
 
 
-RIGHT = restricted._free
+RIGHT = restricted.free
 
 
 @pytest.mark.parametrize("mistake", [every_move, counted_whole])
 def test_a_move_that_touches_what_is_known_is_found(mistake, monkeypatch):
-    monkeypatch.setattr(restricted, "_free", mistake)
+    monkeypatch.setattr(restricted, "free", mistake)
     shape = (4, 3)
     found = judged(telling("exponential_gaussian", shape), shape, False)
     assert found.p_value < 1e-6, found.worst
 
 
 def test_a_known_row_that_moves_is_put_back_by_no_one(monkeypatch):
-    monkeypatch.setattr(restricted, "_free", every_move)
+    monkeypatch.setattr(restricted, "free", every_move)
     model = ExponentialGaussian(3).holding(KNOWN["rows of H"])
     data = as_matrix(X)
     stream = Stream.of(1, 2)
@@ -192,7 +192,7 @@ def test_compiled_moves_are_those_of_the_reference(name):
     model = example(name, N, D, 4).holding({"W": pattern((N, 3)), "H": pattern((2, D), 1)})
     params = model.prior_draws((N, D), C, Stream.of(0))
     priors = ridge.Priors(*(model.prior(site).prior.natural("cpu") for site in ("W", "H")))
-    made = restricted._free(model.prior, as_matrix(torch.ones(N, D)), params["W"], params["H"])
+    made = restricted.free(model.prior, as_matrix(torch.ones(N, D)), params["W"], params["H"])
     at = Stream.of(1, C), 3
     one = ridge.compiled(params["W"], params["H"], priors, *at, made)
     two = ridge.scale_move(params["W"], params["H"], priors, *at, free=made)
@@ -206,7 +206,7 @@ def test_compiled_moves_are_those_of_the_reference(name):
 def test_a_new_component_is_sheared_against_a_known_row():
     model = ExponentialGaussian(3).holding({"H": torch.ones(2, 8)})
     W, H = torch.ones(1, 12, 3).double(), torch.ones(1, 3, 8).double()
-    made = restricted._free(model.prior, as_matrix(X), W, H)
+    made = restricted.free(model.prior, as_matrix(X), W, H)
     assert made.scaled.tolist() == [False, False, True]
     assert made.size.tolist() == [12, 12, 4]
     assert made.sheared[2].all() and not made.sheared[0, 2] and not made.sheared[1, 0]  # H_2 loses, W_0 or W_1 gains
