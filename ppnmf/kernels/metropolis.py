@@ -24,7 +24,7 @@ from ppnmf.kernels.gammas import EXTRA, TURN, standard_gamma
 from ppnmf.kernels.lanes import COMPILED, INNER, inner, log, select, total_of
 from ppnmf.rng import uniform_pair
 
-__all__ = ["stepped"]
+__all__ = ["JUDGED", "LEAST_RATE", "log_gamma", "stepped"]
 
 LEAST_RATE = 0.05  # of prior and exposures: a proposal's rate below it is that of expectations
 JUDGED = EXTRA + np.int64(1)  # the turn of the uniform by which a step is accepted
@@ -51,7 +51,8 @@ def _proposal(w, slope, curvature, exposed, size, rate):  # type: ignore[no-unty
 
 
 @njit(**INNER)
-def _log_gamma(w, shape, rate):  # type: ignore[no-untyped-def]
+def log_gamma(w, shape, rate):  # type: ignore[no-untyped-def]
+    """Log density of a gamma at w."""
     return shape * math.log(rate) - math.lgamma(shape) + (shape - 1.0) * math.log(w) - rate * w
 
 
@@ -78,7 +79,7 @@ def _entry(w, data, g, means, moved, about, power, least, numbers, room):  # typ
     gain = power * _gain(data, means, moved, room[0]) - (exposed + rate) * (new - w)
     gain += (size - 1.0) * (math.log(new) - math.log(w))
     slope, curvature = _slopes(data, g, moved, power, room)
-    gain += _log_gamma(w, *_proposal(new, slope, curvature, exposed, size, rate)) - _log_gamma(new, shape, below)
+    gain += log_gamma(w, *_proposal(new, slope, curvature, exposed, size, rate)) - log_gamma(new, shape, below)
     key0, key1, column, row, step, site = numbers
     u, _ = uniform_pair(key0, key1, column, row, step, site + JUDGED * TURN)
     if not gain > math.log(u):

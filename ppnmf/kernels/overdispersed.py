@@ -17,9 +17,9 @@ import math
 import numpy as np
 from numba import njit
 
-from ppnmf.kernels.gammas import standard_gamma
+from ppnmf.kernels.gammas import TURN, standard_gamma
 from ppnmf.kernels.lanes import COMPILED, INNER, log, select, total_of
-from ppnmf.kernels.metropolis import JUDGED, LEAST_RATE, TURN
+from ppnmf.kernels.metropolis import JUDGED, LEAST_RATE, log_gamma
 from ppnmf.rng import uniform_pair
 
 __all__ = ["stepped"]
@@ -48,11 +48,6 @@ def _proposal(w, cells, means, phi, power, about, room):  # type: ignore[no-unty
 
 
 @njit(**INNER)
-def _log_gamma(w, shape, rate):  # type: ignore[no-untyped-def]
-    return shape * math.log(rate) - math.lgamma(shape) + (shape - 1.0) * math.log(w) - rate * w
-
-
-@njit(**INNER)
 def _gain(x, means, moved, phi, room):  # type: ignore[no-untyped-def]
     """Σ x log(m' / m) - (x + φ) log((φ + m') / (φ + m))."""
     n = len(x)
@@ -74,7 +69,7 @@ def _entry(w, cells, means, moved, about, phi, power, least, numbers, room):  # 
         moved[j] = select(after > LEAST_MEAN, after, LEAST_MEAN)
     gain = power * _gain(x, means, moved, phi, room) - rate * (new - w) + (size - 1.0) * (math.log(new) - math.log(w))
     back = _proposal(new, cells, moved, phi, power, about, room)
-    gain += _log_gamma(w, *back) - _log_gamma(new, shape, below)
+    gain += log_gamma(w, *back) - log_gamma(new, shape, below)
     key0, key1, column, row, step, site = numbers
     u, _ = uniform_pair(key0, key1, column, row, step, site + JUDGED * TURN)
     if not gain > math.log(u):
