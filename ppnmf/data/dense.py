@@ -124,6 +124,13 @@ class Dense(Folded):
         bare = self.mask is None and self.noise is None and self.device.type == "cpu"
         return self.values[None] if bare else None
 
+    @property
+    def masked(self) -> tuple[Tensor, Tensor] | None:
+        """The same where some entries are missing: the values, zero there, and what is observed, (N, D)."""
+        if self.mask is None or self.noise is not None or self.device.type != "cpu":
+            return None
+        return self.values[None], self.mask
+
     def mean(self) -> float:
         """Mean of the observed entries."""
         with single_threaded():

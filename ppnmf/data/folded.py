@@ -31,6 +31,11 @@ class Folded(ABC):
         return None
 
     @property
+    def masked(self) -> tuple[Tensor, Tensor] | None:
+        """The same where some entries are missing: the values, zero there, and what is observed, (N, D)."""
+        return None
+
+    @property
     def noise(self) -> Any:
         """Known relative noise variances, or None where all are one."""
         return None

@@ -143,6 +143,11 @@ class SideBySide(Folded):
     def plain(self) -> Tensor | None:
         return self.stacked.values if self.each[0].plain is not None else None
 
+    @property
+    def masked(self) -> tuple[Tensor, Tensor] | None:
+        own = self.each[0].masked
+        return None if own is None else (self.stacked.values, own[1])
+
     def of_chain(self, c: int) -> Dense:
         return self.each[c]
 

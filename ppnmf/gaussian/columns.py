@@ -56,7 +56,7 @@ class Columns(NamedTuple):
 
 def about(X: Matrix) -> Columns:
     """What X's columns are; worked out once."""
-    kept: dict[str, Columns] = X.kept  # type: ignore[attr-defined]
+    kept: dict[str, Columns] = X.kept
     if "columns" not in kept:
         with single_threaded():
             kept["columns"] = X.fold(_of_block)

@@ -21,6 +21,7 @@ from ppnmf.gaussian.given import Given
 from ppnmf.gaussian.noise import Noise, NoisePrior, log_likelihood
 from ppnmf.gaussian.pinned import FLAT, exact, flattened
 from ppnmf.kernels import cpu, dense, kernels_for, split
+from ppnmf.kernels.masked import Missing
 from ppnmf.priors import RectifiedPrior
 from ppnmf.protocols import Address, Matrix, Params, Read, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
@@ -48,6 +49,7 @@ SMALL = 2**14  # entries of X up to which a call costs more than its work
 ROWS_AT_ONCE = 1024  # rows of Hᵀ in a task; they are independent, so this changes nothing but who does them
 PASS_COST = 3.0  # time of an operation in a pass over a factor, in operations of a product with X
 MOST_PASSES = 8
+MASKED_WHOLE = 2**20  # entries of X, some of them missing, up to which a chain stays on one thread
 
 
 class Story(NamedTuple):
@@ -69,8 +71,10 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
         return _climbed(story, X, params, asked)
     if asked.read is not Read.DRAW or at is None:
         raise NotImplementedError(f"a Gaussian sweep reads draws, at an address, or modes; asked was {asked.read}")
-    whole = compiled(story.prior, X, asked.moves)
+    whole = _whole(story.prior, X, asked.moves)
     if whole is None or (asked.moves and whole.rates is None) or restricted.is_needed(story.prior):
+        return _one_by_one(story, X, params, asked, at)
+    if asked.collapsed and whole.missing is not None:  # such shears want one Gram matrix of all rows
         return _one_by_one(story, X, params, asked, at)
     noise = None
     if isinstance(story.noise, NoisePrior) and not asked.held.others:
@@ -165,7 +169,7 @@ def sweep_factors(
         passes: at the mode, how often W's components, and H's, are gone through with the same products of X.
     """
     with single_threaded():
-        problem = compiled(prior, X)
+        problem = _whole(prior, X)
         if problem is not None:
             after, kept = dense.sweep(problem, params, 1, draw, dense.Plan(power, first, passes))
             W, H, left = after["W"], after["H"], kept.misfit[:, 0]
@@ -180,13 +184,23 @@ def sweep_factors(
 
 
 def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
-    """What sweeps compiled whole want, with the rates for the moves if asked; None where X is not for them."""
-    plain = X.plain
-    if plain is None or kernels_for(X.device) is not cpu:
+    """What sweeps compiled whole want, with the rates for the moves if asked; None where X is not complete and in memory."""
+    return None if X.plain is None else _whole(prior, X, moves)
+
+
+def _whole(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
+    """The same with missing entries, of which there may not be too many for one thread."""
+    if kernels_for(X.device) is not cpu:
+        return None
+    values, missing = X.plain, None
+    if X.masked is not None and X.shape[0] * X.shape[1] <= MASKED_WHOLE:
+        values, mask = X.masked
+        missing = X.kept["missing"] = X.kept.get("missing") or Missing.of(mask.numpy())
+    if values is None:
         return None
     W, H = (prior(site).natural(X.device) for site in ("W", "H"))
     rates = ridge.rates_of(prior, X.device) if moves else None
-    return dense.Problem.of(plain, len(X.blocks[0]), X.sum_of_squares, W, H, rates)
+    return dense.Problem.of(values, len(X.blocks[0]), X.sum_of_squares, W, H, rates, missing)
 
 
 def _update_W(

@@ -13,7 +13,7 @@ from ppnmf.protocols import Address, Held, Matrix, Params, Sweeping, Sweeps
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 
-__all__ = ["Info", "State", "init", "log_joint", "several", "step", "sweeps_at_once"]
+__all__ = ["Info", "State", "init", "log_joint", "several", "step", "sweeps_at_once", "whole"]
 
 
 class State(NamedTuple):
@@ -67,6 +67,11 @@ def several(
 def log_joint(model: Sweeping, X: Matrix, params: Params) -> Tensor:
     """log p(X, params), shape (C,), float64."""
     return model.log_likelihood_at(params, X) + log_prior(model, X, params)
+
+
+def whole(X: Matrix) -> bool:
+    """Whether sweeps over X are compiled whole, so that many together cost less than one by one."""
+    return X.plain is not None or X.masked is not None
 
 
 def sweeps_at_once(X: Matrix, K: int, chains: int) -> int:

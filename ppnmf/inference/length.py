@@ -14,7 +14,7 @@ from torch import Tensor
 from ppnmf.checks import one_of, real_number, whole_number
 from ppnmf.identified import ESS_PER_CHAIN, LEAST_DRAWS, MIXED, judged
 from ppnmf.inference import behind
-from ppnmf.inference.chain import State, several, sweeps_at_once
+from ppnmf.inference.chain import State, several, sweeps_at_once, whole
 from ppnmf.inference.clock import Clock
 from ppnmf.inference.record import Recorder
 from ppnmf.posterior import Posterior
@@ -123,7 +123,7 @@ class Chains:
     @property
     def at_once(self) -> int:
         """Sweeps that are made together: many where they are compiled whole, and one costs little."""
-        if self.X.plain is None:
+        if not whole(self.X):
             return 1
         most = sweeps_at_once(self.X, self.model.rank, len(self.stream))
         return most if self.every is None else min(most, self.every)

@@ -227,7 +227,7 @@ def _raced(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field)
     if field.done == sweeps.start:
         field = _selected(field, count)
     at = field.running
-    number = min(chain.sweeps_at_once(X, model.rank, count) if X.plain is not None else 1, sweeps.stop - field.done)
+    number = min(chain.sweeps_at_once(X, model.rank, count) if chain.whole(X) else 1, sweeps.stop - field.done)
     counted = sweeps[len(sweeps) // 2 :]
     kept = range(max(0, counted.start - field.done), number)
     state = chain.State({site: values[_on(at, values)] for site, values in field.params.items()}, 1 + field.done)

@@ -1,8 +1,9 @@
-"""Whole sweeps of a complete matrix in memory, compiled in one piece for the CPU.
+"""Whole sweeps of a matrix in memory, compiled in one piece for the CPU.
 
 What a Gaussian model's `step` does block by block for any `Matrix`, with the products taken inside (`cpu.sweeps`), so
 that a sweep of a small matrix costs no call from Python and many chains run on as many threads. Blocks are those of
 `Matrix.blocks`, eight of them a lot; they are added up in order, so the bits do not depend on how the work is divided.
+Where entries are missing a sweep is not divided (`kernels.masked`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from ppnmf.kernels.cpu.sweeps import (
     sweep_chains,
     updated,
 )
+from ppnmf.kernels.masked import Missing, RoomForGrams, sweep_masked_chains
 from ppnmf.kernels.reference import Natural
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
@@ -59,12 +61,20 @@ class Problem:
     natural_W: tuple[np.ndarray, np.ndarray]  # of the priors, (1 | N, 1 | K)
     natural_H: tuple[np.ndarray, np.ndarray]  # (1 | D, 1 | K)
     rates: tuple[np.ndarray, np.ndarray] | None  # of exponential priors, (1 | K, 1 | N) and (1 | K, 1 | D)
+    missing: Missing | None  # entries of X, which is zero there
 
     @classmethod
     def of(
-        cls, X: Tensor, block: int, squares: float | Tensor, W: Natural, H: Natural, rates: Natural | None = None
+        cls,
+        X: Tensor,
+        block: int,
+        squares: float | Tensor,
+        W: Natural,
+        H: Natural,
+        rates: Natural | None = None,
+        missing: Missing | None = None,
     ) -> Problem:
-        """From a complete X and the priors.
+        """From X and the priors.
 
         Args:
             X: (N, D), or one for each chain (C, N, D).
@@ -72,6 +82,7 @@ class Problem:
             squares: Σ x², of each X where there are several.
             W, H: precision and linear of the priors, broadcastable to (N, K) and to (K, D).
             rates: of exponential priors, for the moves; likewise.
+            missing: entries of every X.
         """
         return cls(
             X.contiguous().numpy(),
@@ -80,6 +91,7 @@ class Problem:
             (_doubles(W[0]), _doubles(W[1])),
             (_doubles(H[0].mT), _doubles(H[1].mT)),
             None if rates is None else (_doubles(rates[0].mT), _doubles(rates[1])),
+            missing,
         )
 
     @property
@@ -141,7 +153,7 @@ def sweep(
     run = _Run.of(problem, params, draw, plan)
     C, K, N = run.chains.W.shape
     threads = allowed_threads()
-    if C == 1 and LOT * problem.block < N and threads > 1:
+    if C == 1 and LOT * problem.block < N and threads > 1 and problem.missing is None:
         for s in range(sweeps):
             run.divided(s)
     else:
@@ -188,12 +200,19 @@ class _Run:
     def together(self, group: tuple[int, int], sweeps: int) -> None:
         """All sweeps of a group of chains, on this thread."""
         p = self.problem
+        N = p.X.shape[1]
         K, D = self.chains.H.shape[1:]
-        room = Room.of(p.X.shape[1], D, K, p.block, p.X.dtype)
         data = (p.X, p.block, p.squares, p.cancels)
         sides = (tuple(self.sides[0]), tuple(self.sides[1]))
-        ends = (tuple(self.finish), tuple(self.shelf), tuple(room), self._room_for_moves, tuple(self._collapsed))
-        sweep_chains(group, sweeps, data, tuple(self.chains), sides, *ends)
+        ends = (tuple(self.finish), tuple(self.shelf))
+        if p.missing is not None:
+            grams = tuple(RoomForGrams.of(N, D, K, p.X.dtype))
+            some = data, p.missing.plain, tuple(self.chains), sides
+            sweep_masked_chains(group, sweeps, *some, *ends, grams, self._room_for_moves)
+            return
+        room = tuple(Room.of(N, D, K, p.block, p.X.dtype))
+        moves = (self._room_for_moves, tuple(self._collapsed))
+        sweep_chains(group, sweeps, data, tuple(self.chains), sides, *ends, room, *moves)
 
     def divided(self, s: int) -> None:
         """Sweep s of the only chain, its blocks of rows on several threads; the bits are those of `together`."""

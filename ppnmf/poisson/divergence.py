@@ -78,7 +78,7 @@ def divergence(story: Story, X: Matrix, params: Params, told: Told | None = None
 
 def unit(story: Story, X: Matrix) -> float:
     """D of means that are in proportion to the exposures, with X's sum; 1 where that is zero."""
-    kept: dict[str, tuple[Tensor, float]] = X.kept  # type: ignore[attr-defined]
+    kept: dict[str, tuple[Tensor, float]] = X.kept
     if "divergence" not in kept or kept["divergence"][0] is not story.exposures:
         size = X.mean() / mean_exposure(X, story.exposures)
         ones = torch.ones(1, len(X.rows), 1, dtype=torch.float64, device=X.device)
@@ -90,7 +90,7 @@ def unit(story: Story, X: Matrix) -> float:
 
 def _greatest(X: Matrix) -> Tensor:
     """The log likelihood where every mean is its count, (1,); worked out once."""
-    kept: dict[str, Tensor] = X.kept  # type: ignore[attr-defined]
+    kept: dict[str, Tensor] = X.kept
     if "greatest log likelihood" not in kept:
         kept["greatest log likelihood"] = X.fold(lambda rows, block: _of_counts(counts_of(block).data))
     return kept["greatest log likelihood"]

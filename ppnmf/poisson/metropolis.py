@@ -70,7 +70,7 @@ def _stepped(half: Half, F: Tensor, G: Tensor, at: Address, power: float, dtype:
 
 def of_columns(X: Matrix) -> Counts:
     """The counts of X's columns, kept with it."""
-    kept: dict[str, Counts] = X.kept  # type: ignore[attr-defined]
+    kept: dict[str, Counts] = X.kept
     if "counts of columns" not in kept:
         counts = counts_of(X)
         order = torch.sort(counts.columns.long(), stable=True).indices

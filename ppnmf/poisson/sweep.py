@@ -300,7 +300,7 @@ def log_likelihood(story: Story, X: Matrix, params: Params, told: Told | None = 
 
 def log_factorials(X: Matrix) -> Tensor:
     """Σ log x! of the counts, (1,), or (C,) where each chain has an X of its own; worked out once."""
-    kept: dict[str, Tensor] = X.kept  # type: ignore[attr-defined]
+    kept: dict[str, Tensor] = X.kept
     if "log factorials" not in kept:
         kept["log factorials"] = X.fold(lambda rows, block: counts_of(block).log_factorials)
     return kept["log factorials"]

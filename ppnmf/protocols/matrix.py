@@ -77,6 +77,16 @@ class Matrix(Protocol):
         """The values (1, N, D) where they are all there is to know and lie in memory, for sweeps compiled whole."""
         ...
 
+    @property
+    def masked(self) -> tuple[Tensor, Tensor] | None:
+        """The same where some entries are missing: the values, zero there, and what is observed, (N, D)."""
+        ...
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What functions have made of it and want again at the next sweep."""
+        ...
+
     def mean(self) -> float:
         """Mean of the observed entries."""
         ...

@@ -28,6 +28,7 @@ __all__ = [
     "Turn",
     "collapsed_H",
     "collapsed_W",
+    "ended",
     "factors_swept",
     "finished",
     "gram",
@@ -307,7 +308,7 @@ def collapsed_H(data, factors, turn, own, room):  # type: ignore[no-untyped-def]
 
 
 @njit(**INLINED)
-def _finish(c, s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyped-def]
+def ended(c, s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyped-def]
     """After chain c's factors in sweep s: σ², moves, and the draw where it is kept. room: `ridge.room_for_moves`."""
     key0 = chains.keys[c, 0]
     key1 = chains.keys[c, 1]
@@ -356,7 +357,7 @@ def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_f
             misfit = factors_swept(own, factors, both, turn, own_room)
             if shears.of_H:
                 misfit = collapsed_H(own, factors, turn, shears, own_room)
-            _finish(c, s, misfit, now, end, own_shelf, room_for_moves)
+            ended(c, s, misfit, now, end, own_shelf, room_for_moves)
 
 
 # What threads call when they share a sweep of one chain
@@ -388,5 +389,5 @@ def left_over(data, factors, R, G, GH):  # type: ignore[no-untyped-def]
 
 @njit(**ENTRY)
 def finished(s, misfit, chains, finish, shelf, room):  # type: ignore[no-untyped-def]
-    """`_finish` of the only chain."""
-    _finish(0, s, misfit, chains, finish, shelf, room)
+    """`ended` of the only chain."""
+    ended(0, s, misfit, chains, finish, shelf, room)
