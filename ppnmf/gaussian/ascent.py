@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppnmf.gaussian.descent import unit
 from ppnmf.gaussian.noise import NoisePrior
-from ppnmf.gaussian.sweep import Prior, Story, compiled, flat, passes
+from ppnmf.gaussian.sweep import Prior, Story, complete, flat, passes
 from ppnmf.kernels import ascent
 from ppnmf.kernels.dense import Problem
 from ppnmf.protocols import Ascent, Matrix, Pace, Params, Standing
@@ -66,7 +66,7 @@ def descend(X: Matrix, begun: Standing, pace: Pace, most: int, often: tuple[int,
 
 def _problem(prior: Prior, X: Matrix) -> Problem | None:
     N, D = X.shape
-    return compiled(prior, X) if N * D <= COMPILED_WHOLE else None
+    return complete(prior, X) if N * D <= COMPILED_WHOLE else None
 
 
 def _at_once(X: Matrix, rank: int, most: int) -> int:

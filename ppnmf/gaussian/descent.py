@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.gaussian import statistics
-from ppnmf.gaussian.sweep import Factors, compiled, flat, misfit
+from ppnmf.gaussian.sweep import Factors, complete, flat, misfit
 from ppnmf.kernels import dense, nnls
 from ppnmf.known import Known
 from ppnmf.protocols import Matrix, Params, Statistics
@@ -66,7 +66,7 @@ def _places(known: Known | None, X: Matrix) -> Tensor | None:
 
 def multiplied_factors(X: Matrix, params: Params, known: Callable[[str], Known | None]) -> Factors:
     """`lowered` by `multiplied`, compiled whole where X is complete and nothing is known: the same but for rounding."""
-    problem = None if known("W") or known("H") else compiled(flat, X)
+    problem = None if known("W") or known("H") else complete(flat, X)
     if problem is None:
         return lowered(X, params, multiplied, known)
     unread = {"sigma2": torch.ones(len(params["W"]), dtype=params["W"].dtype)}

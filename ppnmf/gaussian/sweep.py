@@ -31,6 +31,7 @@ __all__ = [
     "Factors",
     "Story",
     "compiled",
+    "complete",
     "flat",
     "groups_of",
     "log_likelihood_of",
@@ -71,7 +72,7 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
         return _climbed(story, X, params, asked)
     if asked.read is not Read.DRAW or at is None:
         raise NotImplementedError(f"a Gaussian sweep reads draws, at an address, or modes; asked was {asked.read}")
-    whole = _whole(story.prior, X, asked.moves)
+    whole = compiled(story.prior, X, asked.moves)
     if whole is None or (asked.moves and whole.rates is None) or restricted.is_needed(story.prior):
         return _one_by_one(story, X, params, asked, at)
     if asked.collapsed and whole.missing is not None:  # such shears want one Gram matrix of all rows
@@ -169,7 +170,7 @@ def sweep_factors(
         passes: at the mode, how often W's components, and H's, are gone through with the same products of X.
     """
     with single_threaded():
-        problem = _whole(prior, X)
+        problem = compiled(prior, X)
         if problem is not None:
             after, kept = dense.sweep(problem, params, 1, draw, dense.Plan(power, first, passes))
             W, H, left = after["W"], after["H"], kept.misfit[:, 0]
@@ -184,12 +185,10 @@ def sweep_factors(
 
 
 def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
-    """What sweeps compiled whole want, with the rates for the moves if asked; None where X is not complete and in memory."""
-    return None if X.plain is None else _whole(prior, X, moves)
+    """What sweeps compiled whole want, with the rates for the moves if asked; None where X is not for them.
 
-
-def _whole(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
-    """The same with missing entries, of which there may not be too many for one thread."""
+    With missing entries a sweep is not divided among threads, so that a larger X is not for them.
+    """
     if kernels_for(X.device) is not cpu:
         return None
     values, missing = X.plain, None
@@ -201,6 +200,11 @@ def _whole(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None
     W, H = (prior(site).natural(X.device) for site in ("W", "H"))
     rates = ridge.rates_of(prior, X.device) if moves else None
     return dense.Problem.of(values, len(X.blocks[0]), X.sum_of_squares, W, H, rates, missing)
+
+
+def complete(prior: Prior, X: Matrix) -> dense.Problem | None:
+    """The same where no entry is missing, else None."""
+    return None if X.plain is None else compiled(prior, X)
 
 
 def _update_W(
