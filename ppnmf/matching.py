@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppnmf.settings import own_settings
 
-__all__ = ["apart", "best_orders", "furthest_apart", "in_order"]
+__all__ = ["apart", "best_orders", "furthest_apart", "gathered", "in_order"]
 
 Total = Callable[[Tensor], Tensor]  # the sum over the processes that share the rows of W
 
@@ -46,8 +46,21 @@ def best_orders(W: Tensor, H: Tensor, V: Tensor, G: Tensor, total: Total = _own)
 
 def in_order(W: Tensor, H: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
     """W (S, N, K) and H (S, K, D) with component orders[s, k] in place k."""
-    orders = orders.to(W.device)
-    return W.gather(2, orders[:, None, :].expand_as(W)), H.gather(1, orders[:, :, None].expand_as(H))
+    return gathered(W, orders, -1), gathered(H, orders, -2)
+
+
+def gathered(values: Tensor, orders: Tensor, axis: int) -> Tensor:
+    """Values of a site, with entry orders[..., k] of an axis in place k.
+
+    Args:
+        values: (*S, *site). orders: (*S, K).
+        axis: of the site, counted from its last one, -1, on.
+    """
+    lead = orders.ndim - 1
+    shape = [1] * (values.ndim - lead)
+    shape[axis] = -1
+    index = orders.to(values.device).view(*orders.shape[:-1], *shape)
+    return values.gather(values.ndim + axis, index.expand(values.shape))
 
 
 def apart(W: Tensor, H: Tensor, V: Tensor, G: Tensor, total: Total = _own) -> Tensor:

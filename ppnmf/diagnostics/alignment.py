@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import borrowed, described
-from ppnmf.matching import best_orders
+from ppnmf.matching import best_orders, gathered
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
@@ -60,13 +60,7 @@ def align(post: Posterior, reference: Reference | None = None, scale: bool = Fal
 
 def _reordered(values: Tensor, dims: list[str], order: Tensor) -> Tensor:
     """A site's draws with their components in the orders (chain, draw, K), where it has any."""
-    if "component" not in dims:
-        return values
-    axis = dims.index("component")
-    shape = [1] * len(dims)
-    shape[axis] = -1
-    index = order.to(values.device).view(*order.shape[:2], *shape)
-    return values.gather(2 + axis, index.expand(values.shape))
+    return gathered(values, order, dims.index("component") - len(dims)) if "component" in dims else values
 
 
 def _reference(post: Posterior, reference: Reference | None) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppnmf.evidence.orders import reordered
+from ppnmf.evidence.orders import axes_of, reordered
 from ppnmf.evidence.settled import APART_BY, LOOKS, finished
 from ppnmf.inference import gibbs
 from ppnmf.known import Holding
@@ -63,7 +63,7 @@ def _starts(post: Posterior, classes: list[int]) -> Iterator[tuple[float, dict[s
             continue
         order = torch.arange(len(classes))
         order[[k, l]] = order[[l, k]]
-        params = reordered(last, order[None])
+        params = reordered(last, order[None], axes_of(model))
         params |= {site: model.hold(site, params[site]) for site in ("W", "H")}
         lp = float(model.log_likelihood_at(params, post.X) + model.log_prior(params))
         yield lp, {site: values[0] for site, values in params.items()}

@@ -1,23 +1,46 @@
-"""Orders of the components of many draws at once, each within classes of equal priors."""
+"""Orders of the components of many draws at once, each within classes of equal priors.
+
+Which sites go by component, and on which of their axes, a model says by its `sites` (`axes_of`); those of W and H are known.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ppnmf.protocols import Params
+from ppnmf.matching import gathered
+from ppnmf.protocols import Model, Params
 
-OF_COMPONENTS = ("rate",)  # sites beside the factors that have a value a component, on their last axis
+__all__ = ["Axes", "axes_of", "in_one_order", "ordered_like", "reordered", "strongest_first"]
 
-__all__ = ["in_one_order", "ordered_like", "reordered", "strongest_first"]
+Axes = Mapping[str, int]  # on which a site has its components, counted from its last one, -1, on
+FACTORS = {"W": -1, "H": -2}
 
 
-def ordered_like(reference: Params, params: Params, classes: list[int], first: int = 0) -> dict[str, Tensor]:
+def axes_of(model: Model) -> dict[str, int]:
+    """Of each of the model's sites that goes by component.
+
+    >>> from ppnmf.models import ARDGaussian
+    >>> axes_of(ARDGaussian(3))
+    {'W': -1, 'H': -2, 'rate': -1}
+    """
+    each = {site: list(dims) for site, dims in model.sites(1, 1).items()}
+    return {site: dims.index("component") - len(dims) for site, dims in each.items() if "component" in dims}
+
+
+def ordered_like(
+    reference: Params, params: Params, classes: list[int], first: int = 0, axes: Axes = FACTORS
+) -> dict[str, Tensor]:
     """The components from `first` on in the order that brings them nearest to the reference's, within their classes.
 
     Nearest by Σ_k ‖W_k H_k - W_k^ref H_k^ref‖², as in `ppnmf.align`; here each chain has a reference of its own.
+
+    Args:
+        axes: of the sites that go by component (`axes_of`), where there are others than W and H.
     """
     if first == len(classes):
         return dict(params)
@@ -30,17 +53,18 @@ def ordered_like(reference: Params, params: Params, classes: list[int], first: i
     found = np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains.numpy()]) + first
     kept = np.broadcast_to(np.arange(first), (len(found), first))
     order = torch.from_numpy(np.concatenate([kept, found], 1))  # (C, K)
-    return reordered(params, order)
+    return reordered(params, order, axes)
 
 
-def in_one_order(draws: Params, first: Params, classes: list[int]) -> dict[str, Tensor]:
+def in_one_order(draws: Params, first: Params, classes: list[int], axes: Axes = FACTORS) -> dict[str, Tensor]:
     """Draws (S, *site) whose components are in the order that suits their mean.
 
     Args:
         first: a draw (*site), whose order they take first.
     """
-    begun = ordered_like({site: values[None] for site, values in first.items()}, draws, classes)
-    return ordered_like({site: values.mean(0, keepdim=True) for site, values in begun.items()}, begun, classes)
+    begun = ordered_like({site: values[None] for site, values in first.items()}, draws, classes, axes=axes)
+    means = {site: values.mean(0, keepdim=True) for site, values in begun.items()}
+    return ordered_like(means, begun, classes, axes=axes)
 
 
 def strongest_first(params: Params, classes: list[int]) -> dict[str, Tensor]:
@@ -57,11 +81,8 @@ def strongest_first(params: Params, classes: list[int]) -> dict[str, Tensor]:
     return reordered(params, order)
 
 
-def reordered(params: Params, order: Tensor) -> dict[str, Tensor]:
-    """Component order[c, k] of chain c in place k."""
+def reordered(params: Params, order: Tensor, axes: Axes = FACTORS) -> dict[str, Tensor]:
+    """Component order[c, k] of chain c in place k, of the sites that go by component."""
     if bool((order == torch.arange(order.shape[1], device=order.device)).all()):
         return dict(params)
-    W, H, order = params["W"], params["H"], order.to(params["W"].device)
-    W, H = W.gather(2, order[:, None, :].expand_as(W)), H.gather(1, order[:, :, None].expand_as(H))
-    others = {site: params[site].gather(1, order) for site in OF_COMPONENTS if site in params}
-    return {**params, "W": W, "H": H, **others}
+    return {site: gathered(own, order, axes[site]) if site in axes else own for site, own in params.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.evidence.orders import reordered
+from ppnmf.evidence.orders import axes_of, reordered
 from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
 from ppnmf.evidence.smc import log_mean
 from ppnmf.inference.particles import Raised
@@ -116,7 +116,8 @@ class Fitted(NamedTuple):
         params = now.params
         if now.places is not None:
             u = order_uniforms(at, self.model.rank)
-            params = reordered(params, self.places.drawn(now.places, 1 - power, u))
+            order = self.places.drawn(now.places, 1 - power, u)
+            params = reordered(params, order, axes_of(self.model))
         if self.stepper is not None:
             stood = self.stepper.raised(params, power, sweeps, at)
             lp = stood.log_likelihood + stood.log_prior

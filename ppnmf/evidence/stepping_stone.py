@@ -54,7 +54,7 @@ from ppnmf.checks import real_number, whole_numbers
 from ppnmf.evidence.distinct import centre, distinct, nearest
 from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
 from ppnmf.evidence.exchanged import classes_apart, with_exchanged
-from ppnmf.evidence.orders import in_one_order
+from ppnmf.evidence.orders import axes_of, in_one_order
 from ppnmf.evidence.permanent import MOST
 from ppnmf.evidence.places import Fitted
 from ppnmf.evidence.sensitivity import to_noise
@@ -209,7 +209,7 @@ def around(post: Posterior, chains: tuple[int, ...], draws: int, seed: int, prog
     options: dict[str, Any] = {"draws": number, "thin": thin, "warmup": 0, "chains": CHAINS, "moves": False}
     near = finished(gibbs.run(model, X, **options, init=middle, seed=seed, progress=progress))  # type: ignore[arg-type]
     flat = {site: values.flatten(0, 1) for site, values in near.draws.items()}
-    return in_one_order(flat, middle, model.classes())  # type: ignore[attr-defined]
+    return in_one_order(flat, middle, model.classes(), axes_of(model))  # type: ignore[attr-defined]
 
 
 class Effort(NamedTuple):

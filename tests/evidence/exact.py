@@ -34,17 +34,18 @@ def natural_of(model: Any, site: str, size: int) -> tuple[np.ndarray, np.ndarray
 
 
 def log_rows_given_one(x: np.ndarray, seen: np.ndarray, h: np.ndarray, s: np.ndarray, prior: Any) -> np.ndarray:
-    """log Π_i ∫ p(w_i) p(x_i | w_i h, s) dw_i at each of the points h (..., D) and s (...).
+    """log Π_i ∫ p(w_i) p(x_i | w_i h, s) dw_i at each of the points h (..., D) and s (..., 1), or (..., D) of the columns.
 
     x (N, D) is zero where `seen` (N, D) is not one; `prior` is w's, from `natural_of`.
     """
-    a = (h * h) @ seen.T / s[..., None] + prior[0]  # (..., N)
-    b = h @ x.T / s[..., None] + prior[1]
-    return (log_half_line(a, b) - prior[2]).sum(-1) - 0.5 * seen.sum() * (LOG_2PI + np.log(s)) - 0.5 * (x**2).sum() / s
+    a = (h * h / s) @ seen.T + prior[0]  # (..., N)
+    b = (h / s) @ x.T + prior[1]
+    alone = seen.sum(0) * (LOG_2PI + np.log(s)) + (x**2).sum(0) / s  # (..., D)
+    return (log_half_line(a, b) - prior[2]).sum(-1) - 0.5 * alone.sum(-1)
 
 
 def rank_one(model: Any, X: Tensor, mask: Tensor | None = None, step: float = 0.6, fall: float = 16.0) -> float:
-    """log p(X) at rank 1: W is integrated row by row, h and σ², if it is random, by the trapezoidal rule in their logarithms.
+    """log p(X) at rank 1: W is integrated row by row, h and random variances by the trapezoidal rule in their logarithms.
 
     Args:
         step: of the grid, in standard deviations.
@@ -54,15 +55,25 @@ def rank_one(model: Any, X: Tensor, mask: Tensor | None = None, step: float = 0.
     x = np.where(seen > 0, X.numpy(), 0.0)
     of_W, of_H = natural_of(model, "W", N), natural_of(model, "H", D)
     alpha, theta, known = model.noise_shape, model.noise_scale, model.sigma2
+    variances = 0 if known else D if model.name == "column_noise_gaussian" else 1
 
     def log_integrand(u: np.ndarray) -> np.ndarray:
-        h, s = np.exp(u[..., :D]), np.full(u.shape[:-1], known) if known else np.exp(u[..., D])
+        h, s = np.exp(u[..., :D]), np.exp(u[..., D:]) if variances else np.full((*u.shape[:-1], 1), known)
         prior = h @ of_H[1] - 0.5 * (h * h) @ of_H[0] - of_H[2].sum()
         noise = alpha * math.log(theta) - math.lgamma(alpha) - (alpha + 1) * np.log(s) - theta / s
         rows = log_rows_given_one(x, seen, h, s, of_W)
-        return prior + (0.0 if known else noise) + rows + u.sum(-1)  # the last: the Jacobian of the logarithms
+        of_noise = noise.sum(-1) if variances else 0.0
+        return prior + of_noise + rows + u.sum(-1)  # the last: the Jacobian of the logarithms
 
-    return trapezoid(log_integrand, D if known else D + 1, step, fall)
+    return trapezoid(log_integrand, D + variances, step, fall)
+
+
+def by_prior_draws(model: Any, X: Tensor, mask: Tensor | None = None, draws: int = 1_000_000) -> tuple[float, float]:
+    """log p(X) and its standard error, everything from the prior."""
+    each = model.likelihood(model.prior_draws(tuple(X.shape), draws, Stream.of(3))).log_prob(X)
+    logs = (each if mask is None else each * mask).sum((-2, -1)).reshape(20, -1)
+    means = logs.logsumexp(1).exp() / logs.shape[1]
+    return float(means.mean().log()), float(means.std() / means.mean()) / 20**0.5
 
 
 def trapezoid(log_integrand: Any, size: int, step: float = 0.6, fall: float = 16.0) -> float:
@@ -180,5 +191,5 @@ def rank_one_given_H(model: Any, X: Tensor, h: Tensor, mask: Tensor | None = Non
     noise = alpha * math.log(theta) - math.lgamma(alpha) - alpha * u - theta / s  # with the Jacobian of the logarithm
     x = np.where(seen > 0, X.numpy(), 0.0)
     points = np.broadcast_to(h.numpy(), (len(u), len(h)))
-    rows = log_rows_given_one(x, seen, points, s, natural_of(model, "W", len(x)))
+    rows = log_rows_given_one(x, seen, points, s[:, None], natural_of(model, "W", len(x)))
     return float(special.logsumexp(noise + rows) + math.log(u[1] - u[0]))

@@ -12,7 +12,7 @@ import ppnmf
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.diagnostics.calibration import SideBySide
 from ppnmf.distributions import RectifiedNormal
-from ppnmf.evidence.orders import reordered
+from ppnmf.evidence.orders import axes_of, reordered
 from ppnmf.gaussian import path, relevance_path, sweep
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.relevance_path import Gammas
@@ -21,7 +21,7 @@ from ppnmf.models import ARDGaussian, ExponentialGaussian
 from ppnmf.priors import Exponential
 from ppnmf.protocols import Address, Sweeps
 from ppnmf.rng import Site, Stream
-from tests.evidence.exact import rank_one
+from tests.evidence.exact import by_prior_draws, rank_one
 from tests.scenarios import LUCK, drawn, mask_of
 
 X = torch.tensor([[1.0, 2.5], [0.2, 0.9], [2.0, 3.2]], dtype=torch.float64)
@@ -51,14 +51,6 @@ def quadrature(model, mask=None):
 
     logs = torch.tensor([log_density(float(y)) for y in NODES], dtype=torch.float64)
     return float(logs.logsumexp(0)) + math.log(float(NODES[1] - NODES[0]))
-
-
-def over_the_prior(model, mask=None, draws=1_000_000):
-    """log p(X) and its standard error, everything from the prior."""
-    each = model.likelihood(model.prior_draws((3, 2), draws, Stream.of(3))).log_prob(X)
-    logs = (each if mask is None else each * mask).sum((-2, -1)).reshape(20, -1)
-    means = logs.logsumexp(1).exp() / logs.shape[1]
-    return float(means.mean().log()), float(means.std() / means.mean()) / 20**0.5
 
 
 def assert_near(evidence, exact, error=0.0, least=0.02):
@@ -138,7 +130,7 @@ def test_places_and_orders_have_the_rates():
     places = reference.log_places(params)
     order = torch.rand(C, 3, generator=torch.Generator().manual_seed(0)).argsort(1)
     assert len(set(map(tuple, order.tolist()))) > 2
-    other = reordered(params, order)
+    other = reordered(params, order, axes_of(model))
     of_noise = reference.factors.noise.log_prob(params["sigma2"])
     told = places.gather(1, order[:, None]).squeeze(1).sum(-1)
     torch.testing.assert_close(reference.log_prob(other), told + of_noise)
@@ -219,7 +211,7 @@ def test_stepping_stones_match_quadrature_at_rank_one(mask):
 @pytest.mark.parametrize("sigma2", [None, 0.3])
 def test_stepping_stones_match_brute_force_at_rank_two(mask, fixed, sigma2):
     model = ARDGaussian(2, 4.0, 3.0, noise_shape=3.0, noise_scale=2.0, sigma2=sigma2).holding(fixed)
-    assert_near(estimate(model, mask, particles=400, draws=1000), *over_the_prior(model, mask))
+    assert_near(estimate(model, mask, particles=400, draws=1000), *by_prior_draws(model, X, mask))
 
 
 @pytest.mark.slow
