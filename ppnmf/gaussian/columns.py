@@ -14,18 +14,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ppnmf.gaussian import restricted, ridge, start, statistics, sweep
 from ppnmf.gaussian.given import Given
-from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.noise import ColumnNoise, NoisePrior, inverse_gammas
 from ppnmf.gaussian.pinned import exact, flattened
 from ppnmf.gaussian.repeated import one_by_one
 from ppnmf.gaussian.sweep import Prior, Story
 from ppnmf.kernels.dense import cancels
-from ppnmf.kernels.gammas import gammas
 from ppnmf.protocols import Address, Matrix, Params, Statistics, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.threads import single_threaded
@@ -103,24 +101,15 @@ def learned_noise(story: Story) -> NoisePrior:
     return story.noise
 
 
-def mode(noise: NoisePrior, X: Matrix, misfit: Tensor) -> Tensor:
+def mode(noise: NoisePrior | ColumnNoise, X: Matrix, misfit: Tensor) -> Tensor:
     """Each σ²_j at its mode given the factors, (C, D)."""
     return (noise.scale + misfit / 2) / (noise.shape + about(X).observed / 2 + 1)
 
 
-def draw(noise: NoisePrior, X: Matrix, misfit: Tensor, power: float, at: Address) -> Tensor:
+def draw(noise: NoisePrior | ColumnNoise, X: Matrix, misfit: Tensor, power: float, at: Address) -> Tensor:
     """A draw of every σ²_j, (C, D), float64."""
     shape = noise.shape + power * about(X).observed / 2
-    return _inverse_gammas(shape, noise.scale + power * misfit / 2, at)
-
-
-def _inverse_gammas(shape: Tensor, scale: Tensor, at: Address) -> Tensor:
-    """InverseGamma(shape, scale), shape (D,), scale (C, D); on the CPU wherever they are, D numbers a chain."""
-    each = shape.cpu().expand(scale.shape)[..., None].contiguous().numpy()
-    standard = np.empty_like(each)
-    keys = np.array(at.stream.keys, dtype=np.int64)
-    gammas(each, np.ones((len(each), 1, 1)), keys, (at.step, int(Site.SIGMA2), 0), 0.0, standard)
-    return scale / torch.from_numpy(standard)[..., 0].to(scale.device)
+    return inverse_gammas(shape, noise.scale + power * misfit / 2, at)
 
 
 def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | None) -> Swept:
@@ -144,7 +133,7 @@ def _one(
     W, H, left = _sweep_factors(prior, X, params, asked, at)
     sigma2 = params["sigma2"]
     if not asked.held.others:
-        noise = learned_noise(story)
+        noise: NoisePrior | ColumnNoise = story.noise  # type: ignore[assignment]
         sigma2 = mode(noise, X, left) if at is None else draw(noise, X, left, asked.power, at)
         sigma2 = sigma2.to(W.dtype)
     fit = log_likelihood(X, left, sigma2)
@@ -193,9 +182,8 @@ def begin(story: Story, rank: int, X: Matrix, stream: Stream, how: str | Params)
         left = misfits(X, params["W"], params["H"])
         own = mode(learned_noise(story), X, left)
         if how == "prior":
-            noise = learned_noise(story)
-            shape = torch.full((X.shape[1],), noise.shape, dtype=torch.float64)
-            own = _inverse_gammas(shape, torch.full_like(left, noise.scale), Address(stream, 0))
+            same = (torch.full((X.shape[1],), value, dtype=torch.float64) for value in learned_noise(story))
+            own = ColumnNoise(*same).prior_draw(stream, X.device)
         params["sigma2"] = own.to(X.dtype)
     return params
 

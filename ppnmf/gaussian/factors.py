@@ -9,6 +9,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from ppnmf.factored import Factored
+from ppnmf.gaussian import blocks
 from ppnmf.gaussian.base import GaussianModel
 from ppnmf.gaussian.pinned import Pinned
 from ppnmf.gaussian.sweep import Story
@@ -54,6 +55,10 @@ class RectifiedFactors(Factored, GaussianModel):
         own = super().for_rows(rows)
         cut = own._fixed_of_rows(rows)
         return replace(own, **cut) if cut else own
+
+    def classes(self) -> list[int]:
+        """For each component the first one with its priors."""
+        return blocks.classes(self._story, self.rank)
 
     @property
     def _story(self) -> Story:

@@ -148,10 +148,6 @@ class RectifiedGaussian(RectifiedFactors):
         about = statistics.of_all_columns(X, W).weighted(power / sigma2)
         return column(component, H.mT, about, (precision.mT, linear.mT))
 
-    def classes(self) -> list[int]:
-        """For each component the first one with its priors."""
-        return blocks.classes(self._story, self.rank)
-
     def log_density_of_others(self, given: Params, X: Matrix) -> Callable[[Params], Tensor]:
         """Of σ² given draws, as a function of a point."""
         return blocks.log_density_of_noise(self._story, given, X)

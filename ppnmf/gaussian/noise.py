@@ -3,13 +3,14 @@
 Given the rest, σ² ~ InverseGamma(α + β n / 2, θ + β SSE / 2): n entries are observed, SSE is their residual sum of squares
 and β the temperature of the likelihood. (Schmidt, Winther, Hansen 2009 print one more in the shape, a slip.)
 
-A noise variance that is known (`KnownNoise`) offers the same: it is no random variable, and has no density.
+A noise variance that is known (`KnownNoise`) offers the same: it is no random variable, and has no density. Where every column
+has a variance of its own, `ColumnNoise` is what is said of them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from pyro.distributions import Delta, InverseGamma
 from scipy import special
 from torch import Tensor
 
+from ppnmf.distributions.moments import matched_gammas
 from ppnmf.kernels import kernels_for
-from ppnmf.rng import Stream
+from ppnmf.kernels.gammas import gammas
+from ppnmf.protocols import Address
+from ppnmf.rng import Site, Stream
 
-__all__ = ["KnownNoise", "Noise", "NoisePrior", "log_likelihood"]
+__all__ = ["ColumnNoise", "KnownNoise", "Noise", "NoisePrior", "inverse_gammas", "log_likelihood"]
 
 
 class NoisePrior(NamedTuple):
@@ -99,6 +103,45 @@ class KnownNoise(NamedTuple):
 
 
 Noise = NoisePrior | KnownNoise
+
+
+class ColumnNoise(NamedTuple):
+    """σ²_j ~ InverseGamma(shape_j, scale_j) of each column j, independently; both (D,), float64."""
+
+    shape: Tensor
+    scale: Tensor
+
+    @classmethod
+    def matched(cls, draws: Tensor, width: float) -> Self:
+        """From draws (S, D): their reciprocals' means, and `width` times their variances.
+
+        The reciprocals are gammas and have moments, where a column of few observed entries has σ²_j of no finite mean.
+        """
+        return cls(*matched_gammas(1 / draws.double(), width))
+
+    def on(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return type(self)(self.shape.to(device), self.scale.to(device))
+
+    def prior_draw(self, stream: Stream, device: torch.device) -> Tensor:
+        """A draw of them for each chain, (C, D), float64."""
+        return inverse_gammas(self.shape, self.scale.expand(len(stream), -1), Address(stream, 0)).to(device)
+
+    def log_prob(self, sigma2: Tensor) -> Tensor:
+        """log p(σ²_1 ... σ²_D) of sigma2 (*C, D), (*C,), float64."""
+        s = sigma2.double()
+        shape, scale = self.on(s.device)
+        constant = shape * scale.log() - torch.lgamma(shape)
+        return (constant - (shape + 1) * s.log() - scale / s).sum(-1)
+
+
+def inverse_gammas(shape: Tensor, scale: Tensor, at: Address) -> Tensor:
+    """InverseGamma(shape, scale), shape (D,), scale (C, D); drawn on the CPU wherever they are, D numbers a chain."""
+    each = shape.cpu().expand(scale.shape)[..., None].contiguous().numpy()
+    standard = np.empty_like(each)
+    keys = np.array(at.stream.keys, dtype=np.int64)
+    gammas(each, np.ones((len(each), 1, 1)), keys, (at.step, int(Site.SIGMA2), 0), 0.0, standard)
+    return scale / torch.from_numpy(standard)[..., 0].to(scale.device)
 
 
 def log_likelihood(misfit: Tensor, sigma2: Tensor, observed: int) -> Tensor:

@@ -15,43 +15,58 @@ Entries that are known are no part of θ: neither density is over them, and ever
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
+from ppnmf.distributions.moments import LEAST_SPREAD
 from ppnmf.gaussian import start
-from ppnmf.gaussian.noise import KnownNoise, Noise, NoisePrior
+from ppnmf.gaussian.noise import ColumnNoise, KnownNoise, Noise, NoisePrior
 from ppnmf.gaussian.pinned import Pinned, learned, own_natural
-from ppnmf.gaussian.sweep import Story
+from ppnmf.gaussian.sweep import Prior, Story
 from ppnmf.known import Known, known_of
 from ppnmf.priors import Natural, NaturalPrior, RectifiedPrior
 from ppnmf.protocols import Matrix, Params
 from ppnmf.rng import Stream
 
-__all__ = ["Fitted", "between", "fitted", "matched", "unpinned"]
+__all__ = [
+    "Fitted",
+    "between",
+    "fitted",
+    "fitted_factors",
+    "fitted_noise",
+    "log_places",
+    "matched",
+    "mixed",
+    "mixed_noise",
+    "unpinned",
+]
 
 FACTORS = ("W", "H")
 GRID = 40.0  # b / √a up to which moments are matched; beyond, a rectified normal is a normal or an exponential
 POINTS = 8001
-LEAST_SPREAD = 1e-6  # of an entry over its mean: draws that do not move say nothing of how wide the posterior is
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """r(θ): independent rectified normals for the entries of W (N, K) and H (K, D) to be learned, an inverse gamma for σ²."""
+    """r(θ): independent rectified normals for the entries of W (N, K) and H (K, D) to be learned, an inverse gamma for σ².
+
+    Or an inverse gamma for each σ²_j, where columns have variances of their own.
+    """
 
     W: NaturalPrior | Pinned
     H: NaturalPrior | Pinned
-    noise: Noise
+    noise: Noise | ColumnNoise
 
     @cached_property
     def story(self) -> Story:
-        """The same as priors of a model."""
-        return Story({"W": self.W, "H": self.H}.__getitem__, self.noise)
+        """The same as priors of a model, whose noise may be of columns."""
+        return Story({"W": self.W, "H": self.H}.__getitem__, cast(Noise, self.noise))
 
     @cached_property
     def rows_of_H(self) -> NaturalPrior | Pinned:
@@ -61,7 +76,7 @@ class Fitted:
         return Pinned(turned, self.H.known.turned) if isinstance(self.H, Pinned) else turned
 
     def draws(self, X: Matrix, stream: Stream) -> dict[str, Tensor]:
-        """Independent ones, a key of the stream each: W (C, N, K), H (C, K, D), sigma2 (C,)."""
+        """Independent ones, a key of the stream each: W (C, N, K), H (C, K, D), sigma2 (C,), or (C, D)."""
         return start.begin(self.story, unpinned(self.W).shape[1], X, stream, "prior")
 
     def log_prob(self, params: Params) -> Tensor:
@@ -71,12 +86,12 @@ class Fitted:
 
     def log_places(self, params: Params) -> Tensor:
         """Log density of component k under what r says of component l, of which the same is known, (C, K, K), on the CPU."""
-        of_W = _log_places(params["W"].double().cpu(), self.W)
-        return of_W + _log_places(params["H"].mT.double().cpu(), self.rows_of_H)
+        of_W = log_places(params["W"].double().cpu(), self.W)
+        return of_W + log_places(params["H"].mT.double().cpu(), self.rows_of_H)
 
 
-def _log_places(F: Tensor, prior: NaturalPrior | Pinned) -> Tensor:
-    """Of a factor F (C, R, K) with its rows leading, and so its prior's, (C, K, K)."""
+def log_places(F: Tensor, prior: NaturalPrior | Pinned) -> Tensor:
+    """`Fitted.log_places` of one factor F (C, R, K) with its rows leading, and so its prior's, (C, K, K)."""
     free = unpinned(prior)
     precision, linear, log_normalizer = (
         learned(prior, each) for each in (free.precision, free.linear, free.log_normalizer)
@@ -92,18 +107,23 @@ def unpinned(prior: NaturalPrior | Pinned) -> NaturalPrior:
 
 def between(story: Story, reference: Fitted, power: float) -> Story:
     """What sweeps at temperature `power` leave π_β as it is, β = `power`: r at 0, the model's own at 1."""
-    priors = {site: _mixed(story.prior(site), reference.story.prior(site), power) for site in FACTORS}
-    if isinstance(story.noise, KnownNoise):
-        return Story(priors.__getitem__, story.noise)
-    noise = (power * own + (1 - power) * other for own, other in zip(story.noise, reference.noise, strict=True))
-    return Story(priors.__getitem__, NoisePrior(*noise))
+    priors = {site: mixed(story.prior(site), reference.story.prior(site), power) for site in FACTORS}
+    return Story(priors.__getitem__, mixed_noise(story.noise, reference.noise, power))
 
 
-def _mixed(ours: RectifiedPrior, theirs: RectifiedPrior, power: float) -> RectifiedPrior:
+def mixed(ours: RectifiedPrior, theirs: RectifiedPrior, power: float) -> RectifiedPrior:
+    """A factor's "prior" under π_β, β = `power`, between the model's and the reference's."""
     cpu = torch.device("cpu")
     pairs = zip(own_natural(ours, cpu), own_natural(theirs, cpu), strict=True)
-    mixed = NaturalPrior(*(power * own + (1 - power) * other for own, other in pairs))
-    return _pinned(mixed, known_of(ours))
+    between = NaturalPrior(*(power * own + (1 - power) * other for own, other in pairs))
+    return _pinned(between, known_of(ours))
+
+
+def mixed_noise(ours: Any, theirs: Any, power: float) -> Any:
+    """What stands for the noise's prior under π_β; `theirs`, of the reference, is `Noise` or `ColumnNoise`."""
+    if isinstance(ours, KnownNoise):
+        return ours
+    return type(theirs)(*(power * own + (1 - power) * other for own, other in zip(ours, theirs, strict=True)))
 
 
 def _pinned(prior: NaturalPrior, known: Known | None) -> NaturalPrior | Pinned:
@@ -118,14 +138,26 @@ def fitted(draws: Params, width: float, story: Story) -> Fitted:
         width: what the variances are multiplied by.
         story: the model's; what is known of its factors, and its noise where that is known, is the reference's too.
     """
-    W, H = (_fitted(draws[site].double().cpu(), width, known_of(story.prior(site))) for site in FACTORS)
-    if isinstance(story.noise, KnownNoise):
-        return Fitted(W, H, story.noise)
-    sigma2 = draws["sigma2"].double()
+    factors = fitted_factors(draws, width, story.prior)
+    return Fitted(**factors, noise=fitted_noise(draws["sigma2"], width, story.noise))
+
+
+def fitted_factors(
+    draws: Params, width: float, prior: Prior, sites: Sequence[str] = FACTORS
+) -> dict[str, NaturalPrior | Pinned]:
+    """Of each factor, with the moments of its draws (S, *site); `prior` says what is known of it."""
+    return {site: _fitted(draws[site].double().cpu(), width, known_of(prior(site))) for site in sites}
+
+
+def fitted_noise(draws: Tensor, width: float, noise: Noise) -> Noise:
+    """Of σ², with the moments of draws (S,), or what is known of it."""
+    if isinstance(noise, KnownNoise):
+        return noise
+    sigma2 = draws.double()
     mean = float(sigma2.mean())
     spread = width * float(sigma2.var()) / mean**2
     shape = 2 + 1 / max(spread, LEAST_SPREAD**2)
-    return Fitted(W, H, NoisePrior(shape, mean * (shape - 1)))
+    return NoisePrior(shape, mean * (shape - 1))
 
 
 def _fitted(draws: Tensor, width: float, known: Known | None) -> NaturalPrior | Pinned:

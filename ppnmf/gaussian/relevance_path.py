@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.data.sharded import Sharded
+from ppnmf.distributions.moments import matched_gammas
 from ppnmf.gaussian import path, restricted, ridge, statistics, sweep
 from ppnmf.gaussian.noise import Noise
 from ppnmf.gaussian.pinned import exact, flat, own_natural
@@ -37,8 +38,6 @@ from ppnmf.threads import single_threaded
 
 __all__ = ["Fitted", "Gammas", "fitted", "flattened", "swept"]
 
-LEAST_SPREAD = 1e-6  # of a rate over its mean, as in `path`
-
 
 class Gammas(NamedTuple):
     """rate_k ~ Gamma(shape_k, scale_k), density ∝ r^(shape - 1) exp(-scale r); both (K,), float64, on the CPU."""
@@ -49,9 +48,7 @@ class Gammas(NamedTuple):
     @classmethod
     def matched(cls, draws: Tensor, width: float) -> Gammas:
         """With the means of draws (S, K) and `width` times their variances; none spreads more than an exponential."""
-        mean = draws.mean(0)
-        spread = (width * draws.var(0) / mean.square()).clamp(LEAST_SPREAD**2, 1.0)
-        return cls(1 / spread, 1 / (spread * mean))
+        return cls(*matched_gammas(draws, width))
 
     def draws(self, stream: Stream) -> Tensor:
         """A draw for each key of the stream, (C, K), float64."""

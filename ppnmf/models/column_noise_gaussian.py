@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.factored import shape_of
-from ppnmf.gaussian import columns, columns_moments, moments
+from ppnmf.gaussian import columns, columns_moments, columns_path, moments, path
 from ppnmf.gaussian.factors import RectifiedFactors
 from ppnmf.gaussian.scale import data_scale
 from ppnmf.gaussian.sweep import Factors
@@ -134,3 +134,14 @@ class ColumnNoiseGaussian(RectifiedFactors):
     def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
         """n draws of W, H and σ² from one approximation."""
         return columns_moments.draws(self._story, q, X, n, stream)
+
+    def reference(self, draws: Params, width: float) -> path.Fitted:
+        """Independent rectified normals, and inverse gammas for the columns, with the moments of draws (S, *site), variances
+        times `width`."""
+        return columns_path.fitted(draws, width, self._story)
+
+    def sweep_between(
+        self, reference: path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+    ) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        return columns_path.swept(self._story, reference, X, params, asked, at)

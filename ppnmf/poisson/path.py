@@ -9,6 +9,7 @@ Gammas are closed under products and powers: with the prior's (a, b) and the ref
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ppnmf.data.dense import Dense
 from ppnmf.data.sparse import Sparse
+from ppnmf.distributions.moments import matched_gammas
 from ppnmf.poisson import metropolis, start, sweep
 from ppnmf.poisson.allocation import is_compiled
 from ppnmf.poisson.pinned import Pinned
@@ -25,8 +27,6 @@ from ppnmf.protocols import Address, Matrix, Params, Sweeps, Swept
 from ppnmf.rng import Stream
 
 __all__ = ["Fitted", "between", "classes", "fitted", "matched", "swept"]
-
-LEAST_SPREAD = 1e-6  # of an entry over its mean: draws that do not move say nothing of how wide the posterior is
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +72,7 @@ def fitted(draws: Params, width: float) -> Fitted:
 
 def matched(draws: Tensor, width: float) -> Gamma:
     """Gammas with the means of draws (S, *entries), and their variances times `width`."""
-    mean = draws.mean(0)
-    spread = (width * draws.var(0) / mean.square()).clamp(min=LEAST_SPREAD**2)
-    return Gamma(1 / spread, 1 / (spread * mean))
+    return Gamma(*matched_gammas(draws, width, math.inf))
 
 
 def classes(story: Story, rank: int) -> list[int]:

@@ -223,6 +223,7 @@ def test_where_every_rank_fails_the_first_reason_is_raised(scripted):
         ("exponential_gaussian", "stepping_stone"),
         ("gamma_poisson", "stepping_stone"),
         ("ard_gaussian", "stepping_stone"),
+        ("column_noise_gaussian", "stepping_stone"),
         ("hierarchical", "smc"),
         ("pae_nmf", "elbo"),
     ],
