@@ -97,7 +97,7 @@ def main() -> None:
     shape = QUICK if chosen.quick else SHAPE
     one, more = [], []
     for _ in range(1 if chosen.quick else chosen.rounds):
-        one.append(launched(1, shape, chosen.sweeps))
+        one.append(measured(*shape, chosen.sweeps) if chosen.quick else launched(1, shape, chosen.sweeps))
         more.append(launched(chosen.processes, shape, chosen.sweeps))
     best = [min(told["median"] for told in rounds) for rounds in (one, more)]
     gathering = min(told["gathering"] for told in more)

@@ -2,9 +2,6 @@
 
 import ast
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from ppnmf.gaussian.noise import log_likelihood
 from ppnmf.models import ExponentialGaussian
 from ppnmf.posterior import Posterior
 from tests.scenarios import drawn
+from tests.scripts import ran
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SLOW = {"evidence", "family", "first_call", "modes"} | (
@@ -33,10 +31,7 @@ def marked(path):
 def test_benchmark_answers_its_question(path, tmp_path):
     described = ast.get_docstring(ast.parse(path.read_text()))
     assert described is not None and described.split("\n\n")[0].endswith("?"), "its first line asks"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, path, "--quick"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = ran(path, "--quick", folder=tmp_path, seconds=300, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
