@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from ppnmf.diagnostics import calibration
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore Ctrl-C
 
 
@@ -42,3 +44,10 @@ def real_data():
         return pytest.skip(message)
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def fewer_independent_draws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Geweke's short chains, worth a few thousand draws, are held against 25 000 of the joint distribution, not 100 000."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(calibration, "REFERENCE", 25_000)

@@ -24,6 +24,7 @@ from ppnmf.posterior import Posterior
 from ppnmf.protocols import Params, Sweeping
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
+from ppnmf.threads import single_threaded
 
 __all__ = ["SBC", "Geweke", "SideBySide", "data_draws", "geweke", "moments", "quantities", "sbc"]
 
@@ -133,7 +134,9 @@ class SideBySide(Folded):
 
     @cached_property
     def sum_of_squares(self) -> Tensor:
-        return torch.tensor([X.sum_of_squares for X in self.each], dtype=torch.float64, device=self.device)
+        with single_threaded():  # once, for to tell the libraries takes longer than a small sum
+            squares = [X.sum_of_squares for X in self.each]
+        return torch.tensor(squares, dtype=torch.float64, device=self.device)
 
     @cached_property
     def stacked(self) -> Dense:
