@@ -6,7 +6,14 @@ registers the Kullback-Leibler divergences from a Weibull to a Weibull, an Expon
 """
 
 from ppnmf.distributions.inverse_gaussian import GeneralizedInverseGaussian, gig_from_proposals, gig_from_uniforms
-from ppnmf.distributions.rectified_normal import RectifiedNormal
+from ppnmf.distributions.rectified_normal import RectifiedNormal, survival_beyond
 from ppnmf.distributions.weibull import EULER
 
-__all__ = ["EULER", "GeneralizedInverseGaussian", "RectifiedNormal", "gig_from_proposals", "gig_from_uniforms"]
+__all__ = [
+    "EULER",
+    "GeneralizedInverseGaussian",
+    "RectifiedNormal",
+    "gig_from_proposals",
+    "gig_from_uniforms",
+    "survival_beyond",
+]

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all
 from torch.types import _size
 
-__all__ = ["RectifiedNormal"]
+__all__ = ["RectifiedNormal", "survival_beyond"]
 
 LOG_2PI = math.log(2 * math.pi)
 ONE_DRAW = torch.Size()
@@ -115,6 +115,17 @@ def _log_density(precision: Tensor, linear: Tensor, w: Tensor) -> Tensor:
 def _mills(x: Tensor) -> Tensor:
     """Survival over density of the standard normal."""
     return math.sqrt(math.pi / 2) * torch.special.erfcx(x * math.sqrt(0.5))
+
+
+def survival_beyond(bound: Tensor, width: Tensor) -> Tensor:
+    """P(Z > bound + width) / P(Z > bound) of a standard normal Z."""
+    root_half = math.sqrt(0.5)
+    end = torch.where(width.isfinite(), width, 0.0)
+    tail = bound.clamp(min=0.0)
+    ratio = torch.special.erfcx((tail + end) * root_half) / torch.special.erfcx(tail * root_half)
+    far = torch.exp(-end * (tail + 0.5 * end)) * ratio
+    near = torch.erfc((bound + end) * root_half) / torch.erfc(bound.clamp(max=0.0) * root_half)
+    return torch.where(width.isfinite(), torch.where(bound > 0, far, near), 0.0)
 
 
 def _survival_inverse(precision: Tensor, linear: Tensor, u: Tensor) -> Tensor:
@@ -341,6 +352,12 @@ class RectifiedNormal(Distribution):
         """
         precision, linear, u = torch.broadcast_tensors(*self._natural, u.double())
         return _SurvivalInverse.apply(precision, linear, u).to(self.linear.dtype)
+
+    def survival(self, w: Tensor) -> Tensor:
+        """P(X > w) for w >= 0, of a shape that broadcasts with the batch shape."""
+        precision, linear, w = torch.broadcast_tensors(*self._natural, w.double())
+        root = torch.maximum(precision.sqrt(), -1e-10 * linear)
+        return survival_beyond(-linear / root, w * root).to(self.linear.dtype)
 
     def rsample(self, sample_shape: _size = ONE_DRAW) -> Tensor:
         """Draws (*sample_shape, *batch_shape) from torch's global generator, differentiable in both parameters."""

@@ -93,6 +93,10 @@ class RectifiedGaussian(RectifiedFactors):
         """The sites whose shears with a row integrated out pay from here."""
         return collapsed.pays(self.prior, X, params)
 
+    def can_reflect(self) -> bool:
+        """Whether sweeps may reflect the factors in their conditionals."""
+        return not self.holds
+
     def climb(self, X: Matrix, begun: Standing, pace: Pace, most: int) -> Ascent | None:
         """Accelerated sweeps of modes, compiled whole, where X is small and complete and nothing is known."""
         if self.holds:

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.distributions import RectifiedNormal, gig_from_proposals
+from ppnmf.distributions import RectifiedNormal, gig_from_proposals, survival_beyond
 from ppnmf.kernels import cpu, kernels_for, natural, split
 from ppnmf.kernels.reference import GIG_PROPOSALS, least_ratio, shear_rounds, truncated_exponential
 from ppnmf.priors import Natural, RectifiedPrior
@@ -297,20 +297,9 @@ def truncated(square: Tensor, slope: Tensor, low: Tensor, high: Tensor, u: Tenso
     usable = curved & ~flat & bound.isfinite()
     safe_bound = torch.where(usable, bound, 0.0)
     safe_width = torch.where(usable, width, 1.0)
-    share = 1 - u * (1 - _survival(safe_bound, safe_width))
+    share = 1 - u * (1 - survival_beyond(safe_bound, safe_width))
     excess = RectifiedNormal(torch.ones_like(share), -safe_bound, validate_args=False).survival_inverse(share) / root
     excess = torch.minimum(excess, torch.where(usable, high - low, torch.inf))
     t = torch.where(flipped, high - excess, low + excess)
     t = torch.where(usable, t, torch.where(flat, low + u * (high - low), 0.0))
     return torch.where(curved, t, truncated_exponential(-slope, low, high, u))
-
-
-def _survival(bound: Tensor, width: Tensor) -> Tensor:
-    """P(Z > bound + width) / P(Z > bound) of a standard normal Z."""
-    root_half = math.sqrt(0.5)
-    end = torch.where(width.isfinite(), width, 0.0)
-    tail = bound.clamp(min=0.0)
-    ratio = torch.special.erfcx((tail + end) * root_half) / torch.special.erfcx(tail * root_half)
-    far = torch.exp(-end * (tail + 0.5 * end)) * ratio
-    near = torch.erfc((bound + end) * root_half) / torch.erfc(bound.clamp(max=0.0) * root_half)
-    return torch.where(width.isfinite(), torch.where(bound > 0, far, near), 0.0)

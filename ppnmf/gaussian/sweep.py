@@ -81,7 +81,7 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     if isinstance(story.noise, NoisePrior) and not asked.held.others:
         noise = story.noise.given(X.n_observed, asked.power)
     first = asked.held.W, asked.held.H
-    plan = dense.Plan(asked.power, first, (1, 1), noise, asked.moves, asked.kept, asked.collapsed)
+    plan = dense.Plan(asked.power, first, (1, 1), noise, asked.moves, asked.kept, asked.collapsed, fresh=asked.fresh)
     with single_threaded():
         after, kept = dense.sweep(whole, params, asked.number, at, plan)
     draws = {"W": kept.W, "H": kept.H, "sigma2": kept.sigma2}
@@ -96,7 +96,9 @@ def _one_by_one(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Addr
     for s in range(asked.number):
         step = at.step + s
         params = collapsed.swept(asked.collapsed, story.prior, X, params, Address(at.stream, step), asked.power)
-        W, H, left = sweep_factors(story.prior, params, X, Address(at.stream, step), asked.power, first)
+        W, H, left = sweep_factors(
+            story.prior, params, X, Address(at.stream, step), asked.power, first, fresh=asked.fresh
+        )
         sigma2 = params["sigma2"]
         if not asked.held.others:
             sigma2 = story.noise.draw(left, X.n_observed, asked.power, at.stream, step).to(W.dtype)
@@ -158,6 +160,7 @@ def sweep_factors(
     power: float = 1.0,
     first: tuple[int, int] = (0, 0),
     passes: tuple[int, int] = (1, 1),
+    fresh: int = 1,
 ) -> Factors:
     """Update W's components and then H's, each from its conditional (or at its mode, where `draw` is None).
 
@@ -168,18 +171,19 @@ def sweep_factors(
         power: temperature β of the likelihood.
         first: the first component of W, and of H, that is updated; those before stay as they are.
         passes: at the mode, how often W's components, and H's, are gone through with the same products of X.
+        fresh: as in `kernels.reference.half_sweep`.
     """
     with single_threaded():
         problem = compiled(prior, X)
         if problem is not None:
-            after, kept = dense.sweep(problem, params, 1, draw, dense.Plan(power, first, passes))
+            after, kept = dense.sweep(problem, params, 1, draw, dense.Plan(power, first, passes, fresh=fresh))
             W, H, left = after["W"], after["H"], kept.misfit[:, 0]
         else:
             W, H = params["W"], params["H"]
             weight = (power / params["sigma2"]).to(W.dtype)
-            W, own = _update_W(prior, W, H, weight, X, draw, first[0], passes[0])
+            W, own = _update_W(prior, W, H, weight, X, draw, first[0], passes[0], fresh)
             of_H = statistics.of_every_process(X, own)
-            H = update_H(prior, H, of_H, weight, X, draw, first[1], passes[1])
+            H = update_H(prior, H, of_H, weight, X, draw, first[1], passes[1], fresh)
             left = misfit(X, W, H, of_H)
         return Factors(exact(prior("W"), W), exact(prior("H"), H), left)
 
@@ -216,13 +220,16 @@ def _update_W(
     draw: tuple[Stream, int] | None,
     first: int,
     passes: int,
+    fresh: int,
 ) -> tuple[Tensor, Statistics]:
     kernels, natural_W = kernels_for(W.device), prior("W").natural(W.device)
     first_row, plain = X.rows.start, X.here.plain
     if X.here is not X and plain is not None and kernels is cpu:
-        return split.rows_of_W(plain[0], len(X.blocks[0]), W, H, weight, natural_W, draw, first_row, first, passes)
+        return split.rows_of_W(
+            plain[0], len(X.blocks[0]), W, H, weight, natural_W, draw, first_row, first, passes, fresh
+        )
     given = [statistics.given_H(X, H[group]) for group in groups_of(W, X)]
-    return update_W(prior, W, given, weight, X, draw, first, passes)
+    return update_W(prior, W, given, weight, X, draw, first, passes, fresh)
 
 
 def update_W(
@@ -234,13 +241,14 @@ def update_W(
     draw: tuple[Stream, int] | None,
     first: int = 0,
     passes: int = 1,
+    fresh: int = 1,
 ) -> tuple[Tensor, Statistics]:
     """W (C, N, K) after its half of a sweep, block by block of X's rows, and what it then tells about H.
 
     Args:
         given: of each group of chains (`groups_of`), what its H tells about W.
         weight: what that is taken times, (C,).
-        draw, first, passes: as in `sweep_factors`.
+        draw, first, passes, fresh: as in `sweep_factors`.
     """
     kernels, natural_W, groups = kernels_for(W.device), prior("W").natural(W.device), groups_of(W, X)
     first_row, updated = X.rows.start, _room(W)
@@ -251,7 +259,7 @@ def update_W(
         mine = tuple(natural[own] if natural.shape[0] > 1 else natural for natural in natural_W)
         F = W[groups[g], own]
         for _ in range(passes):
-            F = kernels.half_sweep(F, of_W, mine, address, first_row + rows.start, first, weight[groups[g]])
+            F = kernels.half_sweep(F, of_W, mine, address, first_row + rows.start, first, weight[groups[g]], fresh)
         updated[groups[g], own] = F
         return statistics.of_H(block, F)
 
@@ -268,6 +276,7 @@ def update_H(
     draw: tuple[Stream, int] | None,
     first: int = 0,
     passes: int = 1,
+    fresh: int = 1,
 ) -> Tensor:
     """H (C, K, D) after its half of a sweep; the arguments are those of `update_W`."""
     kernels, natural_H = kernels_for(H.device), tuple(n.mT for n in prior("H").natural(H.device))
@@ -280,7 +289,7 @@ def update_H(
         own = Q[groups[g]] if Q.ndim == P.ndim else Q[groups[g], rows]  # one for all rows, or one each
         F, part, address = Ht[groups[g], rows], Statistics(P[groups[g], rows], own), _address(draw, groups[g], Site.H)
         for _ in range(passes):
-            F = kernels.half_sweep(F, part, mine, address, rows.start, first, weight[groups[g]])
+            F = kernels.half_sweep(F, part, mine, address, rows.start, first, weight[groups[g]], fresh)
         return F
 
     at_once = D if H.device.type != "cpu" else ROWS_AT_ONCE

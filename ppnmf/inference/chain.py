@@ -47,9 +47,11 @@ def step(
     moves: bool = True,
     held: Held = Held(),  # noqa: B008  # a value
     collapsed: tuple[str, ...] = (),
+    fresh: int = 1,
 ) -> tuple[State, Info]:
     """One sweep, as a pure function; the arguments are those of `protocols.Sweeps`."""
-    after, _, lp = several(model, state, X, stream, Sweeps(power=power, moves=moves, held=held, collapsed=collapsed))
+    asked = Sweeps(power=power, moves=moves, held=held, collapsed=collapsed, fresh=fresh)
+    after, _, lp = several(model, state, X, stream, asked)
     return after, Info(lp[:, 0])
 
 

@@ -55,7 +55,9 @@ def extend(post: Posterior, draws: int = 1000, *, progress: bool = True) -> Post
     recorder = record.open(model, post.X, lambda: params, sites=list(params), draws=draws, plan={})
     stream = Stream.of(post.seed, post.chains)
     shears = tuple(post.attrs.get("collapsed", ()))
-    chains = length.Chains(model, post.X, stream, recorder, list(params), bool(post.attrs["moves"]), None, shears)
+    fresh = int(post.attrs.get("fresh", 1))
+    moves = bool(post.attrs["moves"])
+    chains = length.Chains(model, post.X, stream, recorder, list(params), moves, None, shears, fresh)
     clock = Clock(post.X, began, None)
     with recorder, single_threaded():
         ended = length.run(chains, State(params, done + 1), length.Fixed(done, draws, thin), clock, progress)

@@ -80,9 +80,11 @@ def run(
             survey or none. 0 for none: chains then start "scaled". After a survey, chains that lie far below the best one
             halfway through the warm-up go on from its state (`inference.behind`); `post.survey.anew` says which.
         keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
-        moves: move along the ridge after each sweep; off, chains crawl. With `until`, moves that integrate a row of W or of H
-            out come too where they take longer steps (`gaussian.collapsed`); attrs["collapsed"] says of which factor.
-            "collapsed": so too without `until`, as a look halfway through the warm-up says.
+        moves: move along the ridge after each sweep; off, chains crawl. With `until`, longer steps come too after 200 sweeps:
+            three sweeps of four reflect each entry of the factors in its conditional in place of a draw, where the model
+            can (`kernels.reference.half_sweep`); attrs["fresh"] is then 4. And moves integrate a row of W or of H out where
+            that goes further (`gaussian.collapsed`); attrs["collapsed"] says of which factor. "collapsed": so too without
+            `until`, from halfway through the warm-up on.
         checkpoint, every, resume, store: for long runs, see `record.open`.
 
     Returns: a Posterior; after Ctrl-C with the draws so far, attrs["interrupted"] True.

@@ -30,6 +30,7 @@ FIRST_LOOK, GROWTH = (
     1.3,
 )  # sweeps until the chains are first looked at, and how many times as many until the next look
 WARMUPS = (4, 2)  # a quarter of the sweeps is left out as warm-up, or a half, whichever agrees first
+FRESH = 4  # of so many sweeps with longer steps one draws the factors afresh, and the others reflect them
 LEAST_KEPT = (
     1000  # draws of all chains, fewer of which could not show it: R-hat of one in a hundred quantities errs by more
 )
@@ -39,7 +40,7 @@ class Fixed(NamedTuple):
     """Sweeps of a run whose length is known.
 
     Args:
-        collapsed: look halfway through the warm-up whether shears integrate rows of a factor out (`Chains.with_longer_steps`).
+        collapsed: take longer steps from halfway through the warm-up on (`Chains.with_longer_steps`).
     """
 
     warmup: int
@@ -108,7 +109,7 @@ class Chains:
     Args:
         sites: whose draws are kept. moves: along the ridge.
         every: sweeps between checkpoints, if that was said.
-        collapsed: as in `protocols.Sweeps`.
+        collapsed, fresh: as in `protocols.Sweeps`.
     """
 
     model: Sweeping
@@ -119,6 +120,7 @@ class Chains:
     moves: bool
     every: int | None
     collapsed: tuple[str, ...] = ()
+    fresh: int = 1
 
     @property
     def at_once(self) -> int:
@@ -128,9 +130,13 @@ class Chains:
         most = sweeps_at_once(self.X, self.model.rank, len(self.stream))
         return most if self.every is None else min(most, self.every)
 
+    def asked(self, number: int, kept: range) -> Sweeps:
+        """So many sweeps, of which some are kept, as these chains make them."""
+        return Sweeps(number=number, kept=kept, moves=self.moves, collapsed=self.collapsed, fresh=self.fresh)
+
     def advance(self, state: State, kept: range, number: int) -> State:
         """So many sweeps, of which some are kept."""
-        asked = Sweeps(number=number, kept=kept, moves=self.moves, collapsed=self.collapsed)
+        asked = self.asked(number, kept)
         state, drawn, lp = several(self.model, state, self.X, self.stream, asked)
         if lp.shape[1]:
             self.recorder.keep({site: drawn[site] for site in self.sites}, lp)
@@ -144,7 +150,7 @@ class Chains:
 
     def watch(self, state: State, number: int, before: int) -> State:
         """So many sweeps of the warm-up whose log joints are noted, after those of `before` sweeps."""
-        asked = Sweeps(number=number, kept=range(number), moves=self.moves, collapsed=self.collapsed)
+        asked = self.asked(number, range(number))
         state, _, lp = several(self.model, state, self.X, self.stream, asked)
         noted = self.recorder.notes.get(behind.LATEST, [[] for _ in lp])
         latest = [old[:before] + new for old, new in zip(noted, lp.tolist(), strict=True)]
@@ -165,17 +171,20 @@ class Chains:
         return behind.caught_up(self.recorder.notes, state)
 
     def with_longer_steps(self, state: State | None = None) -> Chains:
-        """The chains with the shears that pay from a state on; without one, with those that the record knows of.
+        """The chains with the longer steps that pay from a state on; without one, with those that the record knows of.
 
         They are chosen once, and the same after a run is resumed: from there on the chains are of one kind.
         """
         notes = self.recorder.notes
         if state is not None and "collapsed" not in notes:
             found: tuple[str, ...] = ()
+            fresh = 1
             if self.moves and isinstance(self.model, Collapsing):
                 found = self.model.longer_steps(state.params, self.X)
-            self.recorder.notes = {**notes, "collapsed": list(found)}
-        return replace(self, collapsed=tuple(self.recorder.notes.get("collapsed", ())))
+                fresh = FRESH if self.model.can_reflect() else 1
+            self.recorder.notes = {**notes, "collapsed": list(found), "fresh": fresh}
+        notes = self.recorder.notes
+        return replace(self, collapsed=tuple(notes.get("collapsed", ())), fresh=notes.get("fresh", 1))
 
     def posterior(self, first: int) -> Posterior:
         """The draws from a number on, of this process's rows."""
@@ -223,6 +232,7 @@ def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: boo
     attrs: dict[str, Any] = {"warmup": warmup, "thin": thin, "interrupted": chains.recorder.done < draws}
     if longer:
         attrs["collapsed"] = list(chains.collapsed)
+        attrs["fresh"] = chains.fresh
     return Ended(0, attrs, seconds)
 
 
@@ -242,7 +252,7 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
 
     Every `thin`-th sweep after the warm-up is kept. When the room is full, every second draw goes, and `thin` is doubled.
     The chains are looked at after 200 sweeps, 1.3 times as many, and so on, which a resumed run does at the same sweeps. The
-    first look also chooses whether shears integrate rows of a factor out, and which chains fell behind (`inference.behind`).
+    first look also chooses the longer steps (`Chains.with_longer_steps`), and which chains fell behind (`inference.behind`).
     """
     recorder = chains.recorder
     seconds = {"start": clock.gone} if state.sweep == 1 else {}
@@ -264,6 +274,7 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
         "ended": ended,
         "sweeps": recorder.latest_sweep - 1,
         "collapsed": recorder.notes.get("collapsed", []),
+        "fresh": recorder.notes.get("fresh", 1),
         "target_ess": goal.target_ess,
         "max_seconds": goal.max_seconds,
     }

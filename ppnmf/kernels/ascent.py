@@ -85,8 +85,8 @@ def climb(
     N, D = data.X.shape
     K = now.H.shape[1]
     dtype = data.X.dtype
-    side_W = Side.of(problem.natural_W, Site.W, dtype, 0, rules.passes[0], sample=False)
-    side_H = Side.of(problem.natural_H, Site.H, dtype, 0, rules.passes[1], sample=False)
+    side_W = Side.of(problem.natural_W, Site.W, dtype, 0, rules.passes[0], sample=0)
+    side_H = Side.of(problem.natural_H, Site.H, dtype, 0, rules.passes[1], sample=0)
     exponential = not (problem.natural_W[0].any() or problem.natural_H[0].any())
 
     sides = (tuple(side_W), tuple(side_H))

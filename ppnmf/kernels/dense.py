@@ -118,6 +118,7 @@ class Plan:
         kept: of the sweeps 0, 1, 2 ...
         collapsed: the sites whose shears with a row integrated out are made too.
         multiplied: multiply the factors by the rule of Lee and Seung, instead of going through their components.
+        fresh: draw in the steps that this divides, and reflect the conditionals in the others.
     """
 
     power: float = 1.0
@@ -128,6 +129,7 @@ class Plan:
     kept: range = range(1)
     collapsed: tuple[str, ...] = ()
     multiplied: bool = False
+    fresh: int = 1
 
 
 class Kept(NamedTuple):
@@ -181,7 +183,7 @@ class _Run:
         W = copied(params["W"].mT)
         H = copied(params["H"])
         sigma2 = copied(params["sigma2"])
-        sample = draw is not None
+        sample = plan.fresh if draw is not None else 0
         stream, step = draw if draw is not None else (Stream(((0, 0),) * len(W)), 0)
         chains = Chains(W, H, sigma2, np.array(stream.keys, np.int64), step)
         passes = [

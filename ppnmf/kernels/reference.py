@@ -66,6 +66,7 @@ def half_sweep(
     first_row: int = 0,
     first: int = 0,
     weight: Tensor | None = None,
+    fresh: int = 1,
 ) -> Tensor:
     """Update components first, first + 1, ... K - 1 of a factor F (C, R, K) in turn, each given the ones before it.
 
@@ -74,17 +75,27 @@ def half_sweep(
             neither prior nor data say anything (precision and linear 0) stays where it is.
         first_row: the number of F's first row in the whole factor, when F is a block of it.
         weight: what the statistics are taken times, (C,): β / σ².
+        fresh: in steps that this does not divide an entry goes to the other side of its conditional instead, from where a
+            share u of it lies below to where a share u lies above. Such a step leaves the conditional as it is too, and
+            from one to the next a chain goes on in the direction in which it went: it walks no random walk.
+
+    References: Neal (1998), doi:10.1007/978-94-011-5014-9_8, for overrelaxation by the distribution function; Adler
+    (1981), doi:10.1103/PhysRevD.23.2901.
     """
     if weight is not None:
         statistics = statistics.weighted(weight)
     F = F.clone()
     uniforms = None
-    if draw is not None:
+    reflects = draw is not None and draw[1] % fresh != 0
+    if draw is not None and not reflects:
         stream, step, site = draw
         uniforms = stream.uniforms(step, site, range(first_row, first_row + F.shape[-2]), F.shape[-1], F.device)
     for k in range(first, F.shape[-1]):
         conditional = column(k, F, statistics, prior)
-        if uniforms is None:
+        if reflects:
+            below = (1 - conditional.survival(F[..., k])).clamp(2.0**-53, 1 - 2.0**-53)
+            F[..., k] = conditional.survival_inverse(below).to(F.dtype)
+        elif uniforms is None:
             said = (conditional.precision > 0) | (conditional.linear != 0)
             F[..., k] = torch.where(said, conditional.mode.to(F.dtype), F[..., k])
         else:

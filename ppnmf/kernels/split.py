@@ -44,6 +44,7 @@ def rows_of_W(
     first_row: int,
     first: int,
     passes: int,
+    fresh: int = 1,
 ) -> tuple[Tensor, Statistics]:
     """W (C, n, K) after its half of a sweep, and what these rows then tell about H.
 
@@ -53,14 +54,14 @@ def rows_of_W(
         weight: β / σ² of each chain, (C,). natural: of W's prior, broadcastable to (n, K).
         draw: the stream of the chains, and the step; None takes the modes.
         first_row: the number of the first of these rows in the whole W.
-        first, passes: as in `gaussian.sweep`.
+        first, passes, fresh: as in `gaussian.sweep`.
 
     Returns: W, and W X (as P, (C, D, K)) with W Wᵀ (as Q, (C, K, K)).
     """
     moved = W.mT.clone(memory_format=torch.contiguous_format).numpy()
     components = H.contiguous().numpy()
     prior = (natural[0].double().contiguous().numpy(), natural[1].double().contiguous().numpy())
-    side = Side.of(prior, Site.W, moved.dtype, first, passes, draw is not None)
+    side = Side.of(prior, Site.W, moved.dtype, first, passes, fresh if draw is not None else 0)
     stream, step = draw if draw is not None else (Stream(((0, 0),) * len(W)), 0)
     data = Data(X.numpy(), block, 0.0, 0.0)  # no misfit is asked for
     sums = []

@@ -88,7 +88,7 @@ def swept(way: Way, params: Params, target: Between, sweeps: int, at: Address) -
     C, K, N = W.shape
     D = H.shape[2]
     sides = tuple(
-        tuple(Side.of(_rows_leading(own), site, W.dtype, 0, 1, True)) for own, site in ((of_W, Site.W), (of_H, Site.H))
+        tuple(Side.of(_rows_leading(own), site, W.dtype, 0, 1, 1)) for own, site in ((of_W, Site.W), (of_H, Site.H))
     )
     keys = np.array(at.stream.keys, np.int64)
     numbers, places = np.empty((C, 2)), np.empty((C, K, K))

@@ -166,6 +166,10 @@ class ARDGaussian(GaussianModel):
         """The sites whose shears with a row integrated out pay from here."""
         return relevance.longer_steps(X, params)
 
+    def can_reflect(self) -> bool:
+        """Whether sweeps may reflect the factors in their conditionals."""
+        return not self.holds
+
     def others_at_mode(self, factors: Factors, X: Matrix) -> Params:
         """σ² and the rates at their modes given the factors."""
         rate = self.hyperprior(X.shape).mode(factors.W, factors.H)

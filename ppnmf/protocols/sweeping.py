@@ -57,6 +57,8 @@ class Sweeps(NamedTuple):
         moves: move along the ridge after each sweep, among the components that are free in both factors.
         flat: leave the factors' priors out, for modes: ordinary NMF.
         collapsed: of "W" and "H" those whose shears with a row integrated out are made too (`Collapsing`); nothing is held then.
+        fresh: factors are drawn in the sweeps whose number this divides, and reflected in their conditionals in the others
+            (`kernels.reference.half_sweep`), where the model is `Collapsing`.
     """
 
     read: Read = Read.DRAW
@@ -67,6 +69,7 @@ class Sweeps(NamedTuple):
     moves: bool = True
     flat: bool = False
     collapsed: tuple[str, ...] = ()
+    fresh: int = 1
 
 
 class Swept(NamedTuple):
@@ -130,8 +133,12 @@ class Sweeping(Model, Protocol):
 
 @runtime_checkable
 class Collapsing(Sweeping, Protocol):
-    """A model whose sweeps can move along the ridge with a row of a factor integrated out."""
+    """A model whose sweeps can take longer steps along the ridge: by reflection, and with a row of a factor integrated out."""
 
     def longer_steps(self, params: Params, X: Matrix) -> tuple[str, ...]:
         """The sites of `Sweeps.collapsed` that pay where chains stand; none where other moves go as far."""
+        ...
+
+    def can_reflect(self) -> bool:
+        """Whether `Sweeps.fresh` may be more than 1: no entry of the factors is known."""
         ...

@@ -44,13 +44,14 @@ def test_it_ends_when_all_that_is_identified_agrees_and_not_before(agreed):
 
 
 def test_its_draws_are_those_of_a_run_of_known_length(monkeypatch):
-    """Whose warm-up and thinning are those that it found, but for the shears that a run of known length does not make.
+    """Whose warm-up and thinning are those that it found, but for the longer steps that a run of known length does not take.
 
     Every second draw was left out a few times on the way.
     """
     monkeypatch.setattr(ExponentialGaussian, "longer_steps", lambda self, params, X: ())
+    monkeypatch.setattr(ExponentialGaussian, "can_reflect", lambda self: False)
     agreed = fit()
-    assert agreed.attrs["collapsed"] == []
+    assert agreed.attrs["collapsed"] == [] and agreed.attrs["fresh"] == 1
     assert agreed.attrs["thin"] > 1
     plan = {name: PLAN[name] for name in ("chains", "init", "seed", "progress")}
     plan |= {name: agreed.attrs[name] for name in ("warmup", "thin")}
@@ -60,12 +61,13 @@ def test_its_draws_are_those_of_a_run_of_known_length(monkeypatch):
 
 
 def test_it_can_be_extended_with_the_moves_that_it_had(agreed):
-    assert agreed.attrs["collapsed"] == ["W"]
+    assert agreed.attrs["collapsed"] == ["W"] and agreed.attrs["fresh"] == length.FRESH
     at_once = ppnmf.extend(agreed, 40, progress=False)
     in_parts = ppnmf.extend(ppnmf.extend(agreed, 15, progress=False), 25, progress=False)
     assert same(at_once, in_parts) and at_once.attrs["collapsed"] == ["W"]
-    without = ppnmf.extend(replace(agreed, attrs={**agreed.attrs, "collapsed": []}), 40, progress=False)
-    assert not torch.equal(without.draws["W"][:, -1], at_once.draws["W"][:, -1])
+    for other in ({"collapsed": []}, {"fresh": 1}):
+        without = ppnmf.extend(replace(agreed, attrs={**agreed.attrs, **other}), 40, progress=False)
+        assert not torch.equal(without.draws["W"][:, -1], at_once.draws["W"][:, -1])
 
 
 FIXED = {"draws": 20, "warmup": 400, "chains": 2, "seed": 4, "moves": "collapsed", "progress": False}
@@ -81,7 +83,9 @@ def test_a_run_of_known_length_has_the_longer_steps_from_the_middle_of_its_warmu
     plain = of_known_length(**start, moves=True)
     assert longer.attrs["collapsed"] == ["W"] and "collapsed" not in plain.attrs
     assert not torch.equal(longer.draws["W"], plain.draws["W"])
+    assert longer.attrs["fresh"] == length.FRESH and "fresh" not in plain.attrs
     monkeypatch.setattr(ExponentialGaussian, "longer_steps", lambda self, params, X: ())
+    monkeypatch.setattr(ExponentialGaussian, "can_reflect", lambda self: False)
     assert torch.equal(of_known_length(**start).draws["W"], plain.draws["W"]), "where they do not pay nothing changes"
 
 

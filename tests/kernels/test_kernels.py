@@ -10,6 +10,7 @@ import torch
 from numba import njit
 from scipy.stats import invgamma, kstest
 
+from ppnmf.distributions import RectifiedNormal
 from ppnmf.kernels import cpu, kernels_for, reference
 from ppnmf.kernels.lanes import COMPILED, inner, total_of
 from ppnmf.protocols import Statistics
@@ -60,6 +61,39 @@ def test_a_weight_is_taken_times_both_statistics(kernels):
     within = kernels.half_sweep(W, statistics, prior, draw, weight=weight)
     before = kernels.half_sweep(W, statistics.weighted(weight), prior, draw)
     torch.testing.assert_close(within, before, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("prior", priors().values(), ids=priors())
+@pytest.mark.parametrize("per_row", [False, True], ids=["one Q", "a Q per row"])
+def test_the_compiled_reflection_is_the_reference(prior, per_row):
+    """From a draw: a point far out would be reflected to one next to zero, of which rounding leaves little."""
+    stream, W, _, (P, Q) = problem()
+    if per_row:
+        Q = Q[:, None] * torch.linspace(0.1, 2, N, dtype=Q.dtype)[:, None, None]
+    drawn = reference.half_sweep(W, Statistics(P, Q), prior, (stream, 4, Site.W), 2, fresh=4)
+    assert torch.equal(drawn, reference.half_sweep(W, Statistics(P, Q), prior, (stream, 4, Site.W), 2))
+    draw = (stream, 5, Site.W)
+    slow, fast = (k.half_sweep(drawn, Statistics(P, Q), prior, draw, 2, 1, fresh=4) for k in (reference, cpu))
+    assert torch.equal(slow[..., :1], drawn[..., :1])
+    torch.testing.assert_close(fast, slow, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
+def test_a_reflected_entry_lies_as_far_up_its_conditional_as_it_lay_down(kernels):
+    """In every range: bounds from far below the mode to far past it, and no data at all."""
+    u = torch.linspace(0.001, 0.999, 97, dtype=torch.float64)
+    bound = torch.tensor([-1e3, -30.0, -6.0, -4.0, -0.5, 0.0, 0.5, 4.0, 6.0, 30.0, 1e3, 1e9], dtype=torch.float64)
+    precision = torch.tensor([3.0, 0.2], dtype=torch.float64)
+    a, b, u = torch.broadcast_tensors(precision[:, None, None], -bound[:, None] * precision.sqrt()[:, None, None], u)
+    a, b = torch.cat([a.flatten(), torch.zeros(97)]), torch.cat([b.flatten(), torch.full((97,), -2.0)])
+    u = torch.cat([u.flatten(), u[0, 0]])
+    law = RectifiedNormal(a, b)
+    nothing = Statistics(torch.zeros(1, len(a), 1, dtype=torch.float64), torch.zeros(1, 1, 1, dtype=torch.float64))
+    prior = a[:, None], b[:, None]
+    below = law.survival_inverse(u)[None, :, None]
+    reflected = kernels.half_sweep(below, nothing, prior, (Stream.of(0), 1, Site.W), fresh=2)
+    torch.testing.assert_close(law.survival(reflected[0, :, 0]), 1 - u, rtol=0, atol=1e-9)
+    torch.testing.assert_close(reflected[0, :, 0], law.survival_inverse(1 - u), rtol=1e-7, atol=0)
 
 
 def test_half_sweeps_in_single_precision_agree_to_its_rounding():

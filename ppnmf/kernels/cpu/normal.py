@@ -15,10 +15,12 @@ from numba import njit
 from ppnmf.kernels.coefficients import CENTRE, FAR, MILLS, SHOULDER, TAIL
 from ppnmf.kernels.lanes import INLINED, INNER, exp, log, polynomial, select
 
-__all__ = ["draw_lanes", "quantile", "survival_factor", "survival_inverse"]
+__all__ = ["draw_lanes", "quantile", "reflected_lanes", "survival_factor", "survival_inverse"]
 
 TOGETHER = 8  # lanes in the tail that are solved together: those of a vector
 RARE = 1e-4  # below this a uniform may lead past the quantile's second range
+LEAST_CHANCE = 2.0**-53  # of what is reflected, on either side
+LEAST_LOG = -700.0  # whose exponential is clear of denormals
 FARTHEST = 1e8  # standard deviations past the mode, beyond which the density is an exponential's
 SQRT_2 = 1.4142135623730951
 SQRT_HALF = 0.7071067811865476
@@ -161,3 +163,36 @@ def _draw_tails(linear, per_root, u, w, room, n):  # type: ignore[no-untyped-def
         i = int(places[j])
         far = -linear[i] * per_root[i] > FARTHEST
         w[i] = -targets[j] / linear[i] if far else bounds[j] * per_root[i]
+
+
+@njit(**INLINED)
+def _fallen(log_value: float) -> float:
+    """exp(log_value) of what is at most 0."""
+    return exp(select(log_value > LEAST_LOG, select(log_value < 0.0, log_value, 0.0), LEAST_LOG))
+
+
+@njit(**INLINED)
+def reflected_lanes(linear, per_root, w, u, n):  # type: ignore[no-untyped-def]
+    """u[:n] = 1 - P(w' > w): the uniforms whose draws lie as far up as w lies down, or as far down as it lies up.
+
+    With e the distance of w from zero in standard deviations and f the survival factor, P(w' > w) is
+    f(bound + e) / f(bound) exp(-e (bound + e / 2)) where the bound is above zero, which `linear` w gives without
+    cancelling; where it is below, P(w' < w) is the difference of two tails over what lies above the bound.
+
+    Args:
+        linear, per_root, w: of each lane, as in `draw_lanes`. u: room for the uniforms.
+    """
+    for i in range(n):
+        bound = -linear[i] * per_root[i]
+        bound = select(bound < FARTHEST, bound, FARTHEST)
+        e = w[i] / per_root[i]
+        z = bound + e
+        at_w = survival_factor(abs(z))
+        at_zero = survival_factor(abs(bound))
+        beyond = at_w / at_zero * _fallen(linear[i] * w[i] - 0.5 * e * e)  # P(w' > w), of a bound above zero
+        tail = at_w * _fallen(-0.5 * z * z)
+        cut = at_zero * _fallen(-0.5 * bound * bound)
+        below = select(z > 0.0, (1.0 - cut) - tail, tail - cut) / (1.0 - cut)  # P(w' < w), of one below
+        chance = select(bound > 0.0, 1.0 - beyond, below)
+        chance = select(chance > LEAST_CHANCE, chance, LEAST_CHANCE)
+        u[i] = select(chance < 1.0 - LEAST_CHANCE, chance, 1.0 - LEAST_CHANCE)

@@ -11,7 +11,7 @@ from numba import njit, types
 from numba.core.typing import Signature
 from torch import Tensor
 
-from ppnmf.kernels.cpu.normal import draw_lanes
+from ppnmf.kernels.cpu.normal import draw_lanes, reflected_lanes
 from ppnmf.kernels.cpu.uniforms import uniforms_of_rows
 from ppnmf.kernels.lanes import COMPILED, INLINED, INNER, fused, select, weighted_rows
 from ppnmf.kernels.parts import address_of, called_by_address
@@ -52,13 +52,14 @@ def update_rows(F, P, Q, prior, weight, address, rows, first, passes, sample, ro
         rows: lo, hi and shift.
         first: the first component that is updated.
         passes: how often the components are gone through: once, where they are drawn.
-        sample: draw, or else take the modes.
+        sample: 0 takes the modes, 1 draws, and n > 1 draws in the steps that n divides, and reflects in the others.
         room: `room_for_rows(K)`; as many rows go together as it is wide.
     """
     K = len(F)
     precision, linear = prior
     key0, key1, step, site, first_row = address
     lo, hi, shift = rows
+    reflects = sample > 1 and step % sample != 0
     part = room[:K]  # the rows that are worked on, in double precision
     total = room[K]
     own = room[K + 1]
@@ -82,11 +83,14 @@ def update_rows(F, P, Q, prior, weight, address, rows, first, passes, sample, ro
                 _likelihood(P[k, lanes.at : lanes.at + n], total, part[k], own, weight, a, b)
                 _add_prior(precision, k, lanes, a)
                 _add_prior(linear, k, lanes, b)
-                if sample:
-                    if k % 2 == 0 or k == first:
-                        uniforms_of_rows(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
+                if sample > 0:
+                    u = even if k % 2 == 0 or reflects else odd
                     _reciprocal_roots(a, alike, per_root, n)
-                    draw_lanes(a, b, per_root, even if k % 2 == 0 else odd, drawn, tails, n)
+                    if reflects:
+                        reflected_lanes(b, per_root, part[k], u, n)
+                    elif k % 2 == 0 or k == first:
+                        uniforms_of_rows(key0, key1, k // 2, first_row + start, step, site, n, even, odd)
+                    draw_lanes(a, b, per_root, u, drawn, tails, n)
                     _copy(drawn[:n], part[k])
                 else:
                     _modes(a, b, part[k, :n])
@@ -180,13 +184,14 @@ def half_sweep(
     first_row: int = 0,
     first: int = 0,
     weight: Tensor | None = None,
+    fresh: int = 1,
 ) -> Tensor:
     """`reference.half_sweep`, compiled; factors and statistics are best stored a component a row (F.mT contiguous).
 
     Args:
         F: (C, R, K). statistics: P (C, R, K), and Q (C, K, K) or (C, R, K, K).
         prior: precision and linear, (1 | R, 1 | K).
-        draw, first_row, first: as there.
+        draw, first_row, first, fresh: as there.
         weight: what the statistics are taken times, (C,).
 
     Returns: the factor after it, a new tensor whose components lie a row each.
@@ -198,10 +203,11 @@ def half_sweep(
     Q = _gram_a_row(statistics.Q, F.ndim)
     stream, step, site = draw if draw is not None else (Stream(((0, 0),) * C), 0, Site.W)
     weights = [1.0] * C if weight is None else weight.tolist()
+    sample = fresh if draw is not None else 0
     room = room_for_rows(K)
     for c, key in enumerate(stream.keys):
         address = (*key, step, int(site), first_row)
-        update_rows(out[c], P[c], Q[c], natural, weights[c], address, (0, R, 0), first, 1, draw is not None, room)
+        update_rows(out[c], P[c], Q[c], natural, weights[c], address, (0, R, 0), first, 1, sample, room)
     return torch.from_numpy(out).mT
 
 
@@ -220,7 +226,7 @@ def signature_of_update_rows(real: types.Float) -> Signature:
     address = types.UniTuple(types.int64, 5)
     rows = types.UniTuple(types.int64, 3)
     number = types.int64
-    return types.void(matrix, matrix, cube, prior, types.float64, address, rows, number, number, types.boolean, DOUBLES)
+    return types.void(matrix, matrix, cube, prior, types.float64, address, rows, number, number, number, DOUBLES)
 
 
 call_update_rows = called_by_address(signature_of_update_rows)

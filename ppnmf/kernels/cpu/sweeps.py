@@ -71,11 +71,11 @@ class Side(NamedTuple):
     site: int
     first: int  # the first that is updated
     passes: int
-    sample: bool  # draw, or else take the modes
+    sample: int  # as in `rows.update_rows`
     update_rows: int  # the address of the compiled function
 
     @classmethod
-    def of(cls, prior: Natural, site: Site, dtype: np.dtype, first: int, passes: int, sample: bool) -> Self:
+    def of(cls, prior: Natural, site: Site, dtype: np.dtype, first: int, passes: int, sample: int) -> Self:
         """For a factor of this type."""
         return cls(prior, int(site), first, passes, sample, address_of_update_rows(dtype))
 

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ppnmf.kernels import reference
 from ppnmf.kernels.cuda.draws import first_accepted, quantile, survival_inverse, uniform_pair
 from ppnmf.kernels.cuda.language import constant, device_function, kernel, sum_of
 from ppnmf.kernels.reference import GAMMA_PROPOSALS, Natural
@@ -76,14 +77,17 @@ def half_sweep(
     first_row: int = 0,
     first: int = 0,
     weight: Tensor | None = None,
+    fresh: int = 1,
 ) -> Tensor:
-    """`reference.half_sweep`, in one launch; factors and statistics are best stored a component a row.
+    """`reference.half_sweep`, in one launch, but for steps that reflect; factors and statistics are best stored a component a row.
 
     Args:
         F: (C, R, K). statistics: P (C, R, K), and Q (C, K, K) or (C, R, K, K).
         prior: precision and linear, (1 | R, 1 | K); on F's device.
-        draw, first_row, first, weight: as there.
+        draw, first_row, first, weight, fresh: as there.
     """
+    if draw is not None and draw[1] % fresh != 0:
+        return reference.half_sweep(F, statistics, prior, draw, first_row, first, weight, fresh)
     C, R, K = F.shape
     if weight is not None:
         statistics = statistics.weighted(weight)
