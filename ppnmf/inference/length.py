@@ -30,7 +30,7 @@ FIRST_LOOK, GROWTH = (
     1.3,
 )  # sweeps until the chains are first looked at, and how many times as many until the next look
 WARMUPS = (4, 2)  # a quarter of the sweeps is left out as warm-up, or a half, whichever agrees first
-FRESH = 4  # of so many sweeps with longer steps one draws the factors afresh, and the others reflect them
+FRESH = 4  # of so many sweeps one draws the factors, and the others reflect them: more serve strengths, fewer W @ H
 LEAST_KEPT = (
     1000  # draws of all chains, fewer of which could not show it: R-hat of one in a hundred quantities errs by more
 )

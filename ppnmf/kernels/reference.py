@@ -79,8 +79,8 @@ def half_sweep(
             share u of it lies below to where a share u lies above. Such a step leaves the conditional as it is too, and
             from one to the next a chain goes on in the direction in which it went: it walks no random walk.
 
-    References: Neal (1998), doi:10.1007/978-94-011-5014-9_8, for overrelaxation by the distribution function; Adler
-    (1981), doi:10.1103/PhysRevD.23.2901.
+    References: Neal (1998), Suppressing random walks in Markov chain Monte Carlo using ordered overrelaxation, in Jordan,
+    Learning in Graphical Models, pages 205-228; Adler (1981), doi:10.1103/PhysRevD.23.2901, of normal conditionals.
     """
     if weight is not None:
         statistics = statistics.weighted(weight)
