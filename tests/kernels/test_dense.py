@@ -85,8 +85,9 @@ def test_the_draws_are_the_reference_ones(monkeypatch, shape, per_entry, block, 
         {"moves": False, "held": Held(1, 2)},
         {"held": Held(2, 0)},
         {"held": Held(others=True)},
+        {"fresh": 2},
     ],
-    ids=["tempered", "no moves", "components pinned", "moves among the free ones", "noise held"],
+    ids=["tempered", "no moves", "components pinned", "moves among the free ones", "noise held", "reflected"],
 )
 @pytest.mark.parametrize("missing", [0.0, 0.2, 0.6])
 def test_every_kind_of_step_is_the_reference_one(monkeypatch, options, missing):
