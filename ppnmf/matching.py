@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.settings import own_settings
 
-__all__ = ["apart", "best_orders", "furthest_apart", "gathered", "in_order"]
+__all__ = ["all_orders", "apart", "best_orders", "furthest_apart", "gathered", "in_order"]
 
 Total = Callable[[Tensor], Tensor]  # the sum over the processes that share the rows of W
 
@@ -47,6 +49,12 @@ def best_orders(W: Tensor, H: Tensor, V: Tensor, G: Tensor, total: Total = _own)
 def in_order(W: Tensor, H: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
     """W (S, N, K) and H (S, K, D) with component orders[s, k] in place k."""
     return gathered(W, orders, -1), gathered(H, orders, -2)
+
+
+@cache
+def all_orders(size: int) -> Tensor:
+    """The orders of so many components, (size!, size); the first leaves them where they are."""
+    return torch.tensor(list(permutations(range(size))))
 
 
 def gathered(values: Tensor, orders: Tensor, axis: int) -> Tensor:

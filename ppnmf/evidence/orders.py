@@ -21,15 +21,15 @@ Axes = Mapping[str, int]  # on which a site has its components, counted from its
 FACTORS = {"W": -1, "H": -2}
 
 
-def axes_of(model: Model) -> dict[str, int]:
-    """Of each of the model's sites that goes by component.
+def axes_of(model: Model, kind: str = "component") -> dict[str, int]:
+    """Of each of the model's sites that goes by component, or by what else its dimensions are called.
 
     >>> from ppnmf.models import ARDGaussian
     >>> axes_of(ARDGaussian(3))
     {'W': -1, 'H': -2, 'rate': -1}
     """
     each = {site: list(dims) for site, dims in model.sites(1, 1).items()}
-    return {site: dims.index("component") - len(dims) for site, dims in each.items() if "component" in dims}
+    return {site: dims.index(kind) - len(dims) for site, dims in each.items() if kind in dims}
 
 
 def ordered_like(

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.evidence.orders import axes_of, reordered
+from ppnmf.evidence.crossed import Crossed
+from ppnmf.evidence.orders import FACTORS, Axes, axes_of, reordered
 from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
 from ppnmf.evidence.smc import log_mean
 from ppnmf.inference.particles import Raised
 from ppnmf.kernels.stones import order_uniforms
-from ppnmf.protocols import Address, Matrix, Params, Reference, Stepper, Stepping, SteppingWhole, Sweeps
+from ppnmf.protocols import Address, Crossing, Matrix, Params, Reference, Stepper, Stepping, SteppingWhole, Sweeps
 from ppnmf.rng import Stream
 
 __all__ = ["Fitted", "Places"]
@@ -26,17 +27,27 @@ class Places(NamedTuple):
     Args:
         summed: classes of equal priors whose orders are summed over, those of several components.
         kept: those with too many components.
+        size: components in all.
+        axes: where the sites have them.
     """
 
     summed: list[list[int]]
     kept: list[list[int]]
+    size: int
+    axes: Axes = FACTORS
 
     @classmethod
-    def of(cls, classes: list[int]) -> Places:
+    def of(cls, classes: list[int], axes: Axes = FACTORS) -> Places:
         """From the first component of each one's class."""
         each = [[k for k, own in enumerate(classes) if own == first] for first in sorted(set(classes))]
         several = [members for members in each if len(members) > 1]
-        return cls([m for m in several if len(m) <= MOST], [m for m in several if len(m) > MOST])
+        few = [members for members in several if len(members) <= MOST]
+        return cls(few, [members for members in several if len(members) > MOST], len(classes), axes)
+
+    @property
+    def uniforms(self) -> int:
+        """How many an order is drawn by."""
+        return self.size
 
     def log_orders(self, log_places: Tensor, power: float) -> Tensor:
         """log Σ_π r(πθ)^power / r(θ)^power over the orders of the classes that are summed over, (C,)."""
@@ -61,6 +72,10 @@ class Places(NamedTuple):
             own = torch.tensor(members)
             order.scatter_(1, own[places], own.expand(C, -1))
         return order
+
+    def reordered(self, params: Params, log_places: Tensor, power: float, uniforms: np.ndarray) -> dict[str, Tensor]:
+        """Components in an order that is drawn in proportion to r(πθ)^power; uniforms (C, K)."""
+        return reordered(params, self.drawn(log_places, power, uniforms), self.axes)
 
     def log_left(self, reference: Reference, params: Params) -> tuple[float, bool]:
         """Log of what the other classes' orders are to the estimate: their number times mean s; and whether s is exact."""
@@ -89,14 +104,16 @@ class Fitted(NamedTuple):
     model: Stepping
     X: Matrix
     reference: Reference
-    places: Places
+    places: Places | Crossed
     stepper: Stepper | None
 
     @classmethod
     def of(cls, model: Stepping, X: Matrix, reference: Reference) -> Fitted:
         """With the orders that the model's classes allow."""
         stepper = model.stepper(reference, X) if isinstance(model, SteppingWhole) else None
-        return cls(model, X, reference, Places.of(model.classes()), stepper)
+        one = not isinstance(model, Crossing)
+        places = Places.of(model.classes(), axes_of(model)) if one else Crossed.of(model)
+        return cls(model, X, reference, places, stepper)
 
     def begin(self, stream: Stream) -> Raised:
         """Draws of the reference."""
@@ -115,9 +132,8 @@ class Fitted(NamedTuple):
         """The order drawn anew, and sweeps at β."""
         params = now.params
         if now.places is not None:
-            u = order_uniforms(at, self.model.rank)
-            order = self.places.drawn(now.places, 1 - power, u)
-            params = reordered(params, order, axes_of(self.model))
+            u = order_uniforms(at, self.places.uniforms)
+            params = self.places.reordered(params, now.places, 1 - power, u)
         if self.stepper is not None:
             stood = self.stepper.raised(params, power, sweeps, at)
             lp = stood.log_likelihood + stood.log_prior

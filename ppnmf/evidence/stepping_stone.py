@@ -13,6 +13,7 @@ needed, and no phase transition lies on the way as it does from the prior.
 moments of draws that moved along the ridge is that wide in every entry, and the path has to narrow all (N + D) K of them; one
 that is as narrow as the posterior is across has to widen along K² directions, which the moves do. On a 100 × 80 matrix of rank 10
 and low noise that is 495 steps for 1125, and both give one number. Without the moves on the path the narrow one would miss mass.
+Three factors have two ridges, along which a narrow one widens too slowly (2.4 nats short at 30 × 20, K = L = 3): theirs is wide.
 
 *Labels.* The posterior does not change when components with equal priors change places, and r does. So a particle
 stands for all orders π of its components that leave the posterior as it is: their mass under π_β has the density
@@ -65,7 +66,7 @@ from ppnmf.inference.particles import Climb, Pace, climb, climb_together
 from ppnmf.inference.room import require_room
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Matrix, Stepping, require_ability
+from ppnmf.protocols import Crossing, Matrix, Stepping, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
@@ -199,14 +200,18 @@ def of_mode(path: Fitted, runs: list[Climb], centres: list[dict[str, Tensor]], o
 
 
 def around(post: Posterior, chains: tuple[int, ...], draws: int, seed: int, progress: bool) -> dict[str, Tensor]:
-    """Draws (S, *site) near the last one of that of the chains with the greatest log joint, their components in one order."""
+    """Draws (S, *site) near the last one of that of the chains with the greatest log joint, their components in one order.
+
+    They make no moves along the ridge, unless the path begins wide.
+    """
     model, X = post.model, post.X
     best = max(chains, key=lambda chain: float(post.stats["lp"][chain].mean()))
     middle = {site: values[best, -1] for site, values in post.draws.items()}
     bytes_of_one = sum(values.numel() * values.element_size() for values in middle.values())
     thin = max(1, -(-draws * CHAINS * bytes_of_one // ROOM))
     number = max(4, draws // thin)
-    options: dict[str, Any] = {"draws": number, "thin": thin, "warmup": 0, "chains": CHAINS, "moves": False}
+    options: dict[str, Any] = {"draws": number, "thin": thin, "warmup": 0, "chains": CHAINS}
+    options["moves"] = isinstance(model, Crossing)
     near = finished(gibbs.run(model, X, **options, init=middle, seed=seed, progress=progress))  # type: ignore[arg-type]
     flat = {site: values.flatten(0, 1) for site, values in near.draws.items()}
     return in_one_order(flat, middle, model.classes(), axes_of(model))  # type: ignore[attr-defined]

@@ -124,7 +124,8 @@ def about_S(told: Statistics, G: Tensor) -> Statistics:
 def _update_S(prior: Any, S: Tensor, told: Statistics, weight: Tensor, at: Address | None) -> Tensor:
     address = None if at is None else (*at, Site.S)
     row = S.reshape(len(S), 1, -1)
-    return kernels_for(S.device).half_sweep(row, told, prior.natural(S.device), address, weight=weight).reshape(S.shape)
+    natural = tuple(own if own.numel() == 1 else own.reshape(1, -1) for own in prior.natural(S.device))
+    return kernels_for(S.device).half_sweep(row, told, natural, address, weight=weight).reshape(S.shape)
 
 
 def _moved(story: Story, X: Matrix, own: Three, at: Address | None) -> Three:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.checks import real_number, whole_number
 from ppnmf.factored import shape_of
-from ppnmf.gaussian import three, three_moments
+from ppnmf.gaussian import three, three_moments, three_path
 from ppnmf.gaussian.base import GaussianNoise
 from ppnmf.gaussian.scale import data_scale
 from ppnmf.gaussian.three import Story
@@ -55,6 +55,7 @@ class TriFactor(GaussianNoise):
     sigma2: float | None = None
 
     name: ClassVar[str] = "tri_factor"
+    kinds: ClassVar = ("component", "component of columns")
 
     @own_settings()
     def __post_init__(self) -> None:
@@ -179,3 +180,17 @@ class TriFactor(GaussianNoise):
     def approximate_draws(self, q: Params, X: Matrix, n: int, stream: Stream) -> Drawn:
         """n draws of every site from one approximation."""
         return three_moments.draws(self._story, q, n, X, stream)
+
+    def classes(self) -> list[int]:
+        """For each component of the rows the first one with its priors: all have the same."""
+        return [0] * self.rank
+
+    def reference(self, draws: Params, width: float) -> three_path.Fitted:
+        """Independent rectified normals and an inverse gamma with the moments of draws (S, *site), variances times `width`."""
+        return three_path.fitted(draws, width, self._story)
+
+    def sweep_between(
+        self, reference: three_path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+    ) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        return three_path.swept(self._story, reference, X, params, asked, at)

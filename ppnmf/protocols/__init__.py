@@ -22,6 +22,7 @@ from ppnmf.protocols.descending import (
 from ppnmf.protocols.evidence import (
     Arriving,
     Blocked,
+    Crossing,
     Reduced,
     Reference,
     Stepper,
@@ -54,6 +55,7 @@ __all__ = [
     "Blocked",
     "Climbing",
     "Collapsing",
+    "Crossing",
     "Deriving",
     "Descending",
     "Drawn",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from ppnmf.rng import Stream
 __all__ = [
     "Arriving",
     "Blocked",
+    "Crossing",
     "Reduced",
     "Reference",
     "Stepper",
@@ -136,6 +137,16 @@ class Stepping(Sweeping, Protocol):
     def sweep_between(self, reference: Any, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
         """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
         ...
+
+
+@runtime_checkable
+class Crossing(Stepping, Protocol):
+    """The same of a model with components of two kinds, which say of each other what goes with what; all of a kind are alike.
+
+    `Reference.log_places` of it gives (C, T, J, J): tables for each order of the kind that has fewer components, or of the second.
+    """
+
+    kinds: ClassVar[tuple[str, str]]  # the names of both dimensions in `sites`
 
 
 class Stood(NamedTuple):

@@ -70,7 +70,9 @@ MISTAKES = {
     "a class of all": ("a row", lambda patch: patch.setattr(ExponentialGaussian, "classes", lambda self: [0, 0])),
     "one order alone": (
         "alike",
-        lambda patch: patch.setattr(places.Places, "of", lambda classes: places.Places([], [])),
+        lambda patch: patch.setattr(
+            places.Places, "of", lambda classes, axes: places.Places([], [], len(classes), axes)
+        ),
     ),
 }
 

@@ -1,0 +1,113 @@
+"""Orders of components of two kinds on the way from a reference to a posterior: all of each kind may change places.
+
+What `places.Places` is for one kind. Of the kind with fewer components the orders are listed, and for each of them those of the
+other kind are summed by a permanent (`gaussian.three_path` has the tables). Where the list is long, it is gone through at the end
+of the path alone: with the share s(θ) = r(θ) / Σ r of the order that particles end in, p(X) is the number of orders times
+Ẑ · mean s.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppnmf.evidence.orders import Axes, axes_of, reordered
+from ppnmf.evidence.permanent import drawn_orders, log_permanents
+from ppnmf.evidence.smc import log_mean
+from ppnmf.matching import all_orders
+from ppnmf.protocols import Params, Reference
+
+__all__ = ["Crossed", "Kind"]
+
+MOST_LISTED = 4  # components of the kind whose orders are listed, up to which they are summed over at each step
+MOST_AT_THE_END = 7  # and at the end of the path
+AT_ONCE = 2**22  # entries of tables that are looked at together
+
+
+class Kind(NamedTuple):
+    """A kind of components: how many, and where sites have them."""
+
+    size: int
+    axes: Axes
+
+    @classmethod
+    def of(cls, model: Any, dimension: str) -> Self:
+        """By the name that the model's sites have for it."""
+        sizes = [dims[dimension] for dims in model.sites(1, 1).values() if dimension in dims]
+        return cls(sizes[0], axes_of(model, dimension))
+
+
+class Crossed(NamedTuple):
+    """Components of two kinds."""
+
+    other: Kind  # whose orders are summed by permanents
+    listed: Kind
+
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """The model's `kinds`, those with fewer components listed: the second where both have as many."""
+        kinds = [Kind.of(model, dimension) for dimension in model.kinds]
+        return cls(*sorted(kinds, key=lambda kind: -kind.size))
+
+    @property
+    def summed(self) -> bool:
+        """Whether orders are summed over at each step."""
+        return self.listed.size <= MOST_LISTED
+
+    @property
+    def uniforms(self) -> int:
+        """How many an order is drawn by."""
+        return self.other.size + 1
+
+    @property
+    def _log_number(self) -> float:
+        return math.lgamma(self.other.size + 1) + math.lgamma(self.listed.size + 1)
+
+    def log_orders(self, log_places: Tensor, power: float) -> Tensor:
+        """log Σ_π,τ r(π, τ θ)^power / r(θ)^power over all orders, (C,), from tables (C, T, J, J)."""
+        if power == 0:
+            return torch.full((len(log_places),), self._log_number, dtype=torch.float64)
+        own = power * log_places[:, 0].diagonal(dim1=1, dim2=2).sum(-1)
+        return _each(log_places, power).logsumexp(1) - own
+
+    def reordered(self, params: Params, log_places: Tensor, power: float, uniforms: np.ndarray) -> dict[str, Tensor]:
+        """Components in an order of each kind that is drawn in proportion to r(π, τ θ)^power; uniforms (C, J + 1)."""
+        last = torch.from_numpy(uniforms[:, -1:].copy())
+        weights = _each(log_places, power).softmax(1).cumsum(1) if power else _alike(log_places)
+        chosen = (weights[:, :-1] < last).sum(1)
+        u = np.ascontiguousarray(uniforms[:, :-1])
+        tables = log_places[torch.arange(len(chosen)), chosen]
+        places = torch.from_numpy(drawn_orders(power * tables.numpy(), u) if power else u.argsort(1))
+        params = reordered(params, places.argsort(1), self.other.axes)
+        return reordered(params, all_orders(self.listed.size)[chosen].argsort(1), self.listed.axes)
+
+    def log_left(self, reference: Reference, params: Params) -> tuple[float, bool]:
+        """As `Places.log_left`: nothing where all were summed at each step."""
+        if self.summed:
+            return 0.0, True
+        if self.listed.size > MOST_AT_THE_END:
+            return self._log_number, False
+        C = len(params["W"])
+        size = math.factorial(self.listed.size) * self.other.size**2
+        lots = torch.arange(C).split(max(1, AT_ONCE // size))
+        logs = [self._log_shares(reference, {site: own[lot] for site, own in params.items()}) for lot in lots]
+        return self._log_number + log_mean(torch.cat(logs).numpy()), True
+
+    def _log_shares(self, reference: Reference, params: Params) -> Tensor:
+        return -self.log_orders(reference.log_places(params), 1.0)
+
+
+def _each(log_places: Tensor, power: float) -> Tensor:
+    """The logs of the sums over the orders that are not listed, (C, T)."""
+    C, T, J, _ = log_places.shape
+    values, _ = log_permanents(power * log_places.reshape(C * T, J, J).numpy())
+    return torch.from_numpy(values).view(C, T)
+
+
+def _alike(log_places: Tensor) -> Tensor:
+    T = log_places.shape[1]
+    return ((torch.arange(T, dtype=torch.float64) + 1) / T).expand(len(log_places), -1)

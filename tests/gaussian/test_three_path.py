@@ -1,0 +1,159 @@
+"""Stepping stones of three factors: sums over orders of both kinds of components, each step's law, the estimate by other routes."""
+
+import math
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import ppnmf
+from ppnmf.data.matrix import Dense, as_matrix
+from ppnmf.diagnostics.calibration import SideBySide
+from ppnmf.evidence import crossed
+from ppnmf.evidence.crossed import Crossed
+from ppnmf.evidence.orders import axes_of, reordered
+from ppnmf.gaussian import path, three_path
+from ppnmf.models import TriFactor
+from ppnmf.protocols import Address, Sweeps
+from ppnmf.rng import Stream
+from tests.evidence.exact import by_prior_draws, three_of_one
+from tests.scenarios import LUCK
+
+X = torch.tensor([[1.0, 2.5], [0.2, 0.9], [2.0, 3.2]], dtype=torch.float64)
+MASK = torch.tensor([[1, 1], [1, 0], [0, 1]]).bool()
+CAUGHT = 1e-9
+pytestmark = pytest.mark.filterwarnings("ignore:log_evidence by")  # few particles
+
+
+def small(K, L, sigma2=None):
+    return TriFactor(K, L, 0.8, 1.1, 1.3, noise_shape=3.0, noise_scale=2.0, sigma2=sigma2)
+
+
+def estimate(model, X=X, mask=None, **options):
+    settings = {"particles": 100, "draws": 200, "warmup": 100, "replicates": 6, "seed": 1, "progress": False}
+    return ppnmf.log_evidence(model, X, method="stepping_stone", mask=mask, **(settings | options))
+
+
+def assert_near(evidence, exact, error=0.0, least=0.02):
+    assert abs(evidence.log_evidence - exact) < max(least, 4 * math.hypot(evidence.mcse, error))
+    assert evidence.mcse < 0.1
+
+
+def reference_of(model, shape=(5, 4), seed=5):
+    """Fitted to draws of the prior, which are as wide as any, with entries of S that differ."""
+    draws = model.prior_draws(shape, 200, Stream.of(seed))
+    K, L = draws["S"].shape[1:]
+    return model.reference({**draws, "S": draws["S"] * (0.4 + torch.arange(K * L).view(K, L))}, 1.0)
+
+
+# Orders of two kinds
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (2, 3), (2, 2), (1, 3), (3, 1)])
+@pytest.mark.parametrize("power", [0.0, 0.4, 1.0])
+def test_sums_and_draws_of_orders_are_those_of_all_orders_one_by_one(sizes, power):
+    model, many = small(*sizes), 3000
+    reference, one = reference_of(model), model.prior_draws((5, 4), 1, Stream.of(3))
+    K, L = sizes
+    both = axes_of(model, "component"), axes_of(model, "component of columns")
+    told = {}
+    for first, second in product(permutations(range(K)), permutations(range(L))):
+        other = reordered(reordered(one, torch.tensor([first]), both[0]), torch.tensor([second]), both[1])
+        torch.testing.assert_close(other["S"] @ other["G"], other["H"])
+        told[tuple(other["S"].flatten().tolist())] = power * float(reference.log_prob(other))
+    logs = torch.tensor(list(told.values()), dtype=torch.float64)
+    places, kinds = reference.log_places(one), Crossed.of(model)
+    assert float(kinds.log_orders(places, power)) == pytest.approx(float(logs.logsumexp(0) - logs[0]), abs=1e-9)
+    wide = {site: values.expand(many, *values.shape[1:]) for site, values in one.items()}
+    u = np.random.default_rng(0).random((many, kinds.uniforms))
+    drawn = kinds.reordered(wide, places.expand(many, *places.shape[1:]), power, u)["S"].flatten(1)
+    counts = [int((drawn == torch.tensor(key, dtype=torch.float64)).all(1).sum()) for key in told]
+    assert sum(counts) == many
+    expected = many * logs.softmax(0).numpy()
+    usual = expected > 5
+    if usual.sum() > 1:
+        seen = np.append(np.array(counts)[usual], many - np.array(counts)[usual].sum())
+        wanted = np.append(expected[usual], many - expected[usual].sum())
+        kept = wanted > 1e-6
+        assert stats.chisquare(seen[kept], wanted[kept] * seen[kept].sum() / wanted[kept].sum()).pvalue > LUCK
+
+
+# The law of each step
+
+
+def invariance(power=0.5, sweeps=8, C=1500):
+    """Least of the p-values that quantities are as they were after sweeps at β, from exact draws of π_β and X together.
+
+    With X_ij ~ Normal((W S G)_ij, σ² / β), π_β ∝ p(X | θ) where σ² has n (1 - β) / 2 less in its shape.
+    """
+    model, shape = TriFactor(2, 2, 0.8, 1.1, 1.3, noise_shape=9.0, noise_scale=20.0), (4, 3)
+    reference = reference_of(model, shape)
+    story, sites = model._story, three_path.SITES
+    priors = {site: path.mixed(story.priors[site], reference.priors[site], power) for site in sites}
+    noise = path.mixed_noise(story.noise, reference.noise, power)
+    law = three_path.Fitted(priors, noise._replace(shape=noise.shape - 12 * (1 - power) / 2))
+    begun, another = (law.draws(as_matrix(torch.ones(shape).double()), Stream.of(11, n)) for n in (C, 10 * C))
+    z = torch.randn(C, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    matrices = begun["W"] @ begun["H"] + (begun["sigma2"] / power).sqrt()[:, None, None] * z
+    data = SideBySide(tuple(Dense(own, None) for own in matrices))
+    asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps), power=power)
+    after = model.sweep_between(reference, begun, data, asked, Address(Stream.of(13, C), 1)).params
+    told = [[*(own[s].mean((1, 2)) for s in sites), *own["S"].flatten(1).T, own["sigma2"]] for own in (after, another)]
+    return min(stats.ks_2samp(mine.numpy(), theirs.numpy()).pvalue for mine, theirs in zip(*told, strict=True))
+
+
+def test_steps_leave_the_density_of_the_path_as_it_is():
+    assert invariance() > LUCK
+
+
+def middle_of_the_prior(model, reference, params, X, asked, at):
+    """The reference's S left out of the path."""
+    priors = {**reference.priors, "S": path.NaturalPrior(*model._story.priors["S"].natural("cpu"))}
+    return RIGHT(model, three_path.Fitted(priors, reference.noise), params, X, asked, at)
+
+
+RIGHT = TriFactor.sweep_between
+
+
+def test_a_planted_mistake_in_the_path_is_found(monkeypatch):
+    monkeypatch.setattr(TriFactor, "sweep_between", middle_of_the_prior)
+    assert invariance() < CAUGHT
+
+
+# The estimate
+
+
+@pytest.mark.parametrize("mask", [None, pytest.param(MASK, marks=pytest.mark.slow)], ids=["full", "masked"])
+def test_stepping_stones_match_quadrature_where_each_kind_has_one_component(mask):
+    assert_near(estimate(small(1, 1), mask=mask), three_of_one(small(1, 1), X, mask))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])
+@pytest.mark.parametrize("sizes", [(2, 1), (1, 2), (2, 2), (3, 2), (2, 3)])
+@pytest.mark.parametrize("sigma2", [None, 0.3])
+def test_stepping_stones_match_brute_force(sizes, mask, sigma2):
+    model = small(*sizes, sigma2)
+    ours = estimate(model, mask=mask, particles=400, draws=1000)
+    assert_near(ours, *by_prior_draws(model, X, mask))
+
+
+@pytest.mark.slow
+def test_shares_of_orders_at_the_end_do_what_sums_on_the_way_do(monkeypatch):
+    model = small(2, 2)
+    monkeypatch.setattr(crossed, "MOST_LISTED", 1)
+    assert_near(estimate(model, particles=400, draws=1000), *by_prior_draws(model, X))
+
+
+@pytest.mark.slow
+def test_particles_from_the_prior_say_the_same():
+    """With a reference fitted to draws without moves along the ridges it is two nats low."""
+    g = torch.Generator().manual_seed(3)
+    W, S, G = (-torch.rand(size, generator=g, dtype=torch.float64).log() for size in ((30, 3), (3, 3), (3, 20)))
+    noise = torch.randn(30, 20, generator=g, dtype=torch.float64)
+    matrix = (W @ S @ G + 0.5 * noise).clamp(min=0)
+    ours = ppnmf.log_evidence(TriFactor.for_data(matrix, 3), matrix, seed=0, progress=False)
+    assert ours.method == "stepping_stone"
+    assert abs(ours.log_evidence + 709.67) < max(1.0, 4 * ours.mcse)  # SMC from the prior: ± 0.09
