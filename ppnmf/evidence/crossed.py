@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.evidence.orders import Axes, axes_of, reordered
-from ppnmf.evidence.permanent import drawn_orders, log_permanents
+from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
 from ppnmf.evidence.smc import log_mean
 from ppnmf.matching import all_orders
 from ppnmf.protocols import Params, Reference
@@ -24,7 +24,7 @@ from ppnmf.protocols import Params, Reference
 __all__ = ["Crossed", "Kind"]
 
 MOST_LISTED = 4  # components of the kind whose orders are listed, up to which they are summed over at each step
-MOST_AT_THE_END = 7  # and at the end of the path
+WORK = MOST * 2**MOST  # steps of a particle's sums, beyond which its orders are not all counted
 AT_ONCE = 2**22  # entries of tables that are looked at together
 
 
@@ -56,7 +56,12 @@ class Crossed(NamedTuple):
     @property
     def summed(self) -> bool:
         """Whether orders are summed over at each step."""
-        return self.listed.size <= MOST_LISTED
+        return self.listed.size <= MOST_LISTED and self.countable
+
+    @property
+    def countable(self) -> bool:
+        """Whether sums over all orders are to be had: up to seven of both kinds."""
+        return math.factorial(self.listed.size) * self.other.size * 2**self.other.size <= WORK
 
     @property
     def uniforms(self) -> int:
@@ -89,7 +94,7 @@ class Crossed(NamedTuple):
         """As `Places.log_left`: nothing where all were summed at each step."""
         if self.summed:
             return 0.0, True
-        if self.listed.size > MOST_AT_THE_END:
+        if not self.countable:
             return self._log_number, False
         C = len(params["W"])
         size = math.factorial(self.listed.size) * self.other.size**2

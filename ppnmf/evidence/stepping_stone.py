@@ -56,7 +56,6 @@ from ppnmf.evidence.distinct import centre, distinct, nearest
 from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
 from ppnmf.evidence.exchanged import classes_apart, with_exchanged
 from ppnmf.evidence.orders import axes_of, in_one_order
-from ppnmf.evidence.permanent import MOST
 from ppnmf.evidence.places import Fitted
 from ppnmf.evidence.sensitivity import to_noise
 from ppnmf.evidence.settled import CHAINS, finished, settled
@@ -180,7 +179,7 @@ class Stood(NamedTuple):
         if apart > SPREAD:
             yield f"the replicates lie {apart:.1f} nats apart (limit {SPREAD:g}): take more particles or sweeps"
         if not self.exact:
-            yield f"more than {MOST} components can change places: some of their orders were not counted"
+            yield "components can change places in too many ways to count: the estimate may be too high"
 
 
 def of_mode(path: Fitted, runs: list[Climb], centres: list[dict[str, Tensor]], own: int) -> Stood:

@@ -224,6 +224,7 @@ def test_where_every_rank_fails_the_first_reason_is_raised(scripted):
         ("gamma_poisson", "stepping_stone"),
         ("ard_gaussian", "stepping_stone"),
         ("column_noise_gaussian", "stepping_stone"),
+        ("tri_factor", "stepping_stone"),
         ("hierarchical", "smc"),
         ("pae_nmf", "elbo"),
     ],

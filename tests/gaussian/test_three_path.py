@@ -24,7 +24,9 @@ from tests.scenarios import LUCK
 X = torch.tensor([[1.0, 2.5], [0.2, 0.9], [2.0, 3.2]], dtype=torch.float64)
 MASK = torch.tensor([[1, 1], [1, 0], [0, 1]]).bool()
 CAUGHT = 1e-9
-pytestmark = pytest.mark.filterwarnings("ignore:log_evidence by")  # few particles
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:log_evidence by", "ignore:rank 3 is above"
+)  # few particles, small matrices
 
 
 def small(K, L, sigma2=None):
@@ -78,6 +80,21 @@ def test_sums_and_draws_of_orders_are_those_of_all_orders_one_by_one(sizes, powe
         wanted = np.append(expected[usual], many - expected[usual].sum())
         kept = wanted > 1e-6
         assert stats.chisquare(seen[kept], wanted[kept] * seen[kept].sum() / wanted[kept].sum()).pvalue > LUCK
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [((4, 4), (True, True)), ((15, 4), (True, True)), ((7, 7), (False, True)), ((8, 8), (False, False))],
+)
+def test_orders_are_summed_at_each_step_or_at_the_end_as_their_number_allows(sizes, told):
+    kinds = Crossed.of(small(*sizes))
+    assert (kinds.summed, kinds.countable) == told
+
+
+def test_orders_that_are_not_counted_are_told(monkeypatch):
+    monkeypatch.setattr(crossed, "WORK", 0)
+    few = {"particles": 10, "draws": 20, "warmup": 10, "replicates": 2}
+    assert any("too many ways" in told for told in estimate(small(2, 2), **few).warnings)
 
 
 # The law of each step
