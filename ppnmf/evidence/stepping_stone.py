@@ -15,7 +15,7 @@ that is as narrow as the posterior is across has to widen along K² directions, 
 and low noise that is 495 steps for 1125, and both give one number. Without the moves on the path the narrow one would miss mass.
 
 *Where it ends.* In the last tenth the reference lets go of the particles, and they spread along the ridge. Sweeps need longer for
-that than the weights tell: on digits at rank 10 two thirds of the estimates' variance came from a twelfth of the steps.
+that than the weights tell: on digits at rank 10 half of the estimates' variance came from a twelfth of the steps.
 So the steps there are cut (`refined`). Elsewhere a sweep forgets where it came from, and particles are drawn anew after nearly
 every step.
 
