@@ -35,7 +35,7 @@ class Mode(NamedTuple):
 
     Args:
         log_evidence: the log of it.
-        mcse: its standard error.
+        mcse: its standard error; infinite where there is one estimate alone, of a mode that weighs nothing.
         replicates: the independent estimates of it.
         lp: mean log joint of draws there.
     """
@@ -120,7 +120,7 @@ class Evidence:
         """
         ordered = sorted(modes, key=lambda mode: -mode.log_evidence)
         total = float(logsumexp([mode.log_evidence for mode in ordered]))
-        errors = [math.exp(mode.log_evidence - total) * mode.mcse for mode in ordered]
+        errors = [math.exp(mode.log_evidence - total) * mode.mcse for mode in ordered if mode.mcse != math.inf]
         replicates = tuple(value for mode in ordered for value in mode.replicates)
         return cls(log_evidence=total, mcse=math.hypot(*errors), replicates=replicates, modes=tuple(ordered), **rest)
 

@@ -50,10 +50,22 @@ def ordered_like(
     own = torch.tensor(classes[first:])
     apart = own[:, None] != own  # a component may not take a place whose priors are others
     gains = gains - torch.where(apart, 2 * len(classes) * gains.amax((-2, -1), keepdim=True) + 1, 0.0)
-    found = np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains.numpy()]) + first
+    found = _best_assignments(gains.numpy()) + first
     kept = np.broadcast_to(np.arange(first), (len(found), first))
     order = torch.from_numpy(np.concatenate([kept, found], 1))  # (C, K)
     return reordered(params, order, axes)
+
+
+def _best_assignments(gains: np.ndarray) -> np.ndarray:
+    """The column of each row with the greatest sum of gains (C, K, K), (C, K).
+
+    Where each row has its greatest gain on the diagonal no sum can be above that of the diagonal.
+    """
+    K = gains.shape[1]
+    found = np.tile(np.arange(K), (len(gains), 1))
+    for c in np.flatnonzero((gains.argmax(2) != found).any(1)):
+        found[c] = linear_sum_assignment(gains[c], maximize=True)[1]
+    return found
 
 
 def in_one_order(draws: Params, first: Params, classes: list[int], axes: Axes = FACTORS) -> dict[str, Tensor]:

@@ -19,15 +19,23 @@ splitting; Bellman (1962), doi:10.1145/321105.321111, and Held and Karp for sums
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
+
+from ppnmf.compilation import can_be_kept
 
 __all__ = ["MOST", "drawn_orders", "log_permanents"]
 
 SMALL = 60.0  # nats below the best assignment that a component may cost in another's place before that is left out
 MOST = 20  # components that a block may have; 21 take twice the time, and memory
 LEAST = 1e-20  # of a permanent, which a step towards a set of columns can bring: m 2^m such steps are below 1e-12
+KEPT: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "cache": can_be_kept(),
+}  # compiled, for other processes too
 STEPS = 24  # of the halving towards a threshold that keeps blocks small
 
 
@@ -54,7 +62,7 @@ def drawn_orders(logs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     return places
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**KEPT)
 def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
     """The log permanents, and places where there are uniforms; gives the size of the largest block."""
     largest = 0
@@ -95,7 +103,7 @@ def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
     return largest
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**KEPT)
 def _one_order(logs):  # type: ignore[no-untyped-def]
     """Whether each component costs more than `SMALL` in any other's place, so that the order they have is the only one."""
     for k in range(len(logs)):
@@ -105,7 +113,7 @@ def _one_order(logs):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**KEPT)
 def _potentials(logs):  # type: ignore[no-untyped-def]
     """u and v with logs[k, l] <= u_k + v_l and equality on an assignment; and the column of each row in it.
 
@@ -149,7 +157,7 @@ def _potentials(logs):  # type: ignore[no-untyped-def]
     return -u[:K], -v[:K], columns
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**KEPT)
 def _blocks(scaled, least):  # type: ignore[no-untyped-def]
     """For each component the first one of its block, and the size of the largest: what entries above -least connect both ways."""
     K = len(scaled)
@@ -172,7 +180,7 @@ def _blocks(scaled, least):  # type: ignore[no-untyped-def]
     return block_of, largest
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**KEPT)
 def _small_blocks(scaled):  # type: ignore[no-untyped-def]
     """The blocks at the greatest threshold at which none has more than `MOST` components."""
     low, high = 0.0, SMALL
@@ -185,7 +193,7 @@ def _small_blocks(scaled):  # type: ignore[no-untyped-def]
     return _blocks(scaled, low)[0]
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**KEPT)
 def _fill(scaled, block, filled, sets):  # type: ignore[no-untyped-def]
     """filled[S] = the sum over the ways to put the first |S| rows of a block into its columns of S; the last is the permanent.
 
@@ -224,7 +232,7 @@ def _fill(scaled, block, filled, sets):  # type: ignore[no-untyped-def]
     return met
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**KEPT)
 def _draw(scaled, block, filled, columns, uniforms, places):  # type: ignore[no-untyped-def]
     """The places of a block's components, from the last row to the first."""
     m = len(block)

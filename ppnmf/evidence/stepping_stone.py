@@ -15,6 +15,11 @@ that is as narrow as the posterior is across has to widen along K² directions, 
 and low noise that is 495 steps for 1125, and both give one number. Without the moves on the path the narrow one would miss mass.
 Three factors have two ridges, along which a narrow one widens too slowly (2.4 nats short at 30 × 20, K = L = 3): theirs is wide.
 
+*Where it ends.* In the last tenth the reference lets go of the particles, and they spread along the ridge. Sweeps need longer for
+that than the weights tell: on digits at rank 10 half of the estimates' variance came from a twelfth of the steps.
+So the steps there are cut (`refined`). Elsewhere a sweep forgets where it came from, and particles are drawn anew after nearly
+every step.
+
 *Labels.* The posterior does not change when components with equal priors change places, and r does. So a particle
 stands for all orders π of its components that leave the posterior as it is: their mass under π_β has the density
 
@@ -25,7 +30,8 @@ proportion to r(πθ)^(1-β). At β = 1 the sum is the number of orders, and the
 stay with one order or mix them plays no part. Where a class has more than `MOST` components its order is not drawn; with
 the share s(θ) = r(θ) / Σ_π r(πθ) of the order that particles end in, p(X) is the number of orders times Ẑ · mean s.
 
-*Modes.* The chains begin at the best of a survey's starts, as those of `gibbs` do. Each distinct mode that they are in
+*Modes.* A mode whose mass by its first run, which finds the ladder, is nothing beside another's (`LIGHT`) has that estimate alone.
+The chains begin at the best of a survey's starts, as those of `gibbs` do. Each distinct mode that they are in
 (`evidence.distinct`) has a reference and a path of its own, and log p(X) is the log of the sum of what they give. Particles
 that end nearer to another of these modes are left out of a mode's mass, so that none is counted twice.
 
@@ -45,6 +51,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,12 +81,15 @@ __all__ = ["run"]
 
 KEPT_EFFICIENCY = 0.95  # conditional effective sample size, over the particles, that a step of the ladder keeps
 HALVINGS = 20  # towards a step's length: it is then right to some hundred-thousandths
-WIDTH = 1.5  # of the reference's variances, over those of the draws
+UNEVEN = 0.95  # effective sample size below which particles are drawn anew: sweeps forget where they were, and weights do not
+WIDTH = 1.0  # of the reference's variances, over those of the draws
 ENTRIES = 160_000  # of all particles' factors together, by which their number is chosen
 TOGETHER = 4 * ENTRIES  # of runs side by side
-FEWEST, USUAL = 16, 100  # particles
+FEWEST, USUAL = 24, 100  # particles
 DRAWS = 20  # for each particle
 ROOM = 2**27  # bytes of the draws that the reference is fitted to
+LIGHT = 20.0  # nats below the heaviest mode, by a run each that may err by a few, from which a mode is nothing
+LATE, PIECES = 0.9, 4  # β from which the ladder's steps are cut into so many
 SPREAD = 3.0  # nats between the replicates that are a warning
 
 
@@ -98,13 +108,14 @@ def run(
 ) -> Evidence:
     """The log of the mean of the replicates' estimates, with the jackknife's error; the module's text derives it.
 
-    `replicates` of the result are the runs' logs, and `modes` the modes that the chains are in. attrs hold "temperatures", how
+    `replicates` of the result are the runs' logs, and `modes` the modes that the chains are in, of which those that weigh
+    nothing have one estimate, whose error is infinite. attrs hold "temperatures", how
     many steps the ladder has, and "least_effective", the least share of the particles that the weights were worth.
 
     Args:
         model: has sweeps from a reference to its posterior (`protocols.Stepping`), with proper priors.
         X: data (N, D).
-        particles: of each replicate; by default 100, and fewer, down to 16, where the factors are large.
+        particles: of each replicate; by default 100, and fewer, down to 24, where the factors are large.
         sweeps: at each β.
         draws: sweeps without moves of each of four chains, from one draw of the posterior, that the reference is fitted
             to; by default 20 times the particles. Where components are superfluous, few make it too narrow.
@@ -131,8 +142,13 @@ def run(
     near = [around(post, chains, draws, seed + 1 + g, progress) for g, chains in enumerate(distinct(post, classes))]
     paths = [Fitted.of(model, X, model.reference(own, width)) for own in near]
     effort = Effort(particles, replicates, sweeps)
-    found = [climbs(path, effort, seed, g, progress) for g, path in enumerate(paths)]
-    centres = [centre(own, classes) for own in near]
+    first = [first_climb(path, effort, seed, g, progress) for g, path in enumerate(paths)]
+    light = too_light([one.log_evidence for one in first])
+    found = [
+        [first[g]] if light[g] else climbs(path, effort, first[g].ladder, seed, g, progress)
+        for g, path in enumerate(paths)
+    ]
+    centres = [centre(own, classes) for own in near] if len(near) > 1 else []
     each = [of_mode(path, runs, centres, g) for g, (path, runs) in enumerate(zip(paths, found, strict=True))]
     modes = [one.mode for one in each if one.mode.log_evidence > -math.inf]
     heaviest = max(each, key=lambda one: one.mode.log_evidence)
@@ -191,7 +207,7 @@ def of_mode(path: Fitted, runs: list[Climb], centres: list[dict[str, Tensor]], o
             float((nearest(one.params, centres, classes_apart(path.model)) == own).double().mean()) for one in runs
         ]
         logs += [math.log(share) if share > 0 else -math.inf for share in shares]
-    error = jackknife_error(logs) if np.isfinite(logs).any() else math.nan
+    error = math.inf if len(logs) == 1 else jackknife_error(logs) if np.isfinite(logs).any() else math.nan
     lp = float(torch.stack([one.lp.mean() for one in runs]).mean())
     greatest = max(float((one.lp - path.model.log_prior(one.params)).max()) for one in runs)
     mode = Mode(log_mean(logs), error, tuple(logs.tolist()), lp)
@@ -223,28 +239,71 @@ class Effort(NamedTuple):
     replicates: int
     sweeps: int
 
+    @property
+    def pace(self) -> Pace:
+        """How particles climb."""
+        return Pace(self.sweeps, KEPT_EFFICIENCY, UNEVEN, HALVINGS)
+
+
+def too_light(logs: list[float]) -> list[bool]:
+    """Which modes' masses, whose first estimates these are the logs of, are nothing beside the greatest.
+
+    >>> too_light([-1000.0, -1019.0, -1021.0])
+    [False, False, True]
+    """
+    return [log < max(logs) - LIGHT for log in logs]
+
 
 @own_settings()
-def climbs(path: Fitted, effort: Effort, seed: int, mode: int, progress: bool) -> list[Climb]:
-    """One run with half of the particles that finds the ladder, which is not given, and then `replicates` that climb it.
+def first_climb(path: Fitted, effort: Effort, seed: int, mode: int, progress: bool) -> Climb:
+    """A run with half of the particles, which finds the ladder."""
+    few = max(2, effort.particles // 2)
+    first = _first_replicate(effort, mode)
+    streams = Stream.of(seed, few, [first]), Stream.of(seed, [few], [first])
+    with single_threaded(), bar(1, f"the ladder, rank {path.model.rank}", progress) as ticker:
+        return climb(path, streams, effort.pace, None, _told(ticker, 1))
 
-    Those go side by side, as many as have room: that changes no number.
+
+def refined(ladder: tuple[float, ...]) -> tuple[float, ...]:
+    """The ladder (β after each step), its last steps cut into `PIECES`.
+
+    There the reference lets go of the particles, and they spread along the ridge, which takes more sweeps than the weights tell.
+
+    >>> refined((0.5, 1.0))
+    (0.5, 0.625, 0.75, 0.875, 1.0)
     """
-    particles, replicates, sweeps = effort
-    first = mode * (1 + replicates) + 1  # the chains have 0
-    pace = Pace(sweeps, KEPT_EFFICIENCY, halvings=HALVINGS)
+    found: list[float] = []
+    for low, high in pairwise((0.0, *ladder)):
+        pieces = PIECES if high > LATE else 1
+        found += [low + (high - low) * piece / pieces for piece in range(1, pieces)] + [high]
+    return tuple(found)
+
+
+@own_settings()
+def climbs(
+    path: Fitted, effort: Effort, ladder: tuple[float, ...], seed: int, mode: int, progress: bool
+) -> list[Climb]:
+    """So many `replicates` that climb a ladder, refined.
+
+    They go side by side, as many as have room: that changes no number.
+    """
+    particles, replicates = effort.particles, effort.replicates
+    first = _first_replicate(effort, mode) + 1
+    ladder = refined(ladder)
     N, D = path.X.shape
     together = max(1, TOGETHER // (particles * (N + D) * path.model.rank))
     found: list[Climb] = []
-    with single_threaded(), bar(1 + replicates, f"stepping stones, rank {path.model.rank}", progress) as ticker:
-        few = max(2, particles // 2)
-        streams = Stream.of(seed, few, [first]), Stream.of(seed, [few], [first])
-        ladder = climb(path, streams, pace, None, _told(ticker, 1)).ladder
+    with single_threaded(), bar(replicates, f"stepping stones, rank {path.model.rank}", progress) as ticker:
         for start in range(0, replicates, together):
-            several = range(first + 1 + start, first + 1 + min(start + together, replicates))
+            several = range(first + start, first + min(start + together, replicates))
             streams = Stream.of(seed, particles, several), Stream.of(seed, [particles], several)
-            found += climb_together(path, streams, pace, ladder, _told(ticker, len(several)))
+            found += climb_together(path, streams, effort.pace, ladder, _told(ticker, len(several)))
     return found
+
+
+def _first_replicate(effort: Effort, mode: int) -> int:
+    """The number of the run that finds a mode's ladder; the chains have 0."""
+    return mode * (1 + effort.replicates) + 1
 
 
 def _told(ticker: Any, runs: int) -> Callable[[float], None]:

@@ -134,12 +134,14 @@ def climb_together(
     runs = len(resampling)
     now = path.begin(stream)
     weights = torch.full_like(now.log_ratio, runs / len(stream)).view(runs, -1)
+    rate = path.rate if isinstance(path, Bent) else None
     betas, legs = [0.0], list[Leg]()
     log_evidence, least = [0.0] * runs, [1.0] * runs
     while betas[-1] < 1:
         step = _next(weights[0], now.log_ratio, betas[-1], pace) if ladder is None else ladder[len(betas) - 1]
         increments = path.log_weights(now, betas[-1], step).view(runs, -1)
-        before = _moments(weights, _rate(path, now))
+        before = _moments(weights, now, rate)
+        teeth = combs(resampling, len(betas), weights.device)
         chosen: list[Tensor] = []
         for r in range(runs):
             weights[r], gained, effective = _reweighted(weights[r], increments[r])
@@ -147,11 +149,11 @@ def climb_together(
             least[r] = min(least[r], effective)
             chosen.append(torch.arange(weights.shape[1], device=weights.device))
             if effective < pace.uneven or step == 1:
-                chosen[r] = systematic(weights[r], resampling, len(betas), r)
+                chosen[r] = systematic(weights[r], teeth[r])
                 weights[r] = 1 / weights.shape[1]
         at = Address(stream, 1 + (len(betas) - 1) * pace.sweeps)
         now = path.raised(_drawn_anew(now, chosen), step, pace.sweeps, at)
-        legs.append(Leg(step - betas[-1], before, _moments(weights, _rate(path, now))))
+        legs.append(Leg(step - betas[-1], before, _moments(weights, now, rate)))
         betas.append(step)
         tick(step)
     integrals = _integrals(legs)
@@ -199,27 +201,27 @@ def _next(weights: Tensor, log_ratio: Tensor, beta: float, pace: Pace) -> float:
     return beta + math.exp(low)
 
 
-def systematic(weights: Tensor, stream: Stream, step: int, run: int = 0) -> Tensor:
-    """Particles drawn by their weights, (C,): one uniform places a comb of equal distances on the cumulative weights."""
-    own = Stream(stream.keys[run : run + 1])
-    u = own.uniforms(step, Site.RESAMPLING, range(1), 1, weights.device)[0, 0, 0]
+def combs(stream: Stream, step: int, device: torch.device) -> Tensor:
+    """Where each run's comb is laid on its cumulative weights, a uniform a run, (runs,)."""
+    return stream.uniforms(step, Site.RESAMPLING, range(1), 1, device)[:, 0, 0]
+
+
+def systematic(weights: Tensor, u: Tensor) -> Tensor:
+    """Particles drawn by their weights, (C,): the uniform `u` places a comb of equal distances on the cumulative weights."""
     comb = (torch.arange(len(weights), dtype=torch.float64, device=weights.device) + u) / len(weights)
     return torch.searchsorted(weights.cumsum(0), comb).clamp(max=len(weights) - 1)
 
 
 Moments = list[tuple[float, float]]
+Rate = Callable[[Params], Tensor]
 
 
-def _moments(weights: Tensor, log_ratio: Tensor) -> Moments:
-    """Mean and variance of the log ratio (C,) in each run; weights (runs, particles)."""
-    ratios = log_ratio.view(weights.shape)
+def _moments(weights: Tensor, now: Raised, rate: Rate | None) -> Moments:
+    """Mean and variance of the log ratio, or of a path's own rate, in each run; weights (runs, particles)."""
+    ratios = (now.log_ratio if rate is None else rate(now.params)).view(weights.shape)
     mean = (weights * ratios).sum(1, keepdim=True)
     variance = (weights * (ratios - mean).square()).sum(1)
     return list(zip(mean[:, 0].tolist(), variance.tolist(), strict=True))
-
-
-def _rate(path: Path, now: Raised) -> Tensor:
-    return path.rate(now.params) if isinstance(path, Bent) else now.log_ratio
 
 
 class Leg(NamedTuple):

@@ -105,7 +105,9 @@ def test_a_seed_fixes_the_runs_whatever_the_threads():
 def test_systematic_draws_have_the_right_numbers():
     weights = torch.tensor([0.5, 0.0, 0.25, 0.25], dtype=torch.float64)
     for step in range(20):
-        counts = particles.systematic(weights, Stream.of(1), step).bincount(minlength=4)
+        counts = particles.systematic(weights, particles.combs(Stream.of(1), step, weights.device)[0]).bincount(
+            minlength=4
+        )
         assert counts.tolist() == [2, 0, 1, 1]
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import t as student
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix
-from ppnmf.evidence import places, settled
+from ppnmf.evidence import places, settled, stepping_stone
+from ppnmf.evidence.orders import _best_assignments
 from ppnmf.gaussian import path
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.models import PAENMF, ExponentialGaussian, HalfNormalGaussian, TruncatedNormalGaussian
@@ -234,6 +238,31 @@ def test_the_reference_is_a_density_with_the_log_prob_of_its_places():
     torch.testing.assert_close(reference.log_prob(params), places + reference.noise.log_prob(params["sigma2"]))
     by_entry = [reference.W.rectified.log_prob(params["W"]), reference.H.rectified.log_prob(params["H"])]
     torch.testing.assert_close(places, sum(own.sum((-2, -1)) for own in by_entry))
+
+
+@pytest.mark.parametrize("below", [10.0, 30.0])
+def test_a_mode_that_weighs_nothing_beside_another_has_one_estimate(below, monkeypatch):
+    """Chains of one posterior taken for two modes, of which the second's first estimate is made light."""
+    first_climb = stepping_stone.first_climb
+
+    def lighter(path, effort, seed, mode, progress):
+        found = first_climb(path, effort, seed, mode, progress)
+        return replace(found, log_evidence=found.log_evidence - below * mode)
+
+    monkeypatch.setattr(stepping_stone, "distinct", lambda post, classes: [(0, 1), (2, 3)])
+    monkeypatch.setattr(stepping_stone, "first_climb", lighter)
+    X, few = drawn(8, 4, 2, seed=2)[0], {"particles": 20, "draws": 40, "warmup": 50, "replicates": 3}
+    evidence = estimate(RANK_TWO, X, **few)
+    light = min(evidence.modes, key=lambda mode: len(mode.replicates))
+    assert len(light.replicates) == (3 if below == 10.0 else 1) and math.isinf(light.mcse) == (below == 30.0)
+    assert math.isfinite(evidence.mcse) and evidence.log_evidence >= evidence.modes[0].log_evidence
+
+
+def test_orders_are_the_best_assignments():
+    gains = np.random.default_rng(0).normal(size=(40, 4, 4))
+    gains[:20] += 4 * np.eye(4)  # where most have their greatest gains on the diagonal
+    best = [linear_sum_assignment(own, maximize=True)[1] for own in gains]
+    np.testing.assert_array_equal(_best_assignments(gains), best)
 
 
 def test_what_it_cannot_take_is_refused():

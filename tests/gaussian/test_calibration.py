@@ -69,7 +69,7 @@ CASES = [
 @pytest.mark.parametrize(("kind", "shape", "mistake"), CASES)
 def test_a_planted_mistake_in_a_move_is_found(kind, shape, mistake, monkeypatch):
     monkeypatch.setattr(ridge, "compiled", MISTAKES[mistake])
-    assert judged(kind, shape, sweeps=50).p_value < CAUGHT
+    assert judged(kind, shape, sweeps=80).p_value < CAUGHT
 
 
 def sampled(model, X, seed):

@@ -10,6 +10,7 @@ import ppnmf
 from ppnmf.identified import diagnose
 from ppnmf.inference import length, record
 from ppnmf.models import ExponentialGaussian
+from tests.diagnostics import test_modes as modes
 from tests.scenarios import drawn, stopped
 
 X = drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs()
@@ -129,21 +130,9 @@ def test_room_that_is_full_is_halved_and_no_draw_is_lost_or_moved(draws, thin, m
 
 
 def test_chains_in_different_modes_go_on_until_the_time_is_up_and_the_summary_says_so():
-    """One pair of rows of a block matrix, shared by one component in two ways, from starts that never meet."""
-    blocks = torch.kron(torch.eye(3, dtype=torch.float64), torch.ones(8, 6, dtype=torch.float64)) * 10 + 0.01
-    W = torch.zeros(2, 24, 2, dtype=torch.float64) + 1e-6
-    H = torch.zeros(2, 2, 18, dtype=torch.float64) + 1e-6
-    for chain, pair in enumerate(((0, 1), (1, 2))):
-        for k, block in enumerate(pair):
-            W[chain, 8 * block : 8 * block + 8, k] = 3.0
-            H[chain, k, 6 * block : 6 * block + 6] = 3.0
-    noise = 0.1 * torch.randn(24, 18, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    post = ppnmf.fit(
-        ExponentialGaussian(2),
-        (blocks + noise).abs(),
-        **{**PLAN, "chains": 2, "draws": 500, "init": {"W": W, "H": H}},
-        max_seconds=2.0,
-    )
+    """Two blocks of which one component follows one, and cells between them that keep it there."""
+    X, noise = modes.blocks()
+    post = ppnmf.fit(modes.MODEL, X, noise=noise, **{**PLAN, "init": modes.starts()}, max_seconds=2.0)
     assert post.attrs["ended"] == "time" and post.attrs["max_seconds"] == 2.0
     said = ppnmf.summary(post).sentence
     assert "do not agree" in said and "The time, 2 s, was up after " in said
