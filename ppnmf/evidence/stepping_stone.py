@@ -89,6 +89,7 @@ FEWEST, USUAL = 24, 100  # particles
 DRAWS = 20  # for each particle
 ROOM = 2**27  # bytes of the draws that the reference is fitted to
 LIGHT = 20.0  # nats below the heaviest mode, by a run each that may err by a few, from which a mode is nothing
+TWO_RIDGES = 3  # sweeps at each β of three factors: one left the estimate .7 nats short at 30 × 20, K = L = 3 and 4
 LATE, PIECES = 0.9, 4  # β from which the ladder's steps are cut into so many
 SPREAD = 3.0  # nats between the replicates that are a warning
 
@@ -98,7 +99,7 @@ def run(
     X: Matrix,
     *,
     particles: int | None = None,
-    sweeps: int = 1,
+    sweeps: int | None = None,
     draws: int | None = None,
     warmup: int = 1000,
     width: float = WIDTH,
@@ -116,7 +117,7 @@ def run(
         model: has sweeps from a reference to its posterior (`protocols.Stepping`), with proper priors.
         X: data (N, D).
         particles: of each replicate; by default 100, and fewer, down to 24, where the factors are large.
-        sweeps: at each β.
+        sweeps: at each β; by default 1, and 3 where components are of two kinds.
         draws: sweeps without moves of each of four chains, from one draw of the posterior, that the reference is fitted
             to; by default 20 times the particles. Where components are superfluous, few make it too narrow.
         warmup: sweeps of the chains, begun as `gibbs` begins them, of which the best one in a mode has that draw.
@@ -131,6 +132,8 @@ def run(
     size = sum(X.shape) * model.rank
     particles = min(USUAL, max(FEWEST, ENTRIES // size)) if particles is None else particles
     draws = DRAWS * particles if draws is None else draws
+    if sweeps is None:
+        sweeps = TWO_RIDGES if isinstance(model, Crossing) else 1
     whole_numbers(particles=(particles, 2), sweeps=(sweeps, 1), draws=(draws, 4), warmup=(warmup, 0))
     whole_numbers(replicates=(replicates, 2))
     width = real_number("width", width)
