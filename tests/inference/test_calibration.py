@@ -129,14 +129,13 @@ def shear_with_swapped_rates(W, H, rates, stream, step):
 
 
 def half_sweep_with_rate_over_sigma2(state):
-    def half_sweep(F, statistics, prior, draw, first_row=0, first=0, weight=None):
+    def half_sweep(F, statistics, prior, draw, first_row=0, first=0, weight=None, fresh=1):
         each = []
         for c in range(len(F)):
             wrong = (prior[0], prior[1] / state.params["sigma2"][c])
             own, stream = Statistics(statistics.P[c : c + 1], statistics.Q[c : c + 1]), Stream(draw[0].keys[c : c + 1])
-            each.append(
-                cpu.half_sweep(F[c : c + 1], own, wrong, (stream, *draw[1:]), first_row, first, weight[c : c + 1])
-            )
+            rest = first_row, first, weight[c : c + 1], fresh
+            each.append(cpu.half_sweep(F[c : c + 1], own, wrong, (stream, *draw[1:]), *rest))
         return torch.cat(each)
 
     return half_sweep
