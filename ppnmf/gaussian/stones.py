@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.data.dense import Dense
 from ppnmf.gaussian import path, restricted, ridge
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.path import Fitted
-from ppnmf.gaussian.sweep import Story, compiled, log_likelihood_of
-from ppnmf.kernels import cpu, dense, kernels_for, stones
-from ppnmf.kernels.masked import Missing
+from ppnmf.gaussian.sweep import Story, log_likelihood_of, whole
+from ppnmf.kernels import stones
 from ppnmf.protocols import Address, Matrix, Params, Stood
 
 __all__ = ["Stepper"]
@@ -32,7 +30,7 @@ class Stepper(NamedTuple):
     @classmethod
     def of(cls, story: Story, reference: Fitted, X: Matrix) -> Stepper | None:
         """None where X is not in memory on the CPU, its entries differ in their noise, or entries of factors are known."""
-        problem, missing = _problem(story, X)
+        problem = whole(story.prior, X)
         if problem is None or restricted.is_needed(story.prior):
             return None
         of_W, of_H = path.unpinned(reference.W), path.unpinned(reference.H)
@@ -45,7 +43,6 @@ class Stepper(NamedTuple):
             _component_a_row(of_H.precision, of_H.linear),
             log_peaks.numpy(),
             ridge.all_free(one["W"], one["H"]),
-            missing,
         )
         peaks = [story.prior(site).log_prob(one[site]) - _of_ones(story, site, one[site]) for site in ("W", "H")]
         return cls(story, reference, X, way, float(sum(peaks)))
@@ -69,17 +66,6 @@ class Stepper(NamedTuple):
             diagonal + self.reference.noise.log_prob(sigma2),
             after.places,
         )
-
-
-def _problem(story: Story, X: Matrix) -> tuple[dense.Problem | None, Missing | None]:
-    """X and the priors, and which entries are missing where some are."""
-    if not isinstance(X, Dense) or X.mask is None:
-        return compiled(story.prior, X), None
-    if X.noise is not None or kernels_for(X.device) is not cpu:
-        return None, None
-    W, H = (story.prior(site).natural(X.device) for site in ("W", "H"))
-    problem = dense.Problem.of(X.values[None], len(X.values), X.sum_of_squares, W, H)
-    return problem, Missing.of(X.mask.numpy())
 
 
 def _component_a_row(precision: Tensor, linear: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,7 @@ __all__ = [
     "swept",
     "update_H",
     "update_W",
+    "whole",
 ]
 
 Natural = tuple[Tensor, Tensor]
@@ -72,10 +73,10 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
         return _climbed(story, X, params, asked)
     if asked.read is not Read.DRAW or at is None:
         raise NotImplementedError(f"a Gaussian sweep reads draws, at an address, or modes; asked was {asked.read}")
-    whole = compiled(story.prior, X, asked.moves)
-    if whole is None or (asked.moves and whole.rates is None) or restricted.is_needed(story.prior):
+    problem = compiled(story.prior, X, asked.moves)
+    if problem is None or (asked.moves and problem.rates is None) or restricted.is_needed(story.prior):
         return _one_by_one(story, X, params, asked, at)
-    if asked.collapsed and whole.missing is not None:  # such shears want one Gram matrix of all rows
+    if asked.collapsed and problem.missing is not None:  # such shears want one Gram matrix of all rows
         return _one_by_one(story, X, params, asked, at)
     noise = None
     if isinstance(story.noise, NoisePrior) and not asked.held.others:
@@ -83,7 +84,7 @@ def swept(story: Story, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     first = asked.held.W, asked.held.H
     plan = dense.Plan(asked.power, first, (1, 1), noise, asked.moves, asked.kept, asked.collapsed, fresh=asked.fresh)
     with single_threaded():
-        after, kept = dense.sweep(whole, params, asked.number, at, plan)
+        after, kept = dense.sweep(problem, params, asked.number, at, plan)
     draws = {"W": kept.W, "H": kept.H, "sigma2": kept.sigma2}
     return Swept(after, draws, log_likelihood_of(X, kept.misfit, kept.sigma2))
 
@@ -193,10 +194,16 @@ def compiled(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | No
 
     With missing entries a sweep is not divided among threads, so that a larger X is not for them.
     """
+    large = X.masked is not None and X.shape[0] * X.shape[1] > MASKED_WHOLE
+    return None if large else whole(prior, X, moves)
+
+
+def whole(prior: Prior, X: Matrix, moves: bool = False) -> dense.Problem | None:
+    """The same, however large X is: for as many chains as there are threads, or more."""
     if kernels_for(X.device) is not cpu:
         return None
     values, missing = X.plain, None
-    if X.masked is not None and X.shape[0] * X.shape[1] <= MASKED_WHOLE:
+    if X.masked is not None:
         values, mask = X.masked
         missing = X.kept["missing"] = X.kept.get("missing") or Missing.of(mask.numpy())
     if values is None:

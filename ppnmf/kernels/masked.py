@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from ppnmf.kernels.cpu.rows import call_update_rows, room_for_rows
-from ppnmf.kernels.cpu.sweeps import Chains, Data, Factors, Finish, Shelf, Side, Turn, ended
+from ppnmf.kernels.cpu.sweeps import Chains, Factors, Finish, Shelf, Side, data_of, ended, turn_of
 from ppnmf.kernels.grams import TABLE, Listed, add_grams, listed
 from ppnmf.kernels.lanes import ENTRY, INNER, inner, inner_of_three
 
@@ -119,20 +119,19 @@ def masked_swept(data, missing, factors, sides, turn, room):  # type: ignore[no-
 
 @njit(**ENTRY)
 def sweep_masked_chains(group, sweeps, data, missing, chains, sides, finish, shelf, room, room_for_moves):  # type: ignore[no-untyped-def]
-    """`cpu.sweeps.sweep_chains` with missing entries; data: X (1 | C, N, D), block, squares (1 | C,) and cancels.
+    """`cpu.sweeps.sweep_chains` with missing entries.
 
     The records come as plain tuples. missing: `Missing`. room: `RoomForGrams`.
     """
-    X, block, squares, cancels = data
     now = Chains(*chains)
     end = Finish(*finish)
     own_shelf = Shelf(*shelf)
     own_room = RoomForGrams(*room)
     both = (Side(*sides[0]), Side(*sides[1]))
     for c in range(group[0], group[1]):
-        own = Data(X[c if len(X) > 1 else 0], block, squares[c if len(squares) > 1 else 0], cancels)
+        own = data_of(c, data)
         factors = Factors(now.W[c], now.H[c])
         for s in range(sweeps):
-            turn = Turn(end.power / np.float64(now.sigma2[c]), now.keys[c, 0], now.keys[c, 1], now.step + s)
+            turn = turn_of(c, s, now, end)
             misfit = masked_swept(own, missing, factors, both, turn, own_room)
             ended(c, s, misfit, now, end, own_shelf, room_for_moves)

@@ -19,7 +19,7 @@ from ppnmf.kernels.cpu.room import Room
 from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import LOTS, Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, inner_of_three, total_of
-from ppnmf.kernels.masked import Missing, RoomForGrams, masked_swept
+from ppnmf.kernels.masked import RoomForGrams, masked_swept
 from ppnmf.kernels.natural import Free, move
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, uniform_pair
@@ -42,7 +42,6 @@ class Way(NamedTuple):
         W, H: those of the reference, a component a row, (K, N) and (K, D).
         log_peaks: minus the logs of ∫ exp(-a w² / 2 + b w) dw, summed over the reference's entries of a component, (K,).
         free: the moves that are made.
-        missing: entries of X; None: X is complete.
     """
 
     problem: Problem
@@ -50,7 +49,6 @@ class Way(NamedTuple):
     H: Natural
     log_peaks: np.ndarray
     free: Free
-    missing: Missing | None = None
 
 
 class After(NamedTuple):
@@ -97,7 +95,7 @@ def swept(way: Way, params: Params, target: Between, sweeps: int, at: Address) -
     data = problem.X, problem.block, float(problem.squares[0]), problem.cancels
     own = _rows_leading_both(problem)
     ends = (*own, *way.W, *way.H, way.log_peaks)
-    missing = None if way.missing is None else way.missing.plain
+    missing = None if problem.missing is None else problem.missing.plain
 
     def together(group: tuple[int, int]) -> None:
         room = Room.of(N, D, K, problem.block, W.dtype)

@@ -28,6 +28,7 @@ __all__ = [
     "Turn",
     "collapsed_H",
     "collapsed_W",
+    "data_of",
     "ended",
     "factors_swept",
     "finished",
@@ -36,6 +37,7 @@ __all__ = [
     "lot_updated",
     "lots_updated",
     "sweep_chains",
+    "turn_of",
     "updated",
 ]
 
@@ -334,13 +336,26 @@ def _keep(c, n, misfit, chains, shelf):  # type: ignore[no-untyped-def]
     _transposed(chains.W[c], FIRST_ROW, shelf.W[c, n])
 
 
+@njit(**INLINED)
+def data_of(c, data):  # type: ignore[no-untyped-def]
+    """Chain c's matrix; data: X (1 | C, N, D), block, squares (1 | C,) and cancels."""
+    X, block, squares, cancels = data
+    return Data(X[c if len(X) > 1 else 0], block, squares[c if len(squares) > 1 else 0], cancels)
+
+
+@njit(**INLINED)
+def turn_of(c, s, chains, finish):  # type: ignore[no-untyped-def]
+    """What sweep s of chain c has for itself."""
+    weight = finish.power / np.float64(chains.sigma2[c])
+    return Turn(weight, chains.keys[c, 0], chains.keys[c, 1], chains.step + s)
+
+
 @njit(**ENTRY)
 def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_for_moves, collapsed):  # type: ignore[no-untyped-def]
-    """Sweeps of chains group[0] to group[1], in place; data: X (1 | C, N, D), block, squares (1 | C,) and cancels.
+    """Sweeps of chains group[0] to group[1], in place; data: as in `data_of`.
 
     The records come as plain tuples, which Numba takes from Python far faster: a call is some hundred microseconds.
     """
-    X, block, squares, cancels = data
     now = Chains(*chains)
     end = Finish(*finish)
     own_shelf = Shelf(*shelf)
@@ -348,10 +363,10 @@ def sweep_chains(group, sweeps, data, chains, sides, finish, shelf, room, room_f
     shears = Collapsed(*collapsed)
     both = (Side(*sides[0]), Side(*sides[1]))
     for c in range(group[0], group[1]):
-        own = Data(X[c if len(X) > 1 else 0], block, squares[c if len(squares) > 1 else 0], cancels)
+        own = data_of(c, data)
         factors = Factors(now.W[c], now.H[c])
         for s in range(sweeps):
-            turn = Turn(end.power / np.float64(now.sigma2[c]), now.keys[c, 0], now.keys[c, 1], now.step + s)
+            turn = turn_of(c, s, now, end)
             if shears.of_W:
                 collapsed_W(own, factors, turn, shears, own_room)
             misfit = factors_swept(own, factors, both, turn, own_room)
