@@ -11,12 +11,14 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
+import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.inference.start import start
 from ppnmf.kernels import reference
 from ppnmf.models import ExponentialGaussian
 from ppnmf.protocols import Statistics
 from ppnmf.rng import Site, Stream
+from tests.scenarios import drawn
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -211,3 +213,18 @@ def rank_one_given_H(model: Any, X: Tensor, h: Tensor, mask: Tensor | None = Non
     points = np.broadcast_to(h.numpy(), (len(u), len(h)))
     rows = log_rows_given_one(x, seen, points, s[:, None], natural_of(model, "W", len(x)))
     return float(special.logsumexp(noise + rows) + math.log(u[1] - u[0]))
+
+
+def assert_near(evidence: Any, exact: float, error: float = 0.0, least: float = 0.02) -> None:
+    """An estimate is within its error, and that of what it is held against, of the latter."""
+    assert abs(evidence.log_evidence - exact) < max(least, 4 * math.hypot(evidence.mcse, error))
+    assert evidence.mcse < 0.1
+
+
+def assert_smc_says_the_same(model: Any) -> None:
+    """Stepping stones, the model's default, against particles from the prior, on 5 × 4."""
+    matrix, options = drawn(5, 4, 2, noise=0.3, seed=3)[0].clamp(min=0), {"seed": 1, "replicates": 6, "progress": False}
+    ours = ppnmf.log_evidence(model, matrix, particles=400, warmup=200, draws=1000, **options)
+    smc = ppnmf.log_evidence(model, matrix, method="smc", particles=200, **options)
+    assert ours.method == "stepping_stone"
+    assert_near(ours, smc.log_evidence, smc.mcse, least=0.1)

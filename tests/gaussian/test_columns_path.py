@@ -1,6 +1,5 @@
 """Stepping stones of a model with a noise variance a column: each step's law, and the estimate by other routes."""
 
-import math
 from functools import partial
 
 import numpy as np
@@ -16,7 +15,7 @@ from ppnmf.gaussian.noise import ColumnNoise
 from ppnmf.models import ColumnNoiseGaussian
 from ppnmf.protocols import Address, Sweeps
 from ppnmf.rng import Stream
-from tests.evidence.exact import by_prior_draws, rank_one
+from tests.evidence.exact import assert_near, assert_smc_says_the_same, by_prior_draws, rank_one
 from tests.scenarios import LUCK, drawn, mask_of
 
 X = torch.tensor([[1.0, 2.5], [0.2, 0.9], [2.0, 3.2]], dtype=torch.float64)
@@ -33,11 +32,6 @@ def small(rank):
 def estimate(model, mask=None, **options):
     settings = {"particles": 100, "draws": 200, "warmup": 100, "replicates": 6, "seed": 1, "progress": False}
     return ppnmf.log_evidence(model, X, method="stepping_stone", mask=mask, **(settings | options))
-
-
-def assert_near(evidence, exact, error=0.0, least=0.02):
-    assert abs(evidence.log_evidence - exact) < max(least, 4 * math.hypot(evidence.mcse, error))
-    assert evidence.mcse < 0.1
 
 
 def reference_of(model, shape, seed=5):
@@ -155,8 +149,4 @@ def test_stepping_stones_match_brute_force_at_rank_two(mask, fixed):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2])
 def test_particles_from_the_prior_say_the_same(rank):
-    matrix, options = drawn(5, 4, 2, noise=0.3, seed=3)[0].clamp(min=0), {"seed": 1, "replicates": 6, "progress": False}
-    ours = ppnmf.log_evidence(small(rank), matrix, particles=400, warmup=200, draws=1000, **options)
-    smc = ppnmf.log_evidence(small(rank), matrix, method="smc", particles=200, **options)
-    assert ours.method == "stepping_stone"
-    assert_near(ours, smc.log_evidence, smc.mcse, least=0.1)
+    assert_smc_says_the_same(small(rank))

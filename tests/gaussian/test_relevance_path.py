@@ -21,7 +21,7 @@ from ppnmf.models import ARDGaussian, ExponentialGaussian
 from ppnmf.priors import Exponential
 from ppnmf.protocols import Address, Sweeps
 from ppnmf.rng import Site, Stream
-from tests.evidence.exact import by_prior_draws, rank_one
+from tests.evidence.exact import assert_near, assert_smc_says_the_same, by_prior_draws, rank_one
 from tests.scenarios import LUCK, drawn, mask_of
 
 X = torch.tensor([[1.0, 2.5], [0.2, 0.9], [2.0, 3.2]], dtype=torch.float64)
@@ -51,11 +51,6 @@ def quadrature(model, mask=None):
 
     logs = torch.tensor([log_density(float(y)) for y in NODES], dtype=torch.float64)
     return float(logs.logsumexp(0)) + math.log(float(NODES[1] - NODES[0]))
-
-
-def assert_near(evidence, exact, error=0.0, least=0.02):
-    assert abs(evidence.log_evidence - exact) < max(least, 4 * math.hypot(evidence.mcse, error))
-    assert evidence.mcse < 0.1
 
 
 def reference_of(model, X, seed=5):
@@ -217,8 +212,4 @@ def test_stepping_stones_match_brute_force_at_rank_two(mask, fixed, sigma2):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2])
 def test_particles_from_the_prior_say_the_same(rank):
-    matrix, options = drawn(5, 4, 2, noise=0.3, seed=3)[0].clamp(min=0), {"seed": 1, "replicates": 6, "progress": False}
-    ours = ppnmf.log_evidence(small(rank), matrix, particles=400, warmup=200, draws=1000, **options)
-    smc = ppnmf.log_evidence(small(rank), matrix, method="smc", particles=200, **options)
-    assert ours.method == "stepping_stone"
-    assert_near(ours, smc.log_evidence, smc.mcse, least=0.1)
+    assert_smc_says_the_same(small(rank))

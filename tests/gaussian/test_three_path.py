@@ -1,6 +1,5 @@
 """Stepping stones of three factors: sums over orders of both kinds of components, each step's law, the estimate by other routes."""
 
-import math
 from itertools import permutations, product
 
 import numpy as np
@@ -18,7 +17,7 @@ from ppnmf.gaussian import path, three_path
 from ppnmf.models import TriFactor
 from ppnmf.protocols import Address, Sweeps
 from ppnmf.rng import Stream
-from tests.evidence.exact import by_prior_draws, three_of_one
+from tests.evidence.exact import assert_near, by_prior_draws, three_of_one
 from tests.scenarios import LUCK
 
 X = torch.tensor([[1.0, 2.5], [0.2, 0.9], [2.0, 3.2]], dtype=torch.float64)
@@ -36,11 +35,6 @@ def small(K, L, sigma2=None):
 def estimate(model, X=X, mask=None, **options):
     settings = {"particles": 100, "draws": 200, "warmup": 100, "replicates": 6, "seed": 1, "progress": False}
     return ppnmf.log_evidence(model, X, method="stepping_stone", mask=mask, **(settings | options))
-
-
-def assert_near(evidence, exact, error=0.0, least=0.02):
-    assert abs(evidence.log_evidence - exact) < max(least, 4 * math.hypot(evidence.mcse, error))
-    assert evidence.mcse < 0.1
 
 
 def reference_of(model, shape=(5, 4), seed=5):
