@@ -23,7 +23,7 @@ class EvidenceOptions(TypedDict, total=False):
     init: Start
     survey: int | None
     particles: int | None
-    sweeps: int
+    sweeps: int | None
     width: float
 
 
