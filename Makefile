@@ -19,7 +19,7 @@ setup: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/ppnmf compare digits --rank 10 --out demo/digits
 	$(BIN)/ppnmf rank toy60x40 --ranks 1:6 --method chib --out demo/rank-of-a-drawn-matrix
-	$(BIN)/ppnmf rank digits --ranks 10,20,30,40 --method heldout --draws 50 --warmup 50 --out demo/rank-of-digits
+	$(BIN)/ppnmf rank digits --ranks 10,15,20,25 --method heldout --draws 50 --warmup 50 --out demo/rank-of-digits
 	@echo "Pictures, posteriors and run.json are in demo/"
 
 test: $(VENV)/.installed

@@ -29,7 +29,7 @@ from ppnmf.models import PAENMF, ExponentialGaussian
 
 SHORT = {
     "chib": {"draws": 50, "warmup": 50, "replicates": 2},
-    "heldout": {"folds": 3, "draws": 25, "warmup": 25, "nested": True},
+    "heldout": {"folds": 3, "draws": 25, "warmup": 25, "rounds": 1, "nested": True},
     "loo": {"draws": 50, "warmup": 50, "chains": 2, "cells": 500},
     "elbo": {"steps": 200, "restarts": 1},
     "consensus": {"restarts": 10},

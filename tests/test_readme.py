@@ -64,7 +64,7 @@ def test_the_demo_runs_in_a_clone(tmp_path, monkeypatch):
     commands = [shlex.split(line.split("/ppnmf ")[1]) for line in recipe.splitlines() if "/ppnmf " in line]
     assert len(commands) == 3
     for words in commands:
-        small = {words[1]: "toy20x12", "10": "2", "1:6": "1:2", "10,20,30,40": "1,2", "50": "10"}
+        small = {words[1]: "toy20x12", "10": "2", "1:6": "1:2", "10,15,20,25": "1,2", "50": "10"}
         done = CliRunner().invoke(app, [*(small.get(word, word) for word in words), "--quick", "--no-progress"])
         assert done.exit_code == 0, done.output
         assert (tmp_path / words[words.index("--out") + 1] / "run.json").exists()

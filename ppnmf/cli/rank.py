@@ -32,7 +32,7 @@ QUICK_CRITERIA: dict[str, dict[str, Any]] = {
     "chib": {"draws": 50, "warmup": 50, "replicates": 3},
     "smc": {"particles": 100, "replicates": 3},
     "stepping_stone": {"particles": 20, "warmup": 100, "replicates": 3},
-    "heldout": {"draws": 25, "warmup": 25, "used": 2},
+    "heldout": {"draws": 25, "warmup": 25, "rounds": 1, "used": 2},
     "elbo": {"steps": 300, "restarts": 1},
     "loo": {"draws": 100, "warmup": 100, "cells": 2000},
     "consensus": {"restarts": 10},

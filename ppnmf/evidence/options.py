@@ -33,6 +33,7 @@ class RankOptions(EvidenceOptions, total=False):
     replicates: int
     folds: int | ArrayLike | Tensor
     moves: bool
+    rounds: int
     used: int | None
     chains: int
     nested: bool

@@ -304,7 +304,9 @@ class RankTable:
             return f"{by}: rank {best}, the only one with a value."
         if rivals:
             names = ", ".join(map(str, rivals))
-            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is within the error or too small to count."
+            moving = [rank for rank in sorted({best, *rivals}) if getattr(by_rank[rank], "unconverged", ())]
+            why = f"; fits of {_ranks(moving)} had not converged" if moving else ""
+            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is within the error or too small to count{why}."
         second = min((r for r in by_rank if r != best), key=lambda r: by_rank[best].lead_over(by_rank[r])[0])
         lead, error = by_rank[best].lead_over(by_rank[second])
         return f"{by}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."

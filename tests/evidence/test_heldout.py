@@ -12,6 +12,7 @@ import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence import heldout
 from ppnmf.models import PAENMF, ExponentialGaussian
+from ppnmf.progress import bar
 from ppnmf.rng import Stream
 from tests.scenarios import drawn
 
@@ -47,13 +48,17 @@ def test_missing_cells_are_in_no_fold():
     assert int(fold_of[2, 3]) == -1 and int((fold_of < 0).sum()) == 1
 
 
+def fitted(X, stream, length):
+    return heldout.fit(ExponentialGaussian(2), X, stream, length, "scaled", bar(None, "", False))
+
+
 def test_hidden_values_do_not_reach_the_fit():
     X, _, _ = drawn(12, 8, 2)
     hidden = heldout.assign_folds(as_matrix(X), 4, seed=0) == 0
     means = []
     for values in (X, torch.where(hidden, 1e6, X)):
         data = as_matrix(values).hide(~hidden)
-        means.append(heldout.reconstructed(ExponentialGaussian(2), data, Stream.of(0), draws=5, warmup=5).mean)
+        means.append(fitted(data, Stream.of(0), heldout.Length(draws=5, warmup=5)).mean)
     assert torch.equal(*means)
 
 
@@ -79,7 +84,7 @@ def by_hand(X, hidden, folds_hidden, replicate, draws=6, warmup=4):
     data = as_matrix(X)
     kept = data.hide(~torch.stack([hidden == fold for fold in folds_hidden]).any(0))
     stream = Stream.of(3, 1, [replicate])
-    mean = heldout.reconstructed(ExponentialGaussian(2), kept, stream, draws=draws, warmup=warmup).mean
+    mean = fitted(kept, stream, heldout.Length(draws, warmup)).mean
     return [float((X - mean)[hidden == fold].square().mean()) for fold in folds_hidden]
 
 
@@ -164,18 +169,32 @@ def test_held_out_error_on_gdsc_is_the_published_one_and_a_mode_overfits(real_da
     assert float((data.values - mode.reconstruction())[hidden].square().mean()) > 5000
 
 
-def test_folds_that_had_not_converged_are_named():
-    """Noise small against the signal: after ten sweeps the fits are still on their way, after many they are there."""
+def strong():
+    """30 × 20 of rank 3, noise small against the signal: fits are on their way for long."""
     generator = torch.Generator().manual_seed(0)
     W, H = (
         10 * torch.empty(shape, dtype=torch.float64).exponential_(generator=generator) for shape in ((30, 3), (3, 20))
     )
     X = W @ H + torch.randn(30, 20, generator=generator, dtype=torch.float64)
-    model = ExponentialGaussian(3, 0.1, 0.1)
-    early = heldout.run(model, as_matrix(X), draws=40, warmup=10, progress=False)
+    return ExponentialGaussian(3, 0.1, 0.1), as_matrix(X)
+
+
+def test_folds_that_had_not_converged_are_named():
+    early = heldout.run(*strong(), draws=40, warmup=10, rounds=1, progress=False)
     assert "the fit had not converged with fold(s)" in early.warnings[0] and max(early.attrs["rhat"]) > 1.2
-    late = heldout.run(model, as_matrix(X), draws=100, warmup=500, progress=False)
+    assert early.unconverged == tuple(fold for fold, rhat in enumerate(early.attrs["rhat"]) if rhat > 1.2)
+    late = heldout.run(*strong(), draws=100, warmup=500, progress=False)
     assert late.warnings == () and max(late.attrs["rhat"]) < 1.2 and late.value < early.value
+
+
+def test_folds_that_had_not_converged_go_on():
+    short = {"draws": 30, "init": "scaled", "progress": False}
+    early, on = (heldout.run(*strong(), warmup=50, rounds=rounds, **short) for rounds in (1, 6))
+    sweeps = on.attrs["sweeps"]
+    assert not on.unconverged and set(sweeps) <= {80, 190, 410, 850, 1730, 3490} and len(set(sweeps)) > 1
+    late = {n: heldout.run(*strong(), warmup=n - 30, rounds=1, **short) for n in set(sweeps)}
+    assert on.folds == tuple(late[n].folds[fold] for fold, n in enumerate(sweeps))
+    assert all((n > 80) == (fold in early.unconverged) for fold, n in enumerate(sweeps))
 
 
 def test_folds_begin_at_the_best_of_a_survey_and_not_in_a_worse_mode():
@@ -210,6 +229,6 @@ def test_thinned_folds_average_every_so_many_sweeps_with_or_without_moves():
         if n in (6, 9):
             means.append(state.params["W"][0] @ state.params["H"][0])
     length = heldout.Length(draws=2, warmup=4, thin=3, moves=False)
-    found = heldout.fit(ExponentialGaussian(2), X, stream, length, "scaled", lambda: None)
+    found = fitted(X, stream, length)
     torch.testing.assert_close(found.mean, (means[0] + means[1]) / 2)
-    assert found.lp.shape == (1, 2)
+    assert math.isnan(found.rhat) and found.sweeps == 10

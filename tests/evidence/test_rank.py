@@ -307,6 +307,19 @@ def test_heldout_alone_has_no_probability_and_less_is_better():
     assert table.nested is None and table.to_dict()["nested"] is None
 
 
+@pytest.mark.parametrize("moving", [2, 1])  # the best rank, or the other one
+def test_a_lead_does_not_count_where_a_fold_had_not_converged(moving):
+    rhat = {1: [1.01, 1.1], 2: [1.0, None]}
+    rhat[moving] = [1.0, 1.3]
+    scores = {
+        r: HeldOut(folds=(e, e + 0.1), rank=r, priors={}, seconds=0.0, attrs={"rhat": rhat[r]})
+        for r, e in {1: 2.0, 2: 1.0}.items()
+    }
+    table = rank.RankTable(scores={"heldout": scores}, failed={"heldout": {}}, shape=(4, 4), seed=0, seconds=0.0)
+    assert table.best == 2 and not table.decisive
+    assert f"fits of rank {moving} had not converged" in table.verdict() and "decisively" not in str(table)
+
+
 def test_the_nested_error_stands_in_the_table():
     X = drawn(14, 9, 1, noise=0.1)[0]
     table = ppnmf.select_rank(
