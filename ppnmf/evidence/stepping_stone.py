@@ -101,7 +101,7 @@ def run(
     particles: int | None = None,
     sweeps: int | None = None,
     draws: int | None = None,
-    warmup: int = 1000,
+    warmup: int = 500,
     width: float = WIDTH,
     replicates: int = 4,
     seed: int = 0,
