@@ -1,34 +1,117 @@
-"""Chains that begin at the best of a survey's starts: where the modes are, for methods that do not look for them."""
+r"""Where the modes are: chains for methods that do not look for them.
+
+A survey chooses its starts by their log joint, and climbs before that. Both look for modes that are high, and a mode's mass is
+its height and its width: digits have at rank 8 a mode whose draws lie 340 nats below those of another and which has exp(190)
+times its mass. So `weighed` begins short chains from many random starts, and those go on that have the greatest
+
+.. math:: \log m \approx E[\log p(X, \theta) - \log r(\theta)],
+
+the mean over draws, r with their moments: that is log m and the divergence of r from the posterior there, which is about the same
+in all modes. Chains that are on their way look wider than they are; the straight line along which each entry went is taken
+out. Tens of nats are beyond all this: stepping stones give the masses of the modes that are left.
+"""
 
 from __future__ import annotations
 
-import time
+import math
+from dataclasses import replace
 from typing import Any
 
-from ppnmf.inference import gibbs
-from ppnmf.inference.beginning import beginning
-from ppnmf.inference.clock import Clock
-from ppnmf.inference.start import SCALED, SURVEY
-from ppnmf.posterior import Posterior
-from ppnmf.protocols import Matrix, Sweeping
+import torch
+from torch import Tensor
 
-__all__ = ["CHAINS", "finished", "settled"]
+from ppnmf.evidence.orders import axes_of, in_one_order
+from ppnmf.inference import gibbs, survey
+from ppnmf.posterior import Posterior
+from ppnmf.protocols import Matrix, Params, Stepping, Sweeping
+
+__all__ = ["CHAINS", "finished", "settled", "weighed"]
 
 CHAINS = 4
-SURVEYED = 12  # times the warm-up, for which the survey is as long: modes of their own weigh more than draws that are better
 LOOKS, APART_BY = 50, 4  # draws of each chain, and the sweeps between them
+SURVEYED = 12  # times the warm-up, for which a survey would be as long; twice its starts are taken
+SIGHTS = 20  # draws of each short chain, by which it is judged
+ROUNDS, CHOSEN = 2, 8  # of short chains, and how many are left
+ROOM = 2**29  # bytes of the draws of all short chains
+AHEAD = 2000  # of seeds, so that the short chains' random numbers are not those of the others
+LIGHT = 100.0  # nats below the heaviest chain's by that approximation, from which a mode's mass is nothing
+ON_ITS_WAY = 3.0  # standard deviations of the log joint between a chain's halves, above which it is
 
 
 def settled(model: Sweeping, X: Matrix, warmup: int, seed: int, progress: bool) -> Posterior:
-    """Chains at the posterior with a few draws of each, begun at the best of a survey.
+    """Chains at the posterior, begun as `gibbs` begins them, with a few draws of each.
 
     Raises KeyboardInterrupt where Ctrl-C ended them.
     """
-    begun = beginning(model, X, seed, CHAINS, SURVEY, None, SURVEYED * warmup)
-    where, _ = begun.without_record(Clock(X, time.perf_counter(), None), progress)
-    options: dict[str, Any] = {"draws": LOOKS, "thin": APART_BY, "warmup": warmup, "chains": CHAINS}
-    options["init"] = SCALED if where is None else where
+    return _drawn(model, X, {"draws": LOOKS, "thin": APART_BY, "warmup": warmup, "chains": CHAINS}, seed, progress)
+
+
+def weighed(model: Stepping, X: Matrix, warmup: int, seed: int, progress: bool) -> Posterior:
+    """The same for up to `CHOSEN` chains in the modes that have the greatest masses of those that many starts lead to.
+
+    Where a survey would have no more starts than there are chains, or draws have no room, it is `settled`.
+    """
+    plan = survey.planned(model, X, CHAINS, SURVEYED * warmup, None)
+    size = sum(math.prod(dims.values()) for dims in model.sites(*X.shape).values())
+    starts = 0 if plan is None else min(2 * plan.starts, ROOM // (8 * size * SIGHTS))
+    if starts <= CHOSEN:
+        return settled(model, X, warmup, seed, progress)
+    short: dict[str, Any] = {"draws": SIGHTS, "thin": max(1, warmup // 100), "warmup": warmup // 4}
+    begun: dict[str, Any] = {"chains": starts, "init": "scaled"}
+    for n in range(ROUNDS):
+        post = _drawn(model, X, short | begun, seed + AHEAD + n, progress)
+        number = CHOSEN if n == ROUNDS - 1 else max(CHOSEN, starts // 3)
+        best = _log_masses(post).argsort(descending=True)[:number]
+        begun = {
+            "chains": number,
+            "init": {site: values[best.to(values.device), -1] for site, values in post.draws.items()},
+        }
+    post = _drawn(model, X, {"draws": LOOKS, "thin": APART_BY, "warmup": warmup // 4} | begun, seed, progress)
+    masses = _log_masses(post)
+    heaviest = masses.masked_fill(_on_its_way(post), -math.inf).max()
+    return _of_chains(post, torch.nonzero(masses >= heaviest - LIGHT)[:, 0])
+
+
+def _drawn(model: Sweeping, X: Matrix, options: dict[str, Any], seed: int, progress: bool) -> Posterior:
     return finished(gibbs.run(model, X, **options, seed=seed, progress=progress))  # type: ignore[arg-type]
+
+
+def _log_masses(post: Posterior) -> Tensor:
+    """What the draws of each chain say of the log of its mode's mass, up to what all modes share, (chains,), on the CPU."""
+    model: Any = post.model
+    masses = []
+    for c in range(post.chains):
+        draws: Params = {site: values[c] for site, values in post.draws.items()}
+        last = {site: values[-1] for site, values in draws.items()}
+        steady = _steady(in_one_order(draws, last, model.classes(), axes_of(model)))
+        log_reference = model.reference(steady, 1.0).log_prob(steady)
+        masses.append(float((post.stats["lp"][c].double().cpu() - log_reference.cpu()).mean()))
+    return torch.tensor(masses, dtype=torch.float64).nan_to_num(-math.inf, -math.inf, -math.inf)
+
+
+def _steady(draws: Params) -> dict[str, Tensor]:
+    """Draws (S, *site) without the straight line along which each entry went; none falls below zero."""
+    found = {}
+    for site, values in draws.items():
+        t = torch.linspace(-1, 1, len(values), dtype=values.dtype, device=values.device)
+        slope = torch.tensordot(t, values, 1) / t.square().sum()
+        found[site] = (values - t.view(-1, *[1] * slope.ndim) * slope).clamp(min=torch.finfo(values.dtype).tiny)
+    return found
+
+
+def _on_its_way(post: Posterior) -> Tensor:
+    """Whether the log joint of each chain differs between its halves by more than it varies in them, (chains,), on the CPU."""
+    lp = post.stats["lp"].double().cpu()
+    first, second = lp.chunk(2, 1)
+    within = (0.5 * (first.var(1) + second.var(1))).sqrt()
+    return (second.mean(1) - first.mean(1)).abs() > ON_ITS_WAY * within
+
+
+def _of_chains(post: Posterior, chains: Tensor) -> Posterior:
+    draws, stats = (
+        {name: values[chains.to(values.device)] for name, values in own.items()} for own in (post.draws, post.stats)
+    )
+    return replace(post, draws=draws, stats=stats)
 
 
 def finished(post: Posterior) -> Posterior:

@@ -65,7 +65,7 @@ from ppnmf.evidence.exchanged import classes_apart, with_exchanged
 from ppnmf.evidence.orders import axes_of, in_one_order
 from ppnmf.evidence.places import Fitted
 from ppnmf.evidence.sensitivity import to_noise
-from ppnmf.evidence.settled import CHAINS, finished, settled
+from ppnmf.evidence.settled import CHAINS, finished, weighed
 from ppnmf.evidence.smc import jackknife_error, log_mean
 from ppnmf.inference import gibbs
 from ppnmf.inference.particles import Climb, Pace, climb, climb_together
@@ -86,7 +86,7 @@ WIDTH = 1.0  # of the reference's variances, over those of the draws
 ENTRIES = 160_000  # of all particles' factors together, by which their number is chosen
 TOGETHER = 4 * ENTRIES  # of runs side by side
 FEWEST, USUAL = 24, 100  # particles
-DRAWS = 20  # for each particle
+DRAWS = 40  # for each particle
 ROOM = 2**27  # bytes of the draws that the reference is fitted to
 LIGHT = 20.0  # nats below the heaviest mode, by a run each that may err by a few, from which a mode is nothing
 TWO_RIDGES = 3  # sweeps at each β of three factors: one left the estimate .7 nats short at 30 × 20, K = L = 3 and 4
@@ -141,7 +141,7 @@ def run(
     require_room(model, X, particles, 2)
     began = time.perf_counter()
     classes = classes_apart(model)
-    post = with_exchanged(settled(model, X, warmup, seed, progress), classes, seed, progress)
+    post = with_exchanged(weighed(model, X, warmup, seed, progress), classes, seed, progress)
     near = [around(post, chains, draws, seed + 1 + g, progress) for g, chains in enumerate(distinct(post, classes))]
     paths = [Fitted.of(model, X, model.reference(own, width)) for own in near]
     effort = Effort(particles, replicates, sweeps)
@@ -218,19 +218,21 @@ def of_mode(path: Fitted, runs: list[Climb], centres: list[dict[str, Tensor]], o
 
 
 def around(post: Posterior, chains: tuple[int, ...], draws: int, seed: int, progress: bool) -> dict[str, Tensor]:
-    """Draws (S, *site) near the last one of that of the chains with the greatest log joint, their components in one order.
+    """Draws (S, *site) near the last ones of the chains, their components in the order of that with the greatest log joint.
 
     They make no moves along the ridge, unless the path begins wide.
     """
     model, X = post.model, post.X
     best = max(chains, key=lambda chain: float(post.stats["lp"][chain].mean()))
-    middle = {site: values[best, -1] for site, values in post.draws.items()}
+    from_each = [best, *(chain for chain in chains if chain != best)][:CHAINS]
+    begun = {site: values[from_each, -1] for site, values in post.draws.items()}
+    middle = {site: values[0] for site, values in begun.items()}
     bytes_of_one = sum(values.numel() * values.element_size() for values in middle.values())
     thin = max(1, -(-draws * CHAINS * bytes_of_one // ROOM))
     number = max(4, draws // thin)
     options: dict[str, Any] = {"draws": number, "thin": thin, "warmup": 0, "chains": CHAINS}
     options["moves"] = isinstance(model, Crossing)
-    near = finished(gibbs.run(model, X, **options, init=middle, seed=seed, progress=progress))  # type: ignore[arg-type]
+    near = finished(gibbs.run(model, X, **options, init=begun, seed=seed, progress=progress))  # type: ignore[arg-type]
     flat = {site: values.flatten(0, 1) for site, values in near.draws.items()}
     return in_one_order(flat, middle, model.classes(), axes_of(model))  # type: ignore[attr-defined]
 
