@@ -1,7 +1,7 @@
 r"""Where the modes are: chains for methods that do not look for them.
 
 A survey chooses its starts by their log joint, and climbs before that. Both look for modes that are high, and a mode's mass is
-its height and its width: digits have at rank 8 a mode whose draws lie 340 nats below those of another and which has exp(190)
+its height and its width: digits have at rank 8 a mode whose draws lie 450 nats below those of another and which has exp(366)
 times its mass. So `weighed` begins short chains from many random starts, and those go on that have the greatest
 
 .. math:: \log m \approx E[\log p(X, \theta) - \log r(\theta)],

@@ -1,6 +1,6 @@
 r"""Log evidence by stepping stones from a fitted reference to the posterior.
 
-Sweeps without moves from a draw of the posterior stay near it; with their components in one order they give a reference
+Sweeps without moves from draws of the posterior stay near them; with their components in one order they give a reference
 r(θ): independent rectified normals and an inverse gamma with their moments. Particles drawn from r climb the densities
 
 .. math:: \pi_\beta(\theta) \propto [p(X \mid \theta) \, p(\theta)]^\beta \, r(\theta)^{1 - \beta}
@@ -31,7 +31,7 @@ stay with one order or mix them plays no part. Where a class has more than `MOST
 the share s(θ) = r(θ) / Σ_π r(πθ) of the order that particles end in, p(X) is the number of orders times Ẑ · mean s.
 
 *Modes.* A mode whose mass by its first run, which finds the ladder, is nothing beside another's (`LIGHT`) has that estimate alone.
-The chains begin at the best of a survey's starts, as those of `gibbs` do. Each distinct mode that they are in
+The chains are those, of many short ones, in the modes of the greatest masses (`evidence.settled`). Each distinct mode that they are in
 (`evidence.distinct`) has a reference and a path of its own, and log p(X) is the log of the sum of what they give. Particles
 that end nearer to another of these modes are left out of a mode's mass, so that none is counted twice.
 
@@ -118,9 +118,10 @@ def run(
         X: data (N, D).
         particles: of each replicate; by default 100, and fewer, down to 24, where the factors are large.
         sweeps: at each β; by default 1, and 3 where components are of two kinds.
-        draws: sweeps without moves of each of four chains, from one draw of the posterior, that the reference is fitted
-            to; by default 20 times the particles. Where components are superfluous, few make it too narrow.
-        warmup: sweeps of the chains, begun as `gibbs` begins them, of which the best one in a mode has that draw.
+        draws: sweeps without moves of each of four chains, from the last draws of those in a mode, that the reference is fitted
+            to; by default 40 times the particles. Where components are superfluous, few make it too narrow.
+        warmup: of the chains that say where the modes are; a quarter before 20 draws of 48 short ones, before as many of
+            the best 16 of them, and before the draws of the best 8.
         width: what the variances of the reference are multiplied by.
         replicates: runs, at least 2, after a shorter one that finds the ladder.
 
