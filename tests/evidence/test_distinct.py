@@ -51,7 +51,7 @@ def test_stepping_stones_give_the_sum_too(monkeypatch):
     def settled(model, X, warmup, seed, progress):
         return gibbs.run(model, X, draws=50, warmup=warmup, chains=4, init=starts(), seed=seed, progress=False)
 
-    monkeypatch.setattr(stepping_stone, "settled", settled)
+    monkeypatch.setattr(stepping_stone, "weighed", settled)
     few = {"particles": 100, "draws": 300, "warmup": 100, "replicates": 4, "progress": False}
     evidence = stepping_stone.run(MODEL, data(), **few)
     for mode, exact in zip(evidence.modes, (GREATER, LESSER), strict=True):
