@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ppnmf.evidence.orders import axes_of, in_one_order
-from ppnmf.inference import gibbs, survey
+from ppnmf.inference import gibbs
+from ppnmf.inference.start import SCALED
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Matrix, Params, Stepping, Sweeping
 
@@ -30,9 +31,9 @@ __all__ = ["CHAINS", "finished", "settled", "weighed"]
 
 CHAINS = 4
 LOOKS, APART_BY = 50, 4  # draws of each chain, and the sweeps between them
-SURVEYED = 12  # times the warm-up, for which a survey would be as long; twice its starts are taken
-SIGHTS = 20  # draws of each short chain, by which it is judged
-ROUNDS, CHOSEN = 2, 8  # of short chains, and how many are left
+STARTS = 48  # short chains
+SIGHTS = 20  # draws of each, by which it is judged
+ROUNDS, CHOSEN = 2, 8  # a third goes on after the first, and so many after the last
 ROOM = 2**29  # bytes of the draws of all short chains
 AHEAD = 2000  # of seeds, so that the short chains' random numbers are not those of the others
 LIGHT = 300.0  # nats below the heaviest chain's by that approximation, from which a mode's mass is nothing
@@ -48,17 +49,16 @@ def settled(model: Sweeping, X: Matrix, warmup: int, seed: int, progress: bool) 
 
 
 def weighed(model: Stepping, X: Matrix, warmup: int, seed: int, progress: bool) -> Posterior:
-    """The same for up to `CHOSEN` chains in the modes that have the greatest masses of those that many starts lead to.
+    """The same for some chains in the modes that have the greatest masses of those that many starts lead to.
 
-    Where a survey would have no more starts than there are chains, or draws have no room, it is `settled`.
+    Without a warm-up, or where the draws of so many have no room, it is `settled`.
     """
-    plan = survey.planned(model, X, CHAINS, SURVEYED * warmup, None)
     size = sum(math.prod(dims.values()) for dims in model.sites(*X.shape).values())
-    starts = 0 if plan is None else min(2 * plan.starts, ROOM // (8 * size * SIGHTS))
-    if starts <= CHOSEN:
+    starts = min(STARTS, ROOM // (8 * size * SIGHTS))
+    if warmup == 0 or starts <= CHOSEN:
         return settled(model, X, warmup, seed, progress)
     short: dict[str, Any] = {"draws": SIGHTS, "thin": max(1, warmup // 100), "warmup": warmup // 4}
-    begun: dict[str, Any] = {"chains": starts, "init": "scaled"}
+    begun: dict[str, Any] = {"chains": starts, "init": SCALED}
     for n in range(ROUNDS):
         post = _drawn(model, X, short | begun, seed + AHEAD + n, progress)
         number = CHOSEN if n == ROUNDS - 1 else max(CHOSEN, starts // 3)

@@ -54,7 +54,7 @@ def test_chains_of_modes_that_weigh_nothing_are_left_out_and_none_for_one_that_i
     post = post_with(lp, masses, monkeypatch)
 
     def chosen(model, X, options, seed, progress):
-        first = options["init"] == "scaled"
+        first = isinstance(options["init"], str)
         own = range(12) if first else options["init"]["sigma2"].long().tolist()
         return settled._of_chains(post, torch.tensor(list(own)))
 
