@@ -15,7 +15,6 @@ stones give the masses of the modes that are left.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,14 +62,11 @@ def weighed(model: Stepping, X: Matrix, warmup: int, seed: int, progress: bool) 
         post = _drawn(model, X, short | begun, seed + AHEAD + n, progress)
         number = CHOSEN if n == ROUNDS - 1 else max(CHOSEN, starts // 3)
         best = _log_masses(post).argsort(descending=True)[:number]
-        begun = {
-            "chains": number,
-            "init": {site: values[best.to(values.device), -1] for site, values in post.draws.items()},
-        }
+        begun = {"chains": number, "init": post.select(chains=best.tolist())}
     post = _drawn(model, X, {"draws": LOOKS, "thin": APART_BY, "warmup": warmup // 4} | begun, seed, progress)
     masses = _log_masses(post)
     heaviest = masses.masked_fill(_on_its_way(post), -math.inf).max()
-    return _of_chains(post, torch.nonzero(masses >= heaviest - LIGHT)[:, 0])
+    return post.select(chains=torch.nonzero(masses >= heaviest - LIGHT)[:, 0].tolist())
 
 
 def _drawn(model: Sweeping, X: Matrix, options: dict[str, Any], seed: int, progress: bool) -> Posterior:
@@ -106,13 +102,6 @@ def _on_its_way(post: Posterior) -> Tensor:
     first, second = lp.chunk(2, 1)
     within = (0.5 * (first.var(1) + second.var(1))).sqrt()
     return (second.mean(1) - first.mean(1)).abs() > ON_ITS_WAY * within
-
-
-def _of_chains(post: Posterior, chains: Tensor) -> Posterior:
-    draws, stats = (
-        {name: values[chains.to(values.device)] for name, values in own.items()} for own in (post.draws, post.stats)
-    )
-    return replace(post, draws=draws, stats=stats)
 
 
 def finished(post: Posterior) -> Posterior:

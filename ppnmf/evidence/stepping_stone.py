@@ -226,14 +226,13 @@ def around(post: Posterior, chains: tuple[int, ...], draws: int, seed: int, prog
     model, X = post.model, post.X
     best = max(chains, key=lambda chain: float(post.stats["lp"][chain].mean()))
     from_each = [best, *(chain for chain in chains if chain != best)][:CHAINS]
-    begun = {site: values[from_each, -1] for site, values in post.draws.items()}
-    middle = {site: values[0] for site, values in begun.items()}
+    middle = {site: values[best, -1] for site, values in post.draws.items()}
     bytes_of_one = sum(values.numel() * values.element_size() for values in middle.values())
     thin = max(1, -(-draws * CHAINS * bytes_of_one // ROOM))
     number = max(4, draws // thin)
     options: dict[str, Any] = {"draws": number, "thin": thin, "warmup": 0, "chains": CHAINS}
     options["moves"] = isinstance(model, Crossing)
-    near = finished(gibbs.run(model, X, **options, init=begun, seed=seed, progress=progress))  # type: ignore[arg-type]
+    near = finished(gibbs.run(model, X, **options, init=post.select(chains=from_each), seed=seed, progress=progress))  # type: ignore[arg-type]
     flat = {site: values.flatten(0, 1) for site, values in near.draws.items()}
     return in_one_order(flat, middle, model.classes(), axes_of(model))  # type: ignore[attr-defined]
 

@@ -55,8 +55,8 @@ def test_chains_of_modes_that_weigh_nothing_are_left_out_and_none_for_one_that_i
 
     def chosen(model, X, options, seed, progress):
         first = isinstance(options["init"], str)
-        own = range(12) if first else options["init"]["sigma2"].long().tolist()
-        return settled._of_chains(post, torch.tensor(list(own)))
+        own = range(12) if first else options["init"].draws["sigma2"][:, -1].long().tolist()
+        return post.select(chains=list(own))
 
     monkeypatch.setattr(settled, "_drawn", chosen)
     left = settled.weighed(post.model, post.X, 100, 0, False)
