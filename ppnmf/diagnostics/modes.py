@@ -37,7 +37,7 @@ from ppnmf.protocols import Blocked, require_ability
 from ppnmf.required import require_posterior
 from ppnmf.settings import own_settings
 
-__all__ = ["Masses", "groups", "mode_masses", "of_chains", "stacking_weights"]
+__all__ = ["Masses", "groups", "mode_masses", "stacking_weights"]
 
 SHARED = 1.2  # R-hat of two chains up to which they may share a mode; between modes it is 2 and more
 MOST = 0.05  # of the entries of W @ H may exceed it: slow ones do within a mode
@@ -206,7 +206,7 @@ def mode_masses(
     model: Any = post.model
     found = []
     for number, group in enumerate(groups(post)):
-        own = of_chains(post, group)
+        own = post.select(chains=group)
         init = _spread(own, replicates)
         options: dict[str, Any] = {"draws": draws, "thin": thin, "warmup": warmup, "replicates": replicates}
         evidence = chib.run(model, post.X, **options, init=init, seed=seed + number, progress=progress)
@@ -219,16 +219,6 @@ def mode_masses(
         warnings=tuple(f"mode {g}: {doubt}" for g, (_, evidence) in enumerate(found) for doubt in evidence.warnings),
     )
     return replace(masses, predictive=stacking_weights(post, masses.groups)) if predictive else masses
-
-
-def of_chains(post: Posterior, chains: tuple[int, ...]) -> Posterior:
-    """The posterior of some of the chains alone."""
-    at = torch.tensor(chains)
-    return replace(
-        post,
-        draws={site: values[at.to(values.device)] for site, values in post.draws.items()},
-        stats={name: values[at.to(values.device)] for name, values in post.stats.items()},
-    )
 
 
 def _spread(post: Posterior, n: int) -> dict[str, Tensor]:
@@ -250,7 +240,9 @@ def stacking_weights(post: Posterior, chains: tuple[tuple[int, ...], ...]) -> tu
         return (1.0,)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # k-hats above their limit: a matter of the entries, not of the weights' sum
-        trees = {str(g): arviz_stats.loo(_tree(of_chains(post, own)), pointwise=True) for g, own in enumerate(chains)}
+        trees = {
+            str(g): arviz_stats.loo(_tree(post.select(chains=own)), pointwise=True) for g, own in enumerate(chains)
+        }
         table = arviz_stats.compare(trees, method="stacking")
     weights: Mapping[str, float] = table["weight"].to_dict()
     return tuple(float(weights[str(g)]) for g in range(len(chains)))

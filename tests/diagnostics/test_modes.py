@@ -8,7 +8,7 @@ import torch
 from scipy import special
 
 import ppnmf
-from ppnmf.diagnostics.modes import Masses, groups, mode_masses, of_chains, stacking_weights
+from ppnmf.diagnostics.modes import Masses, groups, mode_masses, stacking_weights
 from ppnmf.inference import behind
 from ppnmf.matching import apart, furthest_apart
 from ppnmf.models import ExponentialGaussian
@@ -59,7 +59,7 @@ def masses(post):
 
 def test_chains_that_share_a_mode_are_together(post):
     assert groups(post) == ((0, 3), (1, 2))
-    assert groups(of_chains(post, (1, 2))) == ((0, 1),) and groups(of_chains(post, (3,))) == ((0,),)
+    assert groups(post.select(chains=(1, 2))) == ((0, 1),) and groups(post.select(chains=(3,))) == ((0,),)
 
 
 def test_chains_of_one_mode_are_one_group_whatever_the_order_of_their_components():
@@ -117,7 +117,7 @@ def test_everything_that_is_asked_counts_chains_by_their_weights(post, masses):
     for site in ("W", "H", "sigma2"):
         exact = (post.draws[site].mean(1) * weights.view(-1, *[1] * (post.draws[site].ndim - 2))).sum(0)
         torch.testing.assert_close(after.mean(site), exact, rtol=0.05, atol=0.02)
-    each = torch.stack([of_chains(post, (c,)).reconstruction() for c in range(4)])
+    each = torch.stack([post.select(chains=(c,)).reconstruction() for c in range(4)])
     torch.testing.assert_close(after.reconstruction(), (each * weights[:, None, None]).sum(0), rtol=0.02, atol=0.02)
     own = (after.draws["H"][..., 0, 0] > after.draws["H"][..., 0, 1]).double().mean()
     assert float(own) == pytest.approx(masses.weights[1], abs=2 / 1600)
