@@ -12,16 +12,16 @@ class Survey(NamedTuple):
     """What each of a survey's starts reached, and which of them the chains began at.
 
     Args:
-        climbed: log joint at the end of each start's climb.
-        reached: mean log joint of the last Gibbs sweeps that it had.
+        climbed: log joint at the end of each start's climb, or of the Gibbs sweeps that it had in place of one.
+        reached: log mass of its mode by the last Gibbs sweeps that it had (`inference.mass`), up to what all modes share.
         below: how far that lies below the best start's in the same sweeps.
-        sweeps: how many Gibbs sweeps it had; those that fell behind had fewer.
+        sweeps: how many of the race it had; those that fell behind had fewer.
         apart: how far its components lie from those of the nearest chain's start (`matching.apart`).
         near: up to where `apart` counts as the same mode: half as much again as Gibbs sweeps move one start.
         chosen: the start of each chain.
         anew: whether each chain fell far behind in its warm-up, and went on from the best one's state; empty where chains were
             not compared (`inference.behind`).
-        behind: how far each lay below the best one then, in nats.
+        behind: how far each lay below the best one then, in nats of log mass.
     """
 
     climbed: tuple[float, ...]
@@ -63,7 +63,7 @@ class Survey(NamedTuple):
         said = f"{self.starts} starts were surveyed, and {sum(self.here)} ended in the mode or modes of the chains"
         left = self.left_out
         if left:
-            said += f"; the other {len(left)}, left out, lie {_span(left)} nats below in log joint"
+            said += f"; the other {len(left)}, left out, weigh {_span(left)} nats less, about"
         return f"{said}.{self._of_those_behind()}"
 
     def _of_those_behind(self) -> str:
@@ -72,8 +72,8 @@ class Survey(NamedTuple):
         if not behind:
             return ""
         return (
-            f" In the warm-up {len(behind)} of {len(self.anew)} chains lay {_span(behind)} nats below the best one, and went on "
-            "from its state: R-hat does not count the mode in which they had been."
+            f" In the warm-up {len(behind)} of {len(self.anew)} chains were in a mode {_span(behind)} nats lighter than the "
+            "best one's, and went on from its state: R-hat does not count the mode in which they had been."
         )
 
 

@@ -1,28 +1,21 @@
-r"""Where the modes are: chains for methods that do not look for them.
+"""Where the modes are: chains for methods that do not look for them.
 
-A survey chooses its starts by their log joint, and climbs before that. Both look for modes that are high, and a mode's mass is
-its height and its width: digits have at rank 8 a mode whose draws lie 450 nats below those of another and which has exp(366)
-times its mass. So `weighed` begins short chains from many random starts, and those go on that have the greatest
-
-.. math:: \log m \approx E[\log p(X, \theta) - \log r(\theta)],
-
-the mean over draws, r with their moments: that is log m and the divergence of r from the posterior there, which is about the same
-in all modes. Chains that are on their way look wider than they are; the straight line along which each entry went is taken
-out. What differs by less is beyond all this (at rank 6 of two modes the one that is 66 nats lighter looks 110 heavier): stepping
-stones give the masses of the modes that are left.
+Both begin at the best of a survey's starts, which are chosen by the log mass of their modes as their sweeps tell it
+(`inference.mass`). That errs by some tens of nats, and by more for a chain that is on its way: so `weighed` has more starts, and
+keeps every chain of the last round that is not lighter than all that; stepping stones give the masses of their modes.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ppnmf.evidence.orders import axes_of, in_one_order
 from ppnmf.inference import gibbs
-from ppnmf.inference.start import SCALED
+from ppnmf.inference.beginning import beginning
+from ppnmf.inference.clock import Clock
+from ppnmf.inference.start import SURVEY
+from ppnmf.inference.survey import LARGEST
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Matrix, Params, Stepping, Sweeping
 
@@ -30,13 +23,8 @@ __all__ = ["CHAINS", "finished", "settled", "weighed"]
 
 CHAINS = 4
 LOOKS, APART_BY = 50, 4  # draws of each chain, and the sweeps between them
-STARTS = 48  # short chains
-SIGHTS = 20  # draws of each, by which it is judged
-ROUNDS, CHOSEN = 2, 8  # a third goes on after the first, and so many after the last
-ROOM = 2**29  # bytes of the draws of all short chains
-AHEAD = 2000  # of seeds, so that the short chains' random numbers are not those of the others
-LIGHT = 300.0  # nats below the heaviest chain's by that approximation, from which a mode's mass is nothing
-ON_ITS_WAY = 3.0  # standard deviations of the log joint between a chain's halves, above which it is
+STARTS, CHOSEN = 48, 8  # of a survey, and the chains of them
+LIGHT = 200.0  # nats below the heaviest chain's, as sweeps tell it, from which a mode's mass is nothing
 
 
 def settled(model: Sweeping, X: Matrix, warmup: int, seed: int, progress: bool) -> Posterior:
@@ -48,60 +36,26 @@ def settled(model: Sweeping, X: Matrix, warmup: int, seed: int, progress: bool) 
 
 
 def weighed(model: Stepping, X: Matrix, warmup: int, seed: int, progress: bool) -> Posterior:
-    """The same for some chains in the modes that have the greatest masses of those that many starts lead to.
+    """The same for some chains in the heaviest modes that more starts lead to.
 
-    Without a warm-up, or where the draws of so many have no room, it is `settled`.
+    Without a warm-up, or where so many starts have no room, it is `settled`.
     """
     size = sum(math.prod(dims.values()) for dims in model.sites(*X.shape).values())
-    starts = min(STARTS, ROOM // (8 * size * SIGHTS))
+    starts = min(STARTS, LARGEST // size)
     if warmup == 0 or starts <= CHOSEN:
         return settled(model, X, warmup, seed, progress)
-    short: dict[str, Any] = {"draws": SIGHTS, "thin": max(1, warmup // 100), "warmup": warmup // 4}
-    begun: dict[str, Any] = {"chains": starts, "init": SCALED}
-    for n in range(ROUNDS):
-        post = _drawn(model, X, short | begun, seed + AHEAD + n, progress)
-        number = CHOSEN if n == ROUNDS - 1 else max(CHOSEN, starts // 3)
-        best = _log_masses(post).argsort(descending=True)[:number]
-        begun = {"chains": number, "init": post.select(chains=best.tolist())}
-    post = _drawn(model, X, {"draws": LOOKS, "thin": APART_BY, "warmup": warmup // 4} | begun, seed, progress)
-    masses = _log_masses(post)
-    heaviest = masses.masked_fill(_on_its_way(post), -math.inf).max()
-    return post.select(chains=torch.nonzero(masses >= heaviest - LIGHT)[:, 0].tolist())
+    begun = beginning(model, X, seed, CHOSEN, SURVEY, starts, None)
+    params, found = begun.without_record(Clock(X, time.perf_counter(), None), progress)
+    assert params is not None
+    below = [found["survey"]["below"][start] for start in found["survey"]["chosen"]]
+    heavy = [chain for chain, by in enumerate(below) if by <= LIGHT]
+    init: Params = {site: values[heavy] for site, values in params.items()}
+    options = {"draws": LOOKS, "thin": APART_BY, "warmup": warmup // 2, "chains": len(heavy), "init": init}
+    return _drawn(model, X, options, seed, progress)
 
 
 def _drawn(model: Sweeping, X: Matrix, options: dict[str, Any], seed: int, progress: bool) -> Posterior:
     return finished(gibbs.run(model, X, **options, seed=seed, progress=progress))  # type: ignore[arg-type]
-
-
-def _log_masses(post: Posterior) -> Tensor:
-    """What the draws of each chain say of the log of its mode's mass, up to what all modes share, (chains,), on the CPU."""
-    model: Any = post.model
-    masses = []
-    for c in range(post.chains):
-        draws: Params = {site: values[c] for site, values in post.draws.items()}
-        last = {site: values[-1] for site, values in draws.items()}
-        steady = _steady(in_one_order(draws, last, model.classes(), axes_of(model)))
-        log_reference = model.reference(steady, 1.0).log_prob(steady)
-        masses.append(float((post.stats["lp"][c].double().cpu() - log_reference.cpu()).mean()))
-    return torch.tensor(masses, dtype=torch.float64).nan_to_num(-math.inf, -math.inf, -math.inf)
-
-
-def _steady(draws: Params) -> dict[str, Tensor]:
-    """Draws (S, *site) without the straight line along which each entry went; none falls below zero."""
-    found = {}
-    for site, values in draws.items():
-        t = torch.linspace(-1, 1, len(values), dtype=values.dtype, device=values.device)
-        slope = torch.tensordot(t, values, 1) / t.square().sum()
-        found[site] = (values - t.view(-1, *[1] * slope.ndim) * slope).clamp(min=torch.finfo(values.dtype).tiny)
-    return found
-
-
-def _on_its_way(post: Posterior) -> Tensor:
-    """Whether the log joint of each chain differs between its halves by more than it varies in them, (chains,), on the CPU."""
-    lp = post.stats["lp"].double().cpu()
-    first, second = lp.chunk(2, 1)
-    within = (0.5 * (first.var(1) + second.var(1))).sqrt()
-    return (second.mean(1) - first.mean(1)).abs() > ON_ITS_WAY * within
 
 
 def finished(post: Posterior) -> Posterior:

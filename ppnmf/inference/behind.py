@@ -1,9 +1,10 @@
-r"""Chains that fell far behind in the warm-up go on from where the best one stands.
+"""Chains that fell far behind in the warm-up go on from where the best one stands.
 
-A survey that costs little of a run cannot bring each chain into the best mode: on digits a third of the runs of 500 sweeps after
-500 had one chain a thousand nats below the others, for good. So, once, halfway through the warm-up of a run with a survey, the
-mean log joints of the latest sweeps are compared. A chain whose mean lies further below the best chain's than `FAR` standard
-deviations of that chain's log joint takes its state, and warms up from there with random numbers of its own.
+A survey that costs little of a run cannot bring each chain into the heaviest mode: on digits a third of the runs of 500 sweeps
+after 500 had one chain in a mode of a thousand nats less, for good. So, once, halfway through the warm-up of a run with a survey,
+chains are compared by what their latest sweeps say of the log mass of their mode (`inference.mass`), in two halves. One that lies
+below the best by more than `FAR` times what halves differ by, and by a standard deviation of that chain's log joint, takes
+its state, and warms up from there with random numbers of its own.
 
 That chooses a mode, as the survey does, and samples nothing: no draw from before counts. It also makes agreement easier, since
 chains that stood at one place cannot disagree about another; so the summary says which did, and how far behind they had been.
@@ -11,6 +12,7 @@ chains that stood at one place cannot disagree about another; so the summary say
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,38 +20,62 @@ import torch
 from torch import Tensor
 
 from ppnmf.inference.chain import State
+from ppnmf.inference.mass import Seen
 
-__all__ = ["LATEST", "SURVEY", "caught_up", "compared", "judged", "watched"]
+__all__ = ["SURVEY", "caught_up", "compared", "halves", "judged", "noted", "watched"]
 
-FAR = 4.0  # standard deviations: two chains of one mode differ by less, also where a mean of few sweeps errs
+FAR = 4.0  # times what halves of the sweeps differ by
+DEVIATIONS = 0.5  # of the best chain's log joint: modes that differ by less are not told apart
 PART, LEAST, MOST = 8, 20, 200  # of a warm-up's sweeps, and between which numbers, that are compared
-SURVEY, LATEST = "survey", "log joints"  # notes of a record
+SURVEY, HALVES = "survey", "halves"  # notes of a record
 
 
-def watched(warmup: int) -> range:
-    """The sweeps of a warm-up, numbered from 0, that are compared; none where it is too short."""
+def watched(warmup: int) -> tuple[range, ...]:
+    """Both halves of the sweeps of a warm-up, numbered from 0, that are compared; none where it is too short.
+
+    >>> watched(500), watched(30)
+    ((range(188, 219), range(219, 250)), ())
+    """
     number = min(MOST, max(LEAST, warmup // PART))
-    middle = warmup // 2
-    return range(middle - number, middle) if number <= middle else range(middle, middle)
+    end = warmup // 2
+    return halves(range(end - number, end)) if number <= end else ()
 
 
-def judged(lp: Tensor) -> tuple[list[bool], list[float]]:
+def halves(sweeps: range) -> tuple[range, range]:
+    """The first half of some sweeps, and the second."""
+    middle = sweeps.start + len(sweeps) // 2
+    return range(sweeps.start, middle), range(middle, sweeps.stop)
+
+
+def noted(notes: Mapping[str, Any], seen: Seen, log_mass: Tensor) -> dict[str, Any]:
+    """The notes of a run with what half of the watched sweeps say."""
+    half = {"log_mass": log_mass.tolist(), "lp_deviation": seen.lp_deviation.tolist()}
+    return {**notes, HALVES: [*notes.get(HALVES, []), half]}
+
+
+def judged(log_mass: Tensor, lp_deviation: Tensor) -> tuple[list[bool], list[float]]:
     """Which chains fell far behind, and how far each lies below the best one in nats.
 
     Args:
-        lp: log joints of the latest sweeps, (C, n). Fewer than `LEAST` tell nothing.
+        log_mass: by either half of the sweeps, (2, C).
+        lp_deviation: standard deviations of the log joint in them, (2, C).
     """
-    mean = lp.double().mean(1).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    mean = log_mass.mean(0)
     best = int(mean.argmax())
-    below = mean[best] - mean
-    far = below > FAR * lp[best].double().std()
-    return [lp.shape[1] >= LEAST and one for one in far.tolist()], below.tolist()
+    below = (mean[best] - mean).nan_to_num(math.inf)
+    error = (0.5 * (log_mass[0] - log_mass[1]).nan_to_num(0.0, 0.0, 0.0).square().mean()).sqrt()  # of a difference
+    far = below > torch.maximum(FAR * error, DEVIATIONS * lp_deviation[:, best].mean())
+    return far.tolist(), below.tolist()
 
 
-def compared(notes: Mapping[str, Any], lp: Tensor) -> dict[str, Any]:
-    """The notes of a surveyed run once its chains have been compared by their log joints (C, n)."""
-    anew, below = judged(lp)
-    kept = {name: value for name, value in notes.items() if name != LATEST}
+def compared(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes of a surveyed run once its chains have been compared."""
+    told = notes[HALVES]
+    log_mass, deviation = (
+        torch.tensor([half[what] for half in told], dtype=torch.float64) for what in ("log_mass", "lp_deviation")
+    )
+    anew, below = judged(log_mass, deviation)
+    kept = {name: value for name, value in notes.items() if name != HALVES}
     return {**kept, SURVEY: {**notes[SURVEY], "anew": anew, "behind": below}}
 
 

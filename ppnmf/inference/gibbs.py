@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ppnmf.checks import described, whole_numbers, yes_or_no
 from ppnmf.data.matrix import Dense, as_matrix
-from ppnmf.inference import length, record
+from ppnmf.inference import length, mass, record
 from ppnmf.inference.beginning import beginning
 from ppnmf.inference.chain import Info, State, init, log_joint, several, step, sweeps_at_once
 from ppnmf.inference.clock import Clock
@@ -125,11 +125,13 @@ def run(
     clock = Clock(X, began - recorder.seconds, max_seconds)
     chained = length.Chains(model, X, begun.stream, recorder, kept, bool(moves), every)
     with recorder, single_threaded():
-        state = State(*begun.surveyed(recorder, clock, progress))
+        begins = begun.surveyed(recorder, clock, progress)
+        params, seen = mass.split(begins.params)
+        state = State(params, begins.sweep)
         if goal is None:
-            ended = length.run(chained, state, fixed, clock, progress)
+            ended = length.run(chained, state, fixed, clock, progress, seen)
         else:
-            ended = length.run_until(chained, state, goal, clock, progress)
+            ended = length.run_until(chained, state, goal, clock, progress, seen)
     return Posterior(
         draws={site: values[:, ended.first :] for site, values in recorder.draws().items()},
         stats={"lp": recorder.lp()[:, ended.first :]},

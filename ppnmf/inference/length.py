@@ -16,10 +16,11 @@ from ppnmf.identified import ESS_PER_CHAIN, LEAST_DRAWS, MIXED, judged
 from ppnmf.inference import behind
 from ppnmf.inference.chain import State, several, sweeps_at_once, whole
 from ppnmf.inference.clock import Clock
-from ppnmf.inference.record import Recorder
+from ppnmf.inference.mass import Seen
+from ppnmf.inference.record import Recorder, Snapshot
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Collapsing, Matrix, Sweeping, Sweeps
+from ppnmf.protocols import Collapsing, Matrix, Params, Sweeping, Sweeps
 from ppnmf.rng import Stream
 
 __all__ = ["Chains", "Ended", "Fixed", "Goal", "goal", "run", "run_until"]
@@ -136,38 +137,41 @@ class Chains:
 
     def advance(self, state: State, kept: range, number: int) -> State:
         """So many sweeps, of which some are kept."""
-        asked = self.asked(number, kept)
-        state, drawn, lp = several(self.model, state, self.X, self.stream, asked)
-        if lp.shape[1]:
-            self.recorder.keep({site: drawn[site] for site in self.sites}, lp)
+        state, drawn, lp = several(self.model, state, self.X, self.stream, self.asked(number, kept))
+        self._keep(drawn, lp)
         self.recorder.save(state)
         return state
+
+    def _keep(self, drawn: Params, lp: Tensor) -> None:
+        if lp.shape[1]:
+            self.recorder.keep({site: drawn[site] for site in self.sites}, lp)
 
     @property
     def surveyed(self) -> bool:
         """Whether the chains began at the best of a survey's starts."""
         return behind.SURVEY in self.recorder.notes
 
-    def watch(self, state: State, number: int, before: int) -> State:
-        """So many sweeps of the warm-up whose log joints are noted, after those of `before` sweeps."""
-        asked = self.asked(number, range(number))
-        state, _, lp = several(self.model, state, self.X, self.stream, asked)
-        noted = self.recorder.notes.get(behind.LATEST, [[] for _ in lp])
-        latest = [old[:before] + new for old, new in zip(noted, lp.tolist(), strict=True)]
-        self.recorder.notes = {**self.recorder.notes, behind.LATEST: latest}
-        self.recorder.save(state)
-        return state
-
-    def caught_up(self, state: State, lp: Tensor | None = None) -> State:
-        """The state from which the chains go on, those that lie far below the best one from that one's.
+    def watch(self, state: State, seen: Seen | None, kept: range, number: int, ends: bool) -> tuple[State, Seen | None]:
+        """So many sweeps, of which some are kept and all are seen; what they say is noted where half of the watched ones ends.
 
         Args:
-            lp: of their latest sweeps, (C, n); by default those that were noted.
+            seen: of the sweeps before, in this half.
         """
-        notes = self.recorder.notes
-        if not notes[behind.SURVEY].get("anew"):
-            latest = torch.tensor(notes[behind.LATEST], dtype=torch.float64) if lp is None else lp
-            self.recorder.notes = behind.compared(notes, latest)
+        state, drawn, lp = several(self.model, state, self.X, self.stream, self.asked(number, range(number)))
+        own = slice(kept.start, kept.stop, kept.step)
+        self._keep({site: values[:, own] for site, values in drawn.items()}, lp[:, own])
+        seen = Seen.of(drawn, lp) if seen is None else seen.after(drawn, lp)
+        if ends:
+            self.recorder.notes = behind.noted(self.recorder.notes, seen, seen.log_mass(self.model, self.X))
+            self.recorder.save(state)
+            return state, None
+        self.recorder.save(Snapshot({**state.params, **seen.named()}, state.sweep))
+        return state, seen
+
+    def caught_up(self, state: State) -> State:
+        """The state from which the chains go on, those that lie far below the best one from that one's."""
+        if not self.recorder.notes[behind.SURVEY].get("anew"):
+            self.recorder.notes = behind.compared(self.recorder.notes)
         return behind.caught_up(self.recorder.notes, state)
 
     def with_longer_steps(self, state: State | None = None) -> Chains:
@@ -201,12 +205,16 @@ class Ended(NamedTuple):
     seconds: dict[str, float]
 
 
-def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: bool) -> Ended:
-    """The sweeps of a run of fixed length. Raises KeyboardInterrupt before the first draw is kept."""
+def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: bool, seen: Seen | None = None) -> Ended:
+    """The sweeps of a run of fixed length. Raises KeyboardInterrupt before the first draw is kept.
+
+    Args:
+        seen: of the sweeps before, where those are watched.
+    """
     warmup, draws, thin, longer = length
-    watched = behind.watched(warmup) if chains.surveyed else range(0)
+    watched = behind.watched(warmup) if chains.surveyed else ()
     middle = warmup // 2
-    stops = (watched.start, middle if longer else watched.stop, warmup, warmup + draws * thin)
+    stops = (*(at for half in watched for at in (half.start, half.stop)), middle, warmup, warmup + draws * thin)
     if longer:
         chains = chains.with_longer_steps()
     seconds = {"start": clock.gone} if state.sweep == 1 else {}
@@ -216,12 +224,13 @@ def run(chains: Chains, state: State, length: Fixed, clock: Clock, progress: boo
             for lot in _lots(state.sweep - 1, stops, chains.at_once):
                 if lot.start == warmup:
                     seconds["warmup"] = clock.gone
-                if watched and lot.start == watched.stop:
+                if watched and lot.start == middle:
                     state = chains.caught_up(state)
                 if longer and lot.start == middle:
                     chains = chains.with_longer_steps(state)
-                if lot.start in watched:
-                    state = chains.watch(state, len(lot), lot.start - watched.start)
+                half = next((half for half in watched if lot.start in half), None)
+                if half is not None:
+                    state, seen = chains.watch(state, seen, range(0), len(lot), lot.stop == half.stop)
                 else:
                     first = (thin - 1 - (lot.start - warmup)) % thin if lot.start >= warmup else len(lot)
                     state = chains.advance(state, range(first, len(lot), thin), len(lot))
@@ -247,7 +256,7 @@ def _lots(done: int, stops: Sequence[int], at_once: int) -> Iterator[range]:
             yield range(lot, min(lot + at_once, stop))
 
 
-def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: bool) -> Ended:
+def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: bool, seen: Seen | None) -> Ended:
     """Sweeps until the chains agree or the time is up. Raises KeyboardInterrupt before the first draw is kept.
 
     Every `thin`-th sweep after the warm-up is kept. When the room is full, every second draw goes, and `thin` is doubled.
@@ -259,7 +268,7 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
     with bar(None, f"gibbs, {len(chains.stream)} chain(s), until they agree", progress) as ticker:
         ticker.update(state.sweep - 1)
         try:
-            ended, first = _until_ended(chains, state, goal, clock, ticker)
+            ended, first = _until_ended(chains, state, seen, goal, clock, ticker)
         except KeyboardInterrupt:
             if recorder.done == 0:
                 raise
@@ -281,9 +290,12 @@ def run_until(chains: Chains, state: State, goal: Goal, clock: Clock, progress: 
     return Ended(first, attrs, seconds)
 
 
-def _until_ended(chains: Chains, state: State, goal: Goal, clock: Clock, ticker: Any) -> tuple[str, int]:
+def _until_ended(
+    chains: Chains, state: State, seen: Seen | None, goal: Goal, clock: Clock, ticker: Any
+) -> tuple[str, int]:
     """How the run ended, "agree" or "time", and the first draw that counts."""
     recorder = chains.recorder
+    watched = behind.halves(range(FIRST_LOOK // 2, FIRST_LOOK)) if chains.surveyed else ()
     chains = chains.with_longer_steps()
     doubt = Doubt()
     while True:
@@ -295,15 +307,20 @@ def _until_ended(chains: Chains, state: State, goal: Goal, clock: Clock, ticker:
                 return "agree", first
             ticker.set_postfix_str(str(doubt))
             if done == FIRST_LOOK and chains.surveyed:
-                state = chains.caught_up(state, recorder.lp()[:, recorder.done // 2 :])
+                state = chains.caught_up(state)
             chains = chains.with_longer_steps(state)
             look = _next_look(done + 1)
         if recorder.done > _begun(goal, recorder) and clock.is_past():
             return "time", _first(goal, recorder, 2)
         if recorder.done == goal.draws:
             recorder.halve()
-        number, kept = _next_sweeps(goal, recorder, done, min(chains.at_once, look - done))
-        state = chains.advance(state, kept, number)
+        half = next((half for half in watched if done in half), None)
+        stop = min([look, *(half.start for half in watched if done < half.start)]) if half is None else half.stop
+        number, kept = _next_sweeps(goal, recorder, done, min(chains.at_once, stop - done))
+        if half is None:
+            state = chains.advance(state, kept, number)
+        else:
+            state, seen = chains.watch(state, seen, kept, number, done + number == half.stop)
         ticker.update(number)
 
 

@@ -1,9 +1,11 @@
 r"""The survey: where chains begin on real data, whose posterior has many modes far apart.
 
-A random start decides which mode a chain stays in, and most are many nats below the best. So `starts` climbs of ICM, cheap
-and independent, come first. Their log joints do not decide, since a mode may be high and thin: a race of Gibbs sweeps does.
-All starts run a few sweeps, the better half twice as many more, and so on, until the chains' number is left. Chains begin
-there, each at another start, with random numbers of their own, and warm up; what the survey left out is reported.
+A random start decides which mode a chain stays in, and most weigh many nats less than the heaviest. So climbs of ICM, cheap and
+independent, come first. They find high modes, and a mode's mass is its height and its width: of a full survey's starts every third
+one has Gibbs sweeps in place of a climb, which lead to wide modes more often. What decides is a race of Gibbs sweeps, by what
+they say of the log mass of their mode (`inference.mass`). All starts run a few sweeps, the better half twice as many more, and so
+on, until the chains' number is left. Chains begin there, each at another start, with random numbers of their own, and warm up;
+what the survey left out is reported.
 
 References: accelerated climbs as in `icm`; for the race, Karnin, Koren, Somekh (2013), sequential halving.
 """
@@ -18,7 +20,9 @@ import torch
 from torch import Tensor
 
 from ppnmf.inference import chain, icm
+from ppnmf.inference.chain import State
 from ppnmf.inference.clock import Clock
+from ppnmf.inference.mass import Seen
 from ppnmf.inference.record import Snapshot
 from ppnmf.inference.start import SCALED
 from ppnmf.matching import apart
@@ -33,6 +37,7 @@ SHARE = 0.4  # of the warm-up's sweeps; a warm-up is by default half of a run, o
 LEAST, FULL = 20, 400  # sweeps of each start, below which a survey tells nothing and above which no more
 CLIMB = 0.5  # of a start's sweeps at least; the race has the rest
 RACE = 100  # sweeps at most, which a long climb does not lengthen: of large X the best modes tell late
+UNCLIMBED = 3  # every so many-th start of a full survey
 LEVEL = 1e-6  # gain of a sweep, relatively, below which a climb of full length has ended
 LARGEST = 2**26  # numbers in all starts' factors together, by default
 REPLICATE = 2**20  # under which the starts have their streams, apart from every chain's
@@ -58,7 +63,17 @@ class Plan(NamedTuple):
     @property
     def level(self) -> float:
         """Gain of a sweep, relatively, below which a climb has ended; a short one goes its whole way."""
-        return LEVEL if self.climb > RACE else 0.0
+        return LEVEL if self.is_full else 0.0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are sweeps enough for climbs to end, and for Gibbs sweeps to lead into a mode."""
+        return self.climb > RACE
+
+    @property
+    def climbing(self) -> list[bool]:
+        """Which starts climb; the others have Gibbs sweeps until the climbs end."""
+        return [not self.is_full or start % UNCLIMBED != UNCLIMBED - 1 for start in range(self.starts)]
 
     @property
     def total(self) -> int:
@@ -143,9 +158,8 @@ class Field(NamedTuple):
     Args:
         params: of every start. before: W and H a sweep earlier in a climb, where its round began in the race.
         lp: log joint of a climb, in the end of the whole climb, (S,). reach, bound: as in `icm.Climb`.
-        reached: mean log joint of the sweeps that count, in the last round that a start ran in, (S,).
-        below: how far that lies below the best of the round, (S,). sweeps: Gibbs sweeps of each, (S,).
-        sums: of log joints in this round, (S,).
+        reached: the log mass by the sweeps that count, in the last round that a start ran in, (S,).
+        below: how far that lies below the best of the round, (S,). sweeps: of the race, of each, (S,).
         running: the numbers of the starts that run.
         done: sweeps of those.
     """
@@ -158,7 +172,6 @@ class Field(NamedTuple):
     reached: Tensor
     below: Tensor
     sweeps: Tensor
-    sums: Tensor
     running: Tensor
     done: int
 
@@ -168,8 +181,8 @@ def begin(model: Sweeping, X: Matrix, plan: Plan, stream: Stream) -> Params:
     climb = icm.Climb.at(icm.begin(model, X, stream, SCALED, range(plan.starts)))
     nothing = torch.zeros_like(climb.lp)
     field = Field(
-        *(climb.state.params, climb.before, climb.lp, climb.reach, climb.bound),
-        *(nothing, nothing, nothing, nothing, torch.arange(plan.starts)),
+        *(climb.state.params, _factors(climb.before), climb.lp, climb.reach, climb.bound),
+        *(nothing, nothing, nothing, torch.arange(plan.starts)),
         icm.ORDINARY_SWEEPS,
     )
     return _named(field, plan)
@@ -197,58 +210,86 @@ def run(
         clock: when a part of a run's time is over, the survey ends where it stands.
     """
     field = _read(params)
+    seen: Seen | None = None
     tick(field.done)
     while field.done < plan.total and not (field.done > icm.ORDINARY_SWEEPS and clock.is_past(OF_THE_TIME)):
-        advance = _climbed if field.done < plan.climb else _raced
-        after = advance(model, X, plan, stream, field)
-        tick(after.done - field.done)
-        field = after
-        save(Snapshot(_named(field, plan), 1 + field.done - plan.total))
+        before = field.done
+        if field.done < plan.climb:
+            field = _climbed(model, X, plan, stream, field)
+        else:
+            field, seen = _raced(model, X, plan, stream, field, seen)
+        tick(field.done - before)
+        if seen is None:
+            save(Snapshot(_named(field, plan), 1 + field.done - plan.total))
     return _ended(X, plan, field)
 
 
 def _climbed(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field) -> Field:
-    """Some sweeps of all climbs; the race comes next where half of them gain no more."""
-    climb = icm.Climb(chain.State(field.params, field.done), field.before, field.lp, field.reach, field.bound)
-    after, _, ended = icm.several(model, climb, X, plan.level, plan.climb - field.done)
-    return field._replace(
-        params=after.state.params,
-        before=after.before,
-        lp=after.lp,
-        reach=after.reach,
-        bound=after.bound,
-        done=plan.climb if 2 * sum(ended) >= len(ended) else after.state.sweep,
+    """Some sweeps of all climbs, and as many of the other starts; the race comes next where half of the climbs gain no more."""
+    climbing = torch.tensor(plan.climbing)
+    at, others = torch.nonzero(climbing)[:, 0], torch.nonzero(~climbing)[:, 0]
+    begun, before = _of(field.params, at), _of(field.before, at)
+    own = (values[_on(at, values)] for values in (field.lp, field.reach, field.bound))
+    after, _, ended = icm.several(
+        model, icm.Climb(State(begun, field.done), before, *own), X, plan.level, plan.climb - field.done
     )
+    done = after.state.sweep
+    field = field._replace(
+        params=_put(field.params, at, after.state.params),
+        before=_put(field.before, at, after.before),
+        lp=field.lp.index_copy(0, _on(at, field.lp), after.lp.to(field.lp)),
+        reach=field.reach.index_copy(0, _on(at, field.reach), after.reach),
+        bound=field.bound.index_copy(0, _on(at, field.bound), after.bound),
+    )
+    while len(others) and field.done < done:
+        number = min(_at_once(model, X, len(others)), done - field.done)
+        field, _, lp = _swept(model, X, stream, field, others, number, range(number - 1, number))
+        field = field._replace(lp=field.lp.index_copy(0, _on(others, field.lp), lp[:, -1].to(field.lp)))
+    return field._replace(done=plan.climb if 2 * sum(ended) >= len(ended) else done)
 
 
-def _raced(model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field) -> Field:
-    """Some Gibbs sweeps of those that run; the second half of a round's count."""
+def _raced(
+    model: Sweeping, X: Matrix, plan: Plan, stream: Stream, field: Field, seen: Seen | None
+) -> tuple[Field, Seen | None]:
+    """Some Gibbs sweeps of those that run; the second half of a round's count, and are all that is seen of it."""
     count, sweeps = plan.round_at(field.done)
     if field.done == sweeps.start:
         field = _selected(field, count)
-    at = field.running
-    number = min(chain.sweeps_at_once(X, model.rank, count) if chain.whole(X) else 1, sweeps.stop - field.done)
+    number = min(_at_once(model, X, count), sweeps.stop - field.done)
     counted = sweeps[len(sweeps) // 2 :]
     kept = range(max(0, counted.start - field.done), number)
-    state = chain.State({site: values[_on(at, values)] for site, values in field.params.items()}, 1 + field.done)
+    field, draws, lp = _swept(model, X, stream, field, field.running, number, kept)
+    if len(kept):
+        seen = Seen.of(draws, lp) if seen is None else seen.after(draws, lp)
+    if field.done < sweeps.stop or seen is None:
+        return field, seen
+    return _judged(field, len(sweeps), seen.log_mass(model, X)), None
+
+
+def _swept(
+    model: Sweeping, X: Matrix, stream: Stream, field: Field, at: Tensor, number: int, kept: range
+) -> tuple[Field, Params, Tensor]:
+    """Some Gibbs sweeps of the starts `at`; also their draws and log joints in those that are kept."""
     own = Stream(tuple(stream.keys[s] for s in at.tolist()))
-    state, _, lp = chain.several(model, state, X, own, Sweeps(number=number, kept=kept))
-    params = {site: v.index_copy(0, _on(at, v), state.params[site]) for site, v in field.params.items()}
-    sums = field.sums.index_add(0, _on(at, field.sums), lp.to(field.sums).sum(1))
-    field = field._replace(params=params, sums=sums, done=field.done + number)
-    return _judged(field, len(sweeps), len(counted)) if field.done == sweeps.stop else field
+    state = State(_of(field.params, at), 1 + field.done)
+    state, draws, lp = chain.several(model, state, X, own, Sweeps(number=number, kept=kept))
+    return field._replace(params=_put(field.params, at, state.params), done=field.done + number), draws, lp
+
+
+def _at_once(model: Sweeping, X: Matrix, count: int) -> int:
+    return chain.sweeps_at_once(X, model.rank, count) if chain.whole(X) else 1
 
 
 def _selected(field: Field, count: int) -> Field:
     """The best of those that ran go on; all do in the first round."""
     best = _best(field.reached, field.running, count).sort().values
-    return field._replace(running=best, sums=torch.zeros_like(field.sums), before=_factors(field.params))
+    return field._replace(running=best, before=_factors(field.params))
 
 
-def _judged(field: Field, sweeps: int, counted: int) -> Field:
+def _judged(field: Field, sweeps: int, log_mass: Tensor) -> Field:
     """What a round says of those that ran in it."""
-    at = _on(field.running, field.sums)
-    reached = (field.sums[at] / counted).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    at = _on(field.running, field.reached)
+    reached = log_mass.to(field.reached)
     return field._replace(
         reached=field.reached.index_copy(0, at, reached),
         below=field.below.index_copy(0, at, reached.max() - reached),
@@ -271,7 +312,7 @@ def _ended(X: Matrix, plan: Plan, field: Field) -> tuple[Params, Survey]:
         below=torch.where(unraced, climbed.max() - climbed, field.below),
     )
     chosen = _best(field.reached, field.running, plan.chains)
-    begun = {site: values[_on(chosen, values)].clone() for site, values in field.params.items()}
+    begun = {site: values.clone() for site, values in _of(field.params, chosen).items()}
     W, H = (field.params[site] for site in FACTORS)
     each = [apart(W, H, W[c], H[c], X.add_up) for c in chosen.tolist()]
     at = _on(chosen, W)
@@ -292,6 +333,16 @@ def _factors(params: Params) -> Params:
     return {site: params[site] for site in FACTORS}
 
 
+def _of(params: Params, at: Tensor) -> dict[str, Tensor]:
+    """Of these starts."""
+    return {site: values[_on(at, values)] for site, values in params.items()}
+
+
+def _put(params: Params, at: Tensor, own: Params) -> dict[str, Tensor]:
+    """With the values of these starts in their places."""
+    return {site: values.index_copy(0, _on(at, values), own[site]) for site, values in params.items()}
+
+
 def _on(at: Tensor, values: Tensor) -> Tensor:
     return at.to(values.device)
 
@@ -300,7 +351,7 @@ def _named(field: Field, plan: Plan) -> Params:
     """A field as tensors by name, behind those of as many chains; `_read` reads it back."""
     chains = {site: values[: plan.chains] for site, values in field.params.items()}
     whole = {f"{PREFIX}params.{site}": values for site, values in field.params.items()}
-    before = {f"{PREFIX}before.{site}": values for site, values in field.before.items() if site in FACTORS}
+    before = {f"{PREFIX}before.{site}": values for site, values in field.before.items()}
     rest = {f"{PREFIX}{name}": getattr(field, name) for name in Field._fields[2:-1]}
     return {**chains, **whole, **before, **rest, f"{PREFIX}done": torch.tensor([field.done])}
 

@@ -54,7 +54,7 @@ def survey(post: Posterior, title: str | None = None, masses: Masses | None = No
     panel.invert_yaxis()
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_xlabel("start, the best first")
-    panel.set_ylabel("below the best one\n(nats of log joint)")
+    panel.set_ylabel("below the best one\n(nats of log mass, about)")
     plain(panel)
     legend_of_single(panel, ax)
     name_single(panel, ax, title, f"{label_of(post)}: survey of {found.starts} starts")
