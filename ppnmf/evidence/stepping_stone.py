@@ -31,8 +31,8 @@ stay with one order or mix them plays no part. Where a class has more than `MOST
 the share s(θ) = r(θ) / Σ_π r(πθ) of the order that particles end in, p(X) is the number of orders times Ẑ · mean s.
 
 *Modes.* A mode whose mass by its first run, which finds the ladder, is nothing beside another's (`LIGHT`) has that estimate alone.
-The chains are those, of many short ones, in the modes of the greatest masses (`evidence.settled`). Each distinct mode that they
-are in (`evidence.distinct`) has a reference and a path of its own, and log p(X) is the log of the sum of what they give. Particles
+The chains begin at those of a survey's starts that are in the modes of the greatest masses (`evidence.settled`). Each distinct mode that
+they are in (`evidence.distinct`) has a reference and a path of its own, and log p(X) is the log of the sum of what they give. Particles
 that end nearer to another of these modes are left out of a mode's mass, so that none is counted twice.
 
 *Errors.* The estimate of each replicate is unbiased for what its particles can reach once the ladder is fixed; its logarithm errs
@@ -120,8 +120,8 @@ def run(
         sweeps: at each β; by default 1, and 3 where components are of two kinds.
         draws: sweeps without moves of each of four chains, from the last draws of those in a mode, that the reference is fitted
             to; by default 40 times the particles. Where components are superfluous, few make it too narrow.
-        warmup: of the chains that say where the modes are; a quarter before 20 draws of 48 short ones, before as many of
-            the best 16 of them, and before the draws of the best 8.
+        warmup: of the chains that say where the modes are, half of which those have that are chosen of a survey's 48 starts;
+            0 for four chains without one.
         width: what the variances of the reference are multiplied by.
         replicates: runs, at least 2, after a shorter one that finds the ladder.
 

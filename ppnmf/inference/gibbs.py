@@ -75,10 +75,11 @@ def run(
         target_ess: bulk and tail effective draws that suffice; 100 a chain by default.
         init: where chains start: "survey", at the best of many starts (`ppnmf.inference.survey`), or what
             `ppnmf.inference.start.start` takes.
-        survey: how many starts are surveyed, in 200 sweeps each. By default the greater of 24 and 6 a chain; without `until`
+        survey: how many starts are surveyed, in up to 400 sweeps each; those go on that are in the heaviest modes, as far as
+            sweeps tell (`inference.mass`). By default the greater of 24 and 6 a chain; without `until`
             in no more sweeps than two fifths of the warm-up (a fifth of a run with as many draws): a short run has a short
-            survey or none. 0 for none: chains then start "scaled". After a survey, chains that lie far below the best one
-            halfway through the warm-up go on from its state (`inference.behind`); `post.survey.anew` says which.
+            survey or none. 0 for none: chains then start "scaled". After a survey, chains in a mode much lighter than the best
+            one's halfway through the warm-up go on from its state (`inference.behind`); `post.survey.anew` says which.
         keep: the sites whose draws are kept; all by default. `lp`, sigma2 and what else is small are always kept.
         moves: move along the ridge after each sweep; off, chains crawl. With `until`, longer steps come too after 200 sweeps:
             three sweeps of four reflect each entry of the factors in its conditional in place of a draw, where the model

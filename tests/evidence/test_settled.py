@@ -45,7 +45,7 @@ def test_without_a_warmup_or_room_for_more_starts_there_are_four_chains(monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_heaviest_mode_of_digits_is_among_those_of_the_chains(seed):
-    """At rank 8 the draws of the one that has -305 653 lie 350 nats below those of the highest."""
+    """At rank 8 the draws of the one that has -305 653 lie 450 nats below those of the highest."""
     digits = as_matrix(ppnmf.datasets.load("digits").X)
     post = settled.weighed(for_data("exponential_gaussian", digits.values, 8), digits, 500, seed, False)
     lp = post.stats["lp"].mean(1)
