@@ -4,8 +4,8 @@ Each row is a matrix and a rank, fitted by `ppnmf.fit(model, X, until="agree")` 
 some seeds. The table gives the worst R-hat of the log joint, of sigma2, of the sorted strengths and of 100 entries of W @ H,
 and the seconds, survey included, and of the processor; in how many modes the chains are (`ppnmf.diagnostics.modes.groups`), and
 how many of them fell behind in the warm-up and went on from the best one; then which of the surveyed starts ended where the
-chains are, and how much less the others' modes weigh, as sweeps tell it. With --scaled a second run without a survey, 500 sweeps after 500,
-shows what a single start a chain gives.
+chains are, and how much less the others' modes weigh, as sweeps tell it. With --scaled a second run without a survey, 500 sweeps
+after 500, shows what a single start a chain gives.
 
 A row and a seed at a time, and then the table of all seeds, median and worst beside what is wanted:
 

@@ -30,10 +30,10 @@ proportion to r(πθ)^(1-β). At β = 1 the sum is the number of orders, and the
 stay with one order or mix them plays no part. Where a class has more than `MOST` components its order is not drawn; with
 the share s(θ) = r(θ) / Σ_π r(πθ) of the order that particles end in, p(X) is the number of orders times Ẑ · mean s.
 
-*Modes.* A mode whose mass by its first run, which finds the ladder, is nothing beside another's (`LIGHT`) has that estimate alone.
-The chains begin at those of a survey's starts that are in the modes of the greatest masses (`evidence.settled`). Each distinct mode that
-they are in (`evidence.distinct`) has a reference and a path of its own, and log p(X) is the log of the sum of what they give. Particles
-that end nearer to another of these modes are left out of a mode's mass, so that none is counted twice.
+*Modes.* The chains begin at those of a survey's starts that are in the modes of the greatest masses (`evidence.settled`). Each
+distinct mode that they are in (`evidence.distinct`) has a reference and a path of its own, and log p(X) is the log of the sum of
+what they give. One whose mass by its first run, which finds the ladder, is nothing beside another's (`LIGHT`) has that estimate
+alone. Particles that end nearer to another of these modes are left out of a mode's mass, so that none is counted twice.
 
 *Errors.* The estimate of each replicate is unbiased for what its particles can reach once the ladder is fixed; its logarithm errs
 low, by about half of its variance. The log of the replicates' mean and the jackknife's error are given. What is missed is a
