@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import permutations
 
@@ -55,6 +55,17 @@ def in_order(W: Tensor, H: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
 def all_orders(size: int) -> Tensor:
     """The orders of so many components, (size!, size); the first leaves them where they are."""
     return torch.tensor(list(permutations(range(size))))
+
+
+def crossed_orders(sizes: Sequence[int]) -> list[Tensor]:
+    """All combinations of orders of components of several kinds, T of them: (T, size) of each kind; the first leaves all in place.
+
+    >>> [orders.tolist() for orders in crossed_orders([2, 1])]
+    [[[0, 1], [1, 0]], [[0], [0]]]
+    """
+    each = [all_orders(size) for size in sizes]
+    grid = torch.cartesian_prod(*(torch.arange(len(orders)) for orders in each)).view(-1, len(each)) if each else None
+    return [] if grid is None else [orders[grid[:, n]] for n, orders in enumerate(each)]
 
 
 def gathered(values: Tensor, orders: Tensor, axis: int) -> Tensor:

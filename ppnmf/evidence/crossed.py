@@ -1,9 +1,9 @@
-"""Orders of components of two kinds on the way from a reference to a posterior: all of each kind may change places.
+"""Orders of components of several kinds on the way from a reference to a posterior: all of each kind may change places.
 
-What `places.Places` is for one kind. Of the kind with fewer components the orders are listed, and for each of them those of the
-other kind are summed by a permanent (`gaussian.three_path` has the tables). Where the list is long, it is gone through at the end
-of the path alone: with the share s(θ) = r(θ) / Σ r of the order that particles end in, p(X) is the number of orders times
-Ẑ · mean s.
+What `places.Places` is for one kind. Of all kinds but the one with the most components the orders are listed, and for each of them
+those of that kind are summed by a permanent (`gaussian.chained_path` has the tables). Where the list is long, it is gone through at
+the end of the path alone: with the share s(θ) = r(θ) / Σ r of the order that particles end in, p(X) is the number of orders
+times Ẑ · mean s.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from torch import Tensor
 from ppnmf.evidence.orders import Axes, axes_of, reordered
 from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
 from ppnmf.evidence.smc import log_mean
-from ppnmf.matching import all_orders
+from ppnmf.matching import crossed_orders
 from ppnmf.protocols import Params, Reference
 
 __all__ = ["Crossed", "Kind"]
 
-MOST_LISTED = 4  # components of the kind whose orders are listed, up to which they are summed over at each step
+MOST_LISTED = (
+    4  # components of a kind as many orders as which are listed at most where they are summed over at each step
+)
 WORK = MOST * 2**MOST  # steps of a particle's sums, beyond which its orders are not all counted
 AT_ONCE = 2**22  # entries of tables that are looked at together
 
@@ -42,26 +44,32 @@ class Kind(NamedTuple):
 
 
 class Crossed(NamedTuple):
-    """Components of two kinds."""
+    """Components of several kinds."""
 
     other: Kind  # whose orders are summed by permanents
-    listed: Kind
+    listed: list[Kind]
 
     @classmethod
     def of(cls, model: Any) -> Self:
-        """The model's `kinds`, those with fewer components listed: the second where both have as many."""
+        """The model's `kinds`; that with the most components is not listed, the first where several have as many."""
         kinds = [Kind.of(model, dimension) for dimension in model.kinds]
-        return cls(*sorted(kinds, key=lambda kind: -kind.size))
+        other = max(kinds, key=lambda kind: kind.size)
+        return cls(other, [kind for kind in kinds if kind is not other])
+
+    @property
+    def combinations(self) -> int:
+        """How many orders there are of the listed kinds together."""
+        return math.prod(math.factorial(kind.size) for kind in self.listed)
 
     @property
     def summed(self) -> bool:
         """Whether orders are summed over at each step."""
-        return self.listed.size <= MOST_LISTED and self.countable
+        return self.combinations <= math.factorial(MOST_LISTED) and self.countable
 
     @property
     def countable(self) -> bool:
-        """Whether sums over all orders are to be had: up to seven of both kinds."""
-        return math.factorial(self.listed.size) * self.other.size * 2**self.other.size <= WORK
+        """Whether sums over all orders are to be had: up to seven of each of two kinds."""
+        return self.combinations * self.other.size * 2**self.other.size <= WORK
 
     @property
     def uniforms(self) -> int:
@@ -70,7 +78,7 @@ class Crossed(NamedTuple):
 
     @property
     def _log_number(self) -> float:
-        return math.lgamma(self.other.size + 1) + math.lgamma(self.listed.size + 1)
+        return math.lgamma(self.other.size + 1) + math.log(self.combinations)
 
     def log_orders(self, log_places: Tensor, power: float) -> Tensor:
         """log Σ_π,τ r(π, τ θ)^power / r(θ)^power over all orders, (C,), from tables (C, T, J, J)."""
@@ -88,7 +96,9 @@ class Crossed(NamedTuple):
         tables = log_places[torch.arange(len(chosen)), chosen]
         places = torch.from_numpy(drawn_orders(power * tables.numpy(), u) if power else u.argsort(1))
         params = reordered(params, places.argsort(1), self.other.axes)
-        return reordered(params, all_orders(self.listed.size)[chosen].argsort(1), self.listed.axes)
+        for kind, orders in zip(self.listed, crossed_orders([kind.size for kind in self.listed]), strict=True):
+            params = reordered(params, orders[chosen].argsort(1), kind.axes)
+        return params
 
     def log_left(self, reference: Reference, params: Params) -> tuple[float, bool]:
         """As `Places.log_left`: nothing where all were summed at each step."""
@@ -97,7 +107,7 @@ class Crossed(NamedTuple):
         if not self.countable:
             return self._log_number, False
         C = len(params["W"])
-        size = math.factorial(self.listed.size) * self.other.size**2
+        size = self.combinations * self.other.size**2
         lots = torch.arange(C).split(max(1, AT_ONCE // size))
         logs = [self._log_shares(reference, {site: own[lot] for site, own in params.items()}) for lot in lots]
         return self._log_number + log_mean(torch.cat(logs).numpy()), True

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ppnmf.data.sharded import Sharded
 from ppnmf.gaussian import ridge, statistics
-from ppnmf.gaussian.noise import NoisePrior
+from ppnmf.gaussian.noise import Noise
 from ppnmf.gaussian.sweep import flat, log_likelihood_of, misfit
 from ppnmf.kernels import kernels_for
 from ppnmf.priors import Natural, RectifiedPrior
@@ -42,7 +42,7 @@ class Layers(NamedTuple):
     """What a sweep needs of a model: the prior of each factor, in order, and of the noise."""
 
     priors: tuple[RectifiedPrior, ...]
-    noise: NoisePrior
+    noise: Noise
 
 
 def sites_of(layers: int) -> list[str]:
@@ -108,7 +108,7 @@ def _one(story: Layers, X: Matrix, params: Params, asked: Sweeps, at: Address | 
     return {**named(factors), "sigma2": sigma2}, log_likelihood_of(X, left, sigma2)
 
 
-def _noise(noise: NoisePrior, left: Tensor, X: Matrix, power: float, draw: Address) -> Tensor:
+def _noise(noise: Noise, left: Tensor, X: Matrix, power: float, draw: Address) -> Tensor:
     return noise.draw(left, X.n_observed, power, *draw)
 
 

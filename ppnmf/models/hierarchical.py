@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ppnmf.checks import described, meant, real_number, whole_number
 from ppnmf.factored import Frozen, shape_of
-from ppnmf.gaussian import layers
+from ppnmf.gaussian import chained_path, layers
 from ppnmf.gaussian.noise import NoisePrior
 from ppnmf.gaussian.scale import data_scale
 from ppnmf.gaussian.start import jittered_nndsvd
 from ppnmf.gaussian.sweep import log_likelihood_of, misfit
-from ppnmf.priors import Exponential
+from ppnmf.priors import Exponential, RectifiedPrior
 from ppnmf.protocols import Address, Matrix, Params, Sweeps, Swept
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
@@ -130,7 +130,7 @@ class Hierarchical(Frozen):
 
     def sites(self, N: int, D: int) -> dict[str, dict[str, int]]:
         """W, which the layers make up, H, σ², and the layers A0, A1 ..., whose rows are the components of the one before."""
-        names = [f"layer {layer}" for layer in range(len(self.ranks) - 1)] + ["component"]
+        names = self.kinds
         components = dict(zip(names, self.ranks, strict=True))
         found = {"W": {"row": N, "component": self.rank}, "H": {"component": self.rank, "column": D}, "sigma2": {}}
         found["A0"] = {"row": N, names[0]: components[names[0]]}
@@ -229,6 +229,31 @@ class Hierarchical(Frozen):
     def sweep(self, params: Params, X: Matrix, asked: Sweeps, at: Address | None) -> Swept:
         """So many sweeps: each layer, H, σ², and moves along the ridges between the layers."""
         return layers.swept(self.story, X, params, asked, at)
+
+    @property
+    def kinds(self) -> list[str]:
+        """What the components of each layer are called in `sites`."""
+        return [*(f"layer {layer}" for layer in range(len(self.ranks) - 1)), "component"]
+
+    def classes(self) -> list[int]:
+        """For each component of the last layer the first one with its priors: all have the same."""
+        return [0] * self.rank
+
+    def reference(self, draws: Params, width: float) -> chained_path.Fitted:
+        """Independent rectified normals and an inverse gamma with the moments of draws (S, *site), variances times `width`."""
+        return chained_path.fitted(draws, width, self._priors, self.noise, self.derived, aligned=len(self.ranks) - 1)
+
+    def sweep_between(
+        self, reference: chained_path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+    ) -> Swept:
+        """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
+        priors, noise = chained_path.between(self._priors, self.noise, reference, asked.power)
+        return layers.swept(layers.Layers(tuple(priors.values()), noise), X, params, asked, at)
+
+    @property
+    def _priors(self) -> dict[str, RectifiedPrior]:
+        """Of each factor, by its site."""
+        return dict(zip(layers.sites_of(len(self.ranks)), self.story.priors, strict=True))
 
 
 def _ranks(ranks: Any, rank: Any) -> tuple[int, ...]:

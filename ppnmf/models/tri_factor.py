@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.checks import real_number, whole_number
 from ppnmf.factored import shape_of
-from ppnmf.gaussian import three, three_moments, three_path
+from ppnmf.gaussian import chained_path, three, three_moments
 from ppnmf.gaussian.base import GaussianNoise
 from ppnmf.gaussian.scale import data_scale
 from ppnmf.gaussian.three import Story
@@ -185,12 +185,12 @@ class TriFactor(GaussianNoise):
         """For each component of the rows the first one with its priors: all have the same."""
         return [0] * self.rank
 
-    def reference(self, draws: Params, width: float) -> three_path.Fitted:
+    def reference(self, draws: Params, width: float) -> chained_path.Fitted:
         """Independent rectified normals and an inverse gamma with the moments of draws (S, *site), variances times `width`."""
-        return three_path.fitted(draws, width, self._story)
+        return chained_path.fitted(draws, width, *self._story, self.derived, aligned=0)
 
     def sweep_between(
-        self, reference: three_path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
+        self, reference: chained_path.Fitted, params: Params, X: Matrix, asked: Sweeps, at: Address | None
     ) -> Swept:
         """Sweeps that leave [p(X | θ) p(θ)]^β r(θ)^(1-β) as it is, β = `asked.power`; log_likelihood is log p(X | θ)."""
-        return three_path.swept(self._story, reference, X, params, asked, at)
+        return three.swept(Story(*chained_path.between(*self._story, reference, asked.power)), X, params, asked, at)

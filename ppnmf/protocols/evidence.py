@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -141,12 +141,16 @@ class Stepping(Sweeping, Protocol):
 
 @runtime_checkable
 class Crossing(Stepping, Protocol):
-    """The same of a model with components of two kinds, which say of each other what goes with what; all of a kind are alike.
+    """The same of a model with components of several kinds, which say of each other what goes with what; all of a kind are alike.
 
-    `Reference.log_places` of it gives (C, T, J, J): tables for each order of the kind that has fewer components, or of the second.
+    `Reference.log_places` of it gives (C, T, J, J): tables for each combination of orders of all kinds but the one that has the
+    most components, the first of several.
     """
 
-    kinds: ClassVar[tuple[str, str]]  # the names of both dimensions in `sites`
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The names of their dimensions in `sites`, in the order of the factors between which they stand."""
+        ...
 
 
 class Stood(NamedTuple):

@@ -1,4 +1,4 @@
-"""Stepping stones of three factors: sums over orders of both kinds of components, each step's law, the estimate by other routes."""
+"""Stepping stones of three factors and of layers: sums over orders of all kinds, each step's law, the estimate by other routes."""
 
 from itertools import permutations, product
 
@@ -11,10 +11,10 @@ import ppnmf
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.diagnostics.calibration import SideBySide
 from ppnmf.evidence import crossed
-from ppnmf.evidence.crossed import Crossed
-from ppnmf.evidence.orders import axes_of, reordered
-from ppnmf.gaussian import path, three_path
-from ppnmf.models import TriFactor
+from ppnmf.evidence.crossed import Crossed, Kind
+from ppnmf.evidence.orders import reordered
+from ppnmf.gaussian import chained_path, path
+from ppnmf.models import Hierarchical, TriFactor
 from ppnmf.protocols import Address, Sweeps
 from ppnmf.rng import Stream
 from tests.evidence.exact import assert_near, by_prior_draws, three_of_one
@@ -32,39 +32,60 @@ def small(K, L, sigma2=None):
     return TriFactor(K, L, 0.8, 1.1, 1.3, noise_shape=3.0, noise_scale=2.0, sigma2=sigma2)
 
 
+def layered(*ranks):
+    return Hierarchical(ranks, tuple(0.8 + 0.2 * n for n in range(len(ranks) + 1)), 3.0, 2.0)
+
+
 def estimate(model, X=X, mask=None, **options):
     settings = {"particles": 100, "draws": 200, "warmup": 100, "replicates": 6, "seed": 1, "progress": False}
     return ppnmf.log_evidence(model, X, method="stepping_stone", mask=mask, **(settings | options))
 
 
 def reference_of(model, shape=(5, 4), seed=5):
-    """Fitted to draws of the prior, which are as wide as any, with entries of S that differ."""
+    """Fitted to draws of the prior, which are as wide as any, with entries of the factors within that differ."""
     draws = model.prior_draws(shape, 200, Stream.of(seed))
-    K, L = draws["S"].shape[1:]
-    return model.reference({**draws, "S": draws["S"] * (0.4 + torch.arange(K * L).view(K, L))}, 1.0)
+    for site in list(draws.keys() & {"S", "A1", "A2"}):
+        K, L = draws[site].shape[1:]
+        draws[site] = draws[site] * (0.4 + torch.arange(K * L).view(K, L))
+    return model.reference(draws, 1.0)
 
 
 # Orders of two kinds
 
 
-@pytest.mark.parametrize("sizes", [(3, 2), (2, 3), (2, 2), (1, 3), (3, 1)])
+SMALL = [
+    *(small(*sizes) for sizes in [(3, 2), (2, 3), (2, 2), (1, 3), (3, 1)]),
+    *(layered(*ranks) for ranks in [(3, 2), (2, 3), (3,), (2, 3, 2), (1, 2, 2), (2, 1, 3)]),
+]
+
+
+def told_of(params):
+    """What tells orders of the components apart."""
+    sites = [site for site in ("W", "S", "A0", "A1", "A2") if site in params]
+    return torch.cat([params[site].flatten(1) for site in sites], 1)
+
+
+@pytest.mark.parametrize("model", SMALL, ids=lambda model: f"{model.name}-{getattr(model, 'ranks', model.rank)}")
 @pytest.mark.parametrize("power", [0.0, 0.4, 1.0])
-def test_sums_and_draws_of_orders_are_those_of_all_orders_one_by_one(sizes, power):
-    model, many = small(*sizes), 3000
+def test_sums_and_draws_of_orders_are_those_of_all_orders_one_by_one(model, power):
+    many = 3000
     reference, one = reference_of(model), model.prior_draws((5, 4), 1, Stream.of(3))
-    K, L = sizes
-    both = axes_of(model, "component"), axes_of(model, "component of columns")
+    kinds = [Kind.of(model, kind) for kind in model.kinds]
     told = {}
-    for first, second in product(permutations(range(K)), permutations(range(L))):
-        other = reordered(reordered(one, torch.tensor([first]), both[0]), torch.tensor([second]), both[1])
-        torch.testing.assert_close(other["S"] @ other["G"], other["H"])
-        told[tuple(other["S"].flatten().tolist())] = power * float(reference.log_prob(other))
+    for orders in product(*(permutations(range(kind.size)) for kind in kinds)):
+        other = one
+        for kind, order in zip(kinds, orders, strict=True):
+            other = reordered(other, torch.tensor([order]), kind.axes)
+        for site, values in model.derived(other).items():
+            torch.testing.assert_close(values, other[site])
+        torch.testing.assert_close(other["W"] @ other["H"], one["W"] @ one["H"])
+        told[tuple(told_of(other)[0].tolist())] = power * float(reference.log_prob(other))
     logs = torch.tensor(list(told.values()), dtype=torch.float64)
     places, kinds = reference.log_places(one), Crossed.of(model)
     assert float(kinds.log_orders(places, power)) == pytest.approx(float(logs.logsumexp(0) - logs[0]), abs=1e-9)
     wide = {site: values.expand(many, *values.shape[1:]) for site, values in one.items()}
     u = np.random.default_rng(0).random((many, kinds.uniforms))
-    drawn = kinds.reordered(wide, places.expand(many, *places.shape[1:]), power, u)["S"].flatten(1)
+    drawn = told_of(kinds.reordered(wide, places.expand(many, *places.shape[1:]), power, u))
     counts = [int((drawn == torch.tensor(key, dtype=torch.float64)).all(1).sum()) for key in told]
     assert sum(counts) == many
     expected = many * logs.softmax(0).numpy()
@@ -94,35 +115,42 @@ def test_orders_that_are_not_counted_are_told(monkeypatch):
 # The law of each step
 
 
-def invariance(power=0.5, sweeps=8, C=1500):
+TRI, LAYERS = TriFactor(2, 2, 0.8, 1.1, 1.3, noise_shape=9.0, noise_scale=20.0), Hierarchical((2, 2), 1.0, 9.0, 20.0)
+
+
+def invariance(model=TRI, power=0.5, sweeps=8, C=1500):
     """Least of the p-values that quantities are as they were after sweeps at β, from exact draws of π_β and X together.
 
-    With X_ij ~ Normal((W S G)_ij, σ² / β), π_β ∝ p(X | θ) where σ² has n (1 - β) / 2 less in its shape.
+    With X_ij ~ Normal((W H)_ij, σ² / β), π_β ∝ p(X | θ) where σ² has n (1 - β) / 2 less in its shape.
     """
-    model, shape = TriFactor(2, 2, 0.8, 1.1, 1.3, noise_shape=9.0, noise_scale=20.0), (4, 3)
+    shape = (4, 3)
     reference = reference_of(model, shape)
-    story, sites = model._story, three_path.SITES
-    priors = {site: path.mixed(story.priors[site], reference.priors[site], power) for site in sites}
-    noise = path.mixed_noise(story.noise, reference.noise, power)
-    law = three_path.Fitted(priors, noise._replace(shape=noise.shape - 12 * (1 - power) / 2))
+    sites = list(reference.priors)
+    own = model._story.priors if model is TRI else model._priors
+    priors, noise = chained_path.between(own, model.noise, reference, power)
+    law = chained_path.Fitted(priors, noise._replace(shape=noise.shape - 12 * (1 - power) / 2), model.derived)
     begun, another = (law.draws(as_matrix(torch.ones(shape).double()), Stream.of(11, n)) for n in (C, 10 * C))
     z = torch.randn(C, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     matrices = begun["W"] @ begun["H"] + (begun["sigma2"] / power).sqrt()[:, None, None] * z
     data = SideBySide(tuple(Dense(own, None) for own in matrices))
     asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps), power=power)
     after = model.sweep_between(reference, begun, data, asked, Address(Stream.of(13, C), 1)).params
-    told = [[*(own[s].mean((1, 2)) for s in sites), *own["S"].flatten(1).T, own["sigma2"]] for own in (after, another)]
+    middle = sites[1]
+    told = [
+        [*(own[s].mean((1, 2)) for s in sites), *own[middle].flatten(1).T, own["sigma2"]] for own in (after, another)
+    ]
     return min(stats.ks_2samp(mine.numpy(), theirs.numpy()).pvalue for mine, theirs in zip(*told, strict=True))
 
 
-def test_steps_leave_the_density_of_the_path_as_it_is():
-    assert invariance() > LUCK
+@pytest.mark.parametrize("model", [TRI, LAYERS], ids=lambda model: model.name)
+def test_steps_leave_the_density_of_the_path_as_it_is(model):
+    assert invariance(model) > LUCK
 
 
 def middle_of_the_prior(model, reference, params, X, asked, at):
     """The reference's S left out of the path."""
     priors = {**reference.priors, "S": path.NaturalPrior(*model._story.priors["S"].natural("cpu"))}
-    return RIGHT(model, three_path.Fitted(priors, reference.noise), params, X, asked, at)
+    return RIGHT(model, chained_path.Fitted(priors, reference.noise, model.derived), params, X, asked, at)
 
 
 RIGHT = TriFactor.sweep_between
@@ -149,6 +177,21 @@ def test_stepping_stones_match_brute_force(sizes, mask, sigma2):
     model = small(*sizes, sigma2)
     ours = estimate(model, mask=mask, particles=400, draws=1000)
     assert_near(ours, *by_prior_draws(model, X, mask))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [(2,), (2, 1), (1, 2), (2, 2), (2, 1, 2), (2, 2, 2)])
+def test_stepping_stones_of_layers_match_brute_force(ranks):
+    model = layered(*ranks)
+    ours = estimate(model, particles=400, draws=1000)
+    assert ours.method == "stepping_stone"
+    assert_near(ours, *by_prior_draws(model, X))
+
+
+def test_layers_of_one_component_are_three_factors_of_one():
+    """By quadrature."""
+    model = Hierarchical((1, 1), (0.8, 1.1, 1.3), 3.0, 2.0)
+    assert_near(estimate(model), three_of_one(small(1, 1), X))
 
 
 @pytest.mark.slow
