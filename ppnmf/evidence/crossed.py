@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.evidence.orders import Axes, axes_of, reordered
-from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
+from ppnmf.evidence.permanent import MOST, log_permanents, stepped
 from ppnmf.evidence.smc import log_mean
 from ppnmf.matching import crossed_orders
 from ppnmf.protocols import Params, Reference
@@ -80,6 +80,13 @@ class Crossed(NamedTuple):
     def _log_number(self) -> float:
         return math.lgamma(self.other.size + 1) + math.log(self.combinations)
 
+    def weighed(
+        self, params: Params, log_places: Tensor, power: float, to: float, uniforms: np.ndarray
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `Places.weighed`; uniforms (C, J + 1)."""
+        gained = self.log_orders(log_places, to) - self.log_orders(log_places, power)
+        return gained, self.reordered(params, log_places, to, uniforms)
+
     def log_orders(self, log_places: Tensor, power: float) -> Tensor:
         """log Σ_π,τ r(π, τ θ)^power / r(θ)^power over all orders, (C,), from tables (C, T, J, J)."""
         if power == 0:
@@ -94,7 +101,7 @@ class Crossed(NamedTuple):
         chosen = (weights[:, :-1] < last).sum(1)
         u = np.ascontiguousarray(uniforms[:, :-1])
         tables = log_places[torch.arange(len(chosen)), chosen]
-        places = torch.from_numpy(drawn_orders(power * tables.numpy(), u) if power else u.argsort(1))
+        places = torch.from_numpy(stepped(tables.numpy(), power, power, u)[1] if power else u.argsort(1))
         params = reordered(params, places.argsort(1), self.other.axes)
         for kind, orders in zip(self.listed, crossed_orders([kind.size for kind in self.listed]), strict=True):
             params = reordered(params, orders[chosen].argsort(1), kind.axes)

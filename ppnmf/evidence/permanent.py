@@ -12,6 +12,9 @@ and less than 1e-12 of it in all. Read backwards, the same table draws an order.
 
 Where a block has more than `MOST` components, greater entries are left out too, until none has.
 
+*Two powers.* A step of a path needs the permanents of the densities to two powers, and a draw of an order at the second: one walk
+over the sets gives all three. Those that matter at the smaller power are those that are met, and more than matter at the greater.
+
 References: Kuhn (1955), doi:10.1002/nav.3800020109, for assignments and their potentials; Dulmage and Mendelsohn (1958) for the
 splitting; Bellman (1962), doi:10.1145/321105.321111, and Held and Karp for sums over subsets.
 """
@@ -26,7 +29,7 @@ from numba import njit
 
 from ppnmf.compilation import can_be_kept
 
-__all__ = ["MOST", "drawn_orders", "log_permanents"]
+__all__ = ["MOST", "log_permanents", "stepped"]
 
 SMALL = 60.0  # nats below the best assignment that a component may cost in another's place before that is left out
 MOST = 20  # components that a block may have; 21 take twice the time, and memory
@@ -46,69 +49,79 @@ def log_permanents(logs: np.ndarray) -> tuple[np.ndarray, bool]:
     >>> round(float(np.exp(values[0])), 12)
     10.0
     """
-    values = np.empty(len(logs))
-    largest = _each(logs, values, np.empty((len(logs), 0)), np.empty((len(logs), 0), np.int64))
-    return values, largest <= MOST
+    values = np.empty((len(logs), 2))
+    largest = _each(logs, 1.0, 1.0, values, np.empty((len(logs), 0)), np.empty((len(logs), 0), np.int64))
+    return values[:, 1], largest <= MOST
 
 
-def drawn_orders(logs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """Places (C, K) of the components, with probability in proportion to the product of the entries [k, place of k].
+def stepped(logs: np.ndarray, power: float, to: float, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log permanents (C, 2) of matrices to two powers, and places (C, K) of the components at the second.
+
+    Places have probability in proportion to the product of the entries [k, place of k] to the power `to`.
 
     Args:
         logs: of the entries, (C, K, K). uniforms: (C, K).
+        power, to: the first no smaller than the second, which is above 0.
     """
-    places = np.empty(uniforms.shape, np.int64)
-    _each(logs, np.empty(len(logs)), uniforms, places)
-    return places
+    values, places = np.empty((len(logs), 2)), np.empty(uniforms.shape, np.int64)
+    _each(logs, power, to, values, uniforms, places)
+    return values, places
 
 
 @njit(**KEPT)
-def _each(logs, values, uniforms, places):  # type: ignore[no-untyped-def]
-    """The log permanents, and places where there are uniforms; gives the size of the largest block."""
+def _each(logs, steep, flat, values, uniforms, places):  # type: ignore[no-untyped-def]
+    """The log permanents to either power, and places at the second where there are uniforms; the size of the largest block."""
     largest = 0
     K = logs.shape[1]
-    filled = np.zeros(2)
+    filled, beside = np.zeros(2), np.zeros(2)
     sets = np.empty(2, np.int64)
+    small = SMALL / flat
     for c in range(len(logs)):
-        if _one_order(logs[c]):
-            values[c] = np.trace(logs[c])
+        if _one_order(logs[c], small):
+            values[c, 0] = steep * np.trace(logs[c])
+            values[c, 1] = flat * np.trace(logs[c])
             largest = max(largest, 1)
             if uniforms.shape[1] > 0:
                 places[c] = np.arange(K)
             continue
         of_row, of_column, columns = _potentials(logs[c])
         scaled = np.empty((K, K))
-        values[c] = 0.0
+        best = 0.0
         for k in range(K):
-            values[c] += of_row[k] + of_column[k]
+            best += of_row[k] + of_column[k]
             for l in range(K):  # the best assignment goes on the diagonal
                 scaled[k, l] = min(logs[c, k, columns[l]] - of_row[k] - of_column[columns[l]], 0.0)
-        block_of, most = _blocks(scaled, SMALL)
+        values[c, 0] = steep * best
+        values[c, 1] = flat * best
+        block_of, most = _blocks(scaled, small)
         largest = max(largest, most)
         if most > MOST:
-            block_of = _small_blocks(scaled)
+            block_of = _small_blocks(scaled, small)
         if 1 << min(most, MOST) > len(filled):
-            filled = np.zeros(1 << min(most, MOST))
+            filled, beside = np.zeros(1 << min(most, MOST)), np.zeros(1 << min(most, MOST))
             sets = np.empty(len(filled), np.int64)
         for first in range(K):
             if block_of[first] != first:
                 continue
             block = np.flatnonzero(block_of == first)
-            met = _fill(scaled, block, filled, sets)
-            values[c] += math.log(filled[(1 << len(block)) - 1])
+            met = _fill(scaled, steep, flat, block, filled, beside, sets)
+            full = (1 << len(block)) - 1
+            values[c, 1] += math.log(filled[full])
+            values[c, 0] += math.log(beside[full] if steep != flat else filled[full])
             if uniforms.shape[1] > 0:
-                _draw(scaled, block, filled, columns, uniforms[c], places[c])
+                _draw(scaled, flat, block, filled, columns, uniforms[c], places[c])
             for i in range(met):
                 filled[sets[i]] = 0.0
+                beside[sets[i]] = 0.0
     return largest
 
 
 @njit(**KEPT)
-def _one_order(logs):  # type: ignore[no-untyped-def]
-    """Whether each component costs more than `SMALL` in any other's place, so that the order they have is the only one."""
+def _one_order(logs, small):  # type: ignore[no-untyped-def]
+    """Whether each component costs more than `small` in any other's place, so that the order they have is the only one."""
     for k in range(len(logs)):
         for l in range(len(logs)):
-            if l != k and logs[k, l] > logs[k, k] - SMALL:
+            if l != k and logs[k, l] > logs[k, k] - small:
                 return False
     return True
 
@@ -181,9 +194,9 @@ def _blocks(scaled, least):  # type: ignore[no-untyped-def]
 
 
 @njit(**KEPT)
-def _small_blocks(scaled):  # type: ignore[no-untyped-def]
+def _small_blocks(scaled, small):  # type: ignore[no-untyped-def]
     """The blocks at the greatest threshold at which none has more than `MOST` components."""
-    low, high = 0.0, SMALL
+    low, high = 0.0, small
     for _ in range(STEPS):
         middle = 0.5 * (low + high)
         if _blocks(scaled, middle)[1] <= MOST:
@@ -194,22 +207,24 @@ def _small_blocks(scaled):  # type: ignore[no-untyped-def]
 
 
 @njit(**KEPT)
-def _fill(scaled, block, filled, sets):  # type: ignore[no-untyped-def]
+def _fill(scaled, steep, flat, block, filled, beside, sets):  # type: ignore[no-untyped-def]
     """filled[S] = the sum over the ways to put the first |S| rows of a block into its columns of S; the last is the permanent.
 
     Args:
-        filled: zeros, (2^m,) or more; the sets that are met come into `sets`, those of one size together, and their number is
-            given.
+        filled, beside: zeros, (2^m,) or more, for the powers `flat` and, where it is another, `steep`.
+        sets: takes the sets that are met, those of one size together; their number is given.
     """
     m = len(block)
-    A = np.empty((m, m))
+    A, B = np.empty((m, m)), np.empty((m, m))
     for k in range(m):
         for l in range(m):
-            A[k, l] = math.exp(scaled[block[k], block[l]])
+            A[k, l] = math.exp(flat * scaled[block[k], block[l]])
+            B[k, l] = math.exp(steep * scaled[block[k], block[l]])
+    both = steep != flat
     most = np.ones(m + 1)  # that the rows from the k-th on can bring
     for k in range(m - 1, -1, -1):
         most[k] = most[k + 1] * A[k].sum()
-    filled[0] = 1.0
+    filled[0] = beside[0] = 1.0
     sets[0] = 0
     begin = 0
     met = 1
@@ -228,12 +243,14 @@ def _fill(scaled, block, filled, sets):  # type: ignore[no-untyped-def]
                     sets[met] = T
                     met += 1
                 filled[T] += share
+                if both:
+                    beside[T] += beside[S] * B[k, l]
         begin = end
     return met
 
 
 @njit(**KEPT)
-def _draw(scaled, block, filled, columns, uniforms, places):  # type: ignore[no-untyped-def]
+def _draw(scaled, flat, block, filled, columns, uniforms, places):  # type: ignore[no-untyped-def]
     """The places of a block's components, from the last row to the first."""
     m = len(block)
     S = (1 << m) - 1
@@ -242,7 +259,7 @@ def _draw(scaled, block, filled, columns, uniforms, places):  # type: ignore[no-
         chosen = -1
         for l in range(m):
             if S >> l & 1:
-                share = math.exp(scaled[block[k], block[l]]) * filled[S ^ (1 << l)]
+                share = math.exp(flat * scaled[block[k], block[l]]) * filled[S ^ (1 << l)]
                 if share > 0.0:
                     chosen = l
                     left -= share

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppnmf.evidence.crossed import Crossed
 from ppnmf.evidence.orders import FACTORS, Axes, axes_of, reordered
-from ppnmf.evidence.permanent import MOST, drawn_orders, log_permanents
+from ppnmf.evidence.permanent import MOST, log_permanents, stepped
 from ppnmf.evidence.smc import log_mean
 from ppnmf.inference.particles import Raised
 from ppnmf.kernels.stones import order_uniforms
@@ -49,33 +49,24 @@ class Places(NamedTuple):
         """How many an order is drawn by."""
         return self.size
 
-    def log_orders(self, log_places: Tensor, power: float) -> Tensor:
-        """log Σ_π r(πθ)^power / r(θ)^power over the orders of the classes that are summed over, (C,)."""
-        if power == 0:
-            every = sum(math.lgamma(len(members) + 1) for members in self.summed)
-            return torch.full((len(log_places),), every, dtype=torch.float64)
-        total = torch.zeros(len(log_places), dtype=torch.float64)
-        for members in self.summed:
-            logs = power * _among(log_places, members).numpy()
-            values, _ = log_permanents(logs)
-            total += torch.from_numpy(values - np.trace(logs, axis1=1, axis2=2))
-        return total
+    def weighed(
+        self, params: Params, log_places: Tensor, power: float, to: float, uniforms: np.ndarray
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a step from r^power to r^to adds to log weights where r(πθ) is summed over the orders π, and an order drawn by it.
 
-    def drawn(self, log_places: Tensor, power: float, uniforms: np.ndarray) -> Tensor:
-        """Which component comes in each place, (C, K), in proportion to r(πθ)^power."""
+        Returns: log [Σ_π r(πθ)^to / r(θ)^to] - log [Σ_π r(πθ)^power / r(θ)^power] over the orders of the classes that are summed
+            over, (C,), and components in an order that has probability in proportion to r(πθ)^to.
+        """
         C, K = uniforms.shape
-        order = torch.arange(K).repeat(C, 1)
+        order, total = torch.arange(K).repeat(C, 1), torch.zeros(C, dtype=torch.float64)
         for members in self.summed:
-            u = np.ascontiguousarray(uniforms[:, members])
-            drawn = drawn_orders(power * _among(log_places, members).numpy(), u) if power else u.argsort(1)
-            places = torch.from_numpy(drawn)
-            own = torch.tensor(members)
-            order.scatter_(1, own[places], own.expand(C, -1))
-        return order
-
-    def reordered(self, params: Params, log_places: Tensor, power: float, uniforms: np.ndarray) -> dict[str, Tensor]:
-        """Components in an order that is drawn in proportion to r(πθ)^power; uniforms (C, K)."""
-        return reordered(params, self.drawn(log_places, power, uniforms), self.axes)
+            logs, u = _among(log_places, members).numpy(), np.ascontiguousarray(uniforms[:, members])
+            values, drawn = _of_step(logs, power, to, u)
+            own = (to - power) * np.trace(logs, axis1=1, axis2=2)
+            total += torch.from_numpy(values[:, 1] - values[:, 0] - own)
+            places = torch.tensor(members)
+            order.scatter_(1, places[torch.from_numpy(drawn)], places.expand(C, -1))
+        return total, reordered(params, order, self.axes)
 
     def log_left(self, reference: Reference, params: Params) -> tuple[float, bool]:
         """Log of what the other classes' orders are to the estimate: their number times mean s; and whether s is exact."""
@@ -87,6 +78,15 @@ class Places(NamedTuple):
             shares = logs.diagonal(dim1=1, dim2=2).sum(-1) - torch.from_numpy(values)
             total = total + math.lgamma(len(members) + 1) + shares
         return log_mean(total.numpy()), exact
+
+
+def _of_step(logs: np.ndarray, power: float, to: float, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log permanents to either power, (C, 2), and places drawn at the second; at the power of 0 all orders are alike."""
+    if to > 0:
+        return stepped(logs, power, to, uniforms)
+    every = np.full(len(logs), math.lgamma(logs.shape[1] + 1))
+    before = log_permanents(power * logs)[0] if power > 0 else every
+    return np.stack([before, every], 1), uniforms.argsort(1)
 
 
 def _among(log_places: Tensor, members: list[int]) -> Tensor:
@@ -120,26 +120,23 @@ class Fitted(NamedTuple):
         params = self.reference.draws(self.X, stream)
         return self._at(params, self.model.log_likelihood_at(params, self.X))
 
-    def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
-        """Of a particle in all its orders."""
+    def weighed(self, now: Raised, power: float, to: float, at: Address) -> tuple[Tensor, Raised]:
+        """Of a particle in all its orders; it goes on in one that is drawn."""
         linear = (to - power) * now.log_ratio
         if now.places is None:
-            return linear
-        orders = self.places.log_orders(now.places, 1 - to) - self.places.log_orders(now.places, 1 - power)
-        return linear + orders.to(linear.device)
+            return linear, now
+        u = order_uniforms(at, self.places.uniforms)
+        orders, params = self.places.weighed(now.params, now.places, 1 - power, 1 - to, u)
+        return linear + orders.to(linear.device), now._replace(params=params)
 
     def raised(self, now: Raised, power: float, sweeps: int, at: Address) -> Raised:
-        """The order drawn anew, and sweeps at β."""
-        params = now.params
-        if now.places is not None:
-            u = order_uniforms(at, self.places.uniforms)
-            params = self.places.reordered(params, now.places, 1 - power, u)
+        """Sweeps at β."""
         if self.stepper is not None:
-            stood = self.stepper.raised(params, power, sweeps, at)
+            stood = self.stepper.raised(now.params, power, sweeps, at)
             lp = stood.log_likelihood + stood.log_prior
             return Raised(stood.params, lp, lp - stood.log_reference, stood.places if self.places.summed else None)
         asked = Sweeps(number=sweeps, kept=range(sweeps - 1, sweeps), power=power)
-        swept = self.model.sweep_between(self.reference, params, self.X, asked, at)
+        swept = self.model.sweep_between(self.reference, now.params, self.X, asked, at)
         return self._at(swept.params, swept.log_likelihood[:, 0])
 
     def _at(self, params: Params, log_likelihood: Tensor) -> Raised:

@@ -53,8 +53,8 @@ class Path(Protocol):
         """Independent draws at β = 0, a key of the stream each."""
         ...
 
-    def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
-        """log π_β' / π_β of the particles, (C,), from β = `power` to β' = `to`."""
+    def weighed(self, now: Raised, power: float, to: float, at: Address) -> tuple[Tensor, Raised]:
+        """log π_β' / π_β of the particles, (C,), from β = `power` to β' = `to`; and they, where something of them is drawn anew."""
         ...
 
     def raised(self, now: Raised, power: float, sweeps: int, at: Address) -> Raised:
@@ -139,7 +139,9 @@ def climb_together(
     log_evidence, least = [0.0] * runs, [1.0] * runs
     while betas[-1] < 1:
         step = _next(weights[0], now.log_ratio, betas[-1], pace) if ladder is None else ladder[len(betas) - 1]
-        increments = path.log_weights(now, betas[-1], step).view(runs, -1)
+        at = Address(stream, 1 + (len(betas) - 1) * pace.sweeps)
+        log_weights, now = path.weighed(now, betas[-1], step, at)
+        increments = log_weights.view(runs, -1)
         before = _moments(weights, now, rate)
         teeth = combs(resampling, len(betas), weights.device)
         chosen: list[Tensor] = []
@@ -151,7 +153,6 @@ def climb_together(
             if effective < pace.uneven or step == 1:
                 chosen[r] = systematic(weights[r], teeth[r])
                 weights[r] = 1 / weights.shape[1]
-        at = Address(stream, 1 + (len(betas) - 1) * pace.sweeps)
         now = path.raised(_drawn_anew(now, chosen), step, pace.sweeps, at)
         legs.append(Leg(step - betas[-1], before, _moments(weights, now, rate)))
         betas.append(step)

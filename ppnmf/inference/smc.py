@@ -46,9 +46,9 @@ class Tempered(NamedTuple):
         lp = log_joint(self.model, self.X, params)
         return Raised(params, lp, lp - self.model.log_prior(params))
 
-    def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
-        """The likelihood to the power that is added."""
-        return (to - power) * now.log_ratio
+    def weighed(self, now: Raised, power: float, to: float, at: Address) -> tuple[Tensor, Raised]:
+        """By the likelihood to the power that is added."""
+        return (to - power) * now.log_ratio, now
 
     def raised(self, now: Raised, power: float, sweeps: int, at: Address) -> Raised:
         """Sweeps of the Gibbs sampler at temperature β."""
@@ -70,11 +70,11 @@ class ByTime:
         params = init(self.model, self.X, stream, "prior").params
         return Raised(params, self.model.log_prior(params), self.arrivals.expected(params))
 
-    def log_weights(self, now: Raised, power: float, to: float) -> Tensor:
-        """Of the data that arrive in the step, which this lets happen."""
+    def weighed(self, now: Raised, power: float, to: float, at: Address) -> tuple[Tensor, Raised]:
+        """By the data that arrive in the step, which this lets happen."""
         self.steps += 1
         self.arrivals.advance(to, self.steps)
-        return (to - power) * self.rate(now.params)
+        return (to - power) * self.rate(now.params), now
 
     def rate(self, params: Params) -> Tensor:
         """What a unit of time adds to the log weights in the step at hand."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ppnmf.evidence import permanent
-from ppnmf.evidence.permanent import drawn_orders, log_permanents
+from ppnmf.evidence.permanent import log_permanents, stepped
 
 
 def one_by_one(logs):
@@ -53,15 +53,27 @@ def test_equal_entries_have_all_orders():
     assert log_permanents(np.full((1, 14, 14), -700.0))[0][0] == pytest.approx(math.lgamma(15) - 700 * 14)
 
 
-def test_orders_are_drawn_in_proportion(n=100_000):
+@pytest.mark.parametrize("to", [0.3, 1.0])
+def test_orders_are_drawn_in_proportion(to, n=100_000):
     generator = np.random.default_rng(0)
     logs = 2 * generator.normal(size=(4, 4))
-    logs[3, :3] = -500.0  # it stays
-    logs[:3, 3] = -500.0
-    counts = Counter(map(tuple, drawn_orders(np.broadcast_to(logs, (n, 4, 4)), generator.random((n, 4))).tolist()))
-    shares = np.exp(np.array(list(one_by_one(logs).values())) - log_permanents(logs[None])[0][0])
+    logs[3, :3] = -900.0  # it stays
+    logs[:3, 3] = -900.0
+    _, places = stepped(np.broadcast_to(logs, (n, 4, 4)), 1.0, to, generator.random((n, 4)))
+    counts = Counter(map(tuple, places.tolist()))
+    shares = np.exp(to * np.array(list(one_by_one(logs).values())) - log_permanents(to * logs[None])[0][0])
     for order, share in zip(one_by_one(logs), shares, strict=True):
         assert abs(counts[order] / n - share) < 5 * math.sqrt(share / n) + 1e-12
+
+
+@pytest.mark.parametrize("size", [0.1, 3.0, 40.0, 1e5])
+def test_a_step_has_the_permanents_to_both_powers(size):
+    generator = np.random.default_rng(3)
+    logs = size * (generator.normal(size=(10, 7, 7)) + 2 * np.eye(7))
+    values, places = stepped(logs, 0.8, 0.35, generator.random((10, 7)))
+    for n, power in enumerate((0.8, 0.35)):
+        np.testing.assert_allclose(values[:, n], log_permanents(power * logs)[0], rtol=1e-12, atol=1e-9)
+    assert (np.sort(places, 1) == np.arange(7)).all()
 
 
 def test_blocks_that_are_too_large_are_cut_and_told_of(monkeypatch):
