@@ -225,7 +225,7 @@ def test_where_every_rank_fails_the_first_reason_is_raised(scripted):
         ("ard_gaussian", "stepping_stone"),
         ("column_noise_gaussian", "stepping_stone"),
         ("tri_factor", "stepping_stone"),
-        ("hierarchical", "smc"),
+        ("hierarchical", "stepping_stone"),
         ("pae_nmf", "elbo"),
     ],
 )
