@@ -111,7 +111,13 @@ def log_mean(logs: np.ndarray) -> float:
 
 
 def jackknife_error(logs: np.ndarray) -> float:
-    """The jackknife's standard error of `log_mean`."""
+    """The jackknife's standard error of `log_mean`; where one run alone found anything, what its mean errs by, relatively.
+
+    >>> round(jackknife_error(np.array([-1.0, -1.2, -0.9])), 3), jackknife_error(np.array([-math.inf, -7.0, -math.inf]))
+    (0.085, 1.0)
+    """
+    if np.isfinite(logs).sum() == 1:
+        return 1.0
     without = np.array([log_mean(np.delete(logs, r)) for r in range(len(logs))])
     return math.sqrt((len(logs) - 1) / len(logs) * float(np.square(without - without.mean()).sum()))
 
