@@ -23,7 +23,8 @@ __all__ = ["CHAINS", "finished", "settled", "weighed"]
 
 CHAINS = 4
 LOOKS, APART_BY = 50, 4  # draws of each chain, and the sweeps between them
-STARTS, CHOSEN = 48, 8  # of a survey, and the chains of them
+STARTS, FEWEST, CHOSEN = 96, 24, 8  # of a survey at most and at least, and the chains of them
+WORK = 2**28  # cells of X times components times starts, by which their number is chosen
 LIGHT = 200.0  # nats below the heaviest chain's, as sweeps tell it, from which a mode's mass is nothing
 
 
@@ -41,7 +42,7 @@ def weighed(model: Stepping, X: Matrix, warmup: int, seed: int, progress: bool) 
     Without a warm-up, or where so many starts have no room, it is `settled`.
     """
     size = sum(math.prod(dims.values()) for dims in model.sites(*X.shape).values())
-    starts = min(STARTS, LARGEST // size)
+    starts = min(STARTS, max(FEWEST, WORK // (math.prod(X.shape) * model.rank)), LARGEST // size)
     if warmup == 0 or starts <= CHOSEN:
         return settled(model, X, warmup, seed, progress)
     begun = beginning(model, X, seed, CHOSEN, SURVEY, starts, None)

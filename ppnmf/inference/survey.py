@@ -1,7 +1,7 @@
 r"""The survey: where chains begin on real data, whose posterior has many modes far apart.
 
 A random start decides which mode a chain stays in, and most weigh many nats less than the heaviest. So climbs of ICM, cheap and
-independent, come first. They find high modes, and a mode's mass is its height and its width: of a full survey's starts every third
+independent, come first. They find high modes, and a mode's mass is its height and its width: of a full survey's starts every other
 one has Gibbs sweeps in place of a climb, which lead to wide modes more often. What decides is a race of Gibbs sweeps, by what
 they say of the log mass of their mode (`inference.mass`). All starts run a few sweeps, the better half twice as many more, and so
 on, until the chains' number is left. Chains begin there, each at another start, with random numbers of their own, and warm up;
@@ -37,7 +37,7 @@ SHARE = 0.4  # of the warm-up's sweeps; a warm-up is by default half of a run, o
 LEAST, FULL = 20, 400  # sweeps of each start, below which a survey tells nothing and above which no more
 CLIMB = 0.5  # of a start's sweeps at least; the race has the rest
 RACE = 100  # sweeps at most, which a long climb does not lengthen: of large X the best modes tell late
-UNCLIMBED = 3  # every so many-th start of a full survey
+UNCLIMBED = 2  # every so many-th start of a full survey
 LEVEL = 1e-6  # gain of a sweep, relatively, below which a climb of full length has ended
 LARGEST = 2**26  # numbers in all starts' factors together, by default
 REPLICATE = 2**20  # under which the starts have their streams, apart from every chain's

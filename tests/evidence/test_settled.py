@@ -24,7 +24,7 @@ def test_chains_of_modes_that_weigh_nothing_are_left_out(monkeypatch):
         found = facts["survey"]
         below = {start: 0.0 if n == 0 else 199.0 if n == 5 else 201.0 for n, start in enumerate(found["chosen"])}
         begun.append(params["W"][[0, 5]])
-        return params, {"survey": {**found, "below": [below.get(start, 500.0) for start in range(48)]}}
+        return params, {"survey": {**found, "below": [below.get(start, 500.0) for start in range(96)]}}
 
     monkeypatch.setattr(beginning.Beginning, "without_record", lighter)
     monkeypatch.setattr("ppnmf.inference.survey.FULL", 30)

@@ -70,12 +70,12 @@ def test_the_heavy_mode_of_digits_is_found_and_not_the_high_one(monkeypatch):
     assert float(high.stats["lp"].mean(1).min()) > float(heavy.stats["lp"].mean(1).max()) + 200
 
 
-def test_every_third_start_of_a_full_survey_has_gibbs_sweeps_in_place_of_a_climb():
+def test_every_other_start_of_a_full_survey_has_gibbs_sweeps_in_place_of_a_climb():
     plan = survey.planned(MODEL, as_matrix(X), 2, None, 7)
-    assert plan.climbing == [True, True, False, True, True, False, True]
+    assert plan.climbing == [True, False, True, False, True, False, True]
     assert all(survey.planned(MODEL, as_matrix(X), 4, 500, None).climbing)
     climbed = torch.tensor(fit(survey=7).survey.climbed)
-    of_draws = climbed[[2, 5]]  # a typical draw lies below a mode by half the number of parameters, 75 nats, about
+    of_draws = climbed[[1, 3, 5]]  # a typical draw lies below a mode by half the number of parameters, 75 nats, about
     assert 30 < float(climbed.max() - of_draws.max()) < float(climbed.max() - of_draws.min()) < 200
 
 
