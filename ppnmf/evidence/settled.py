@@ -24,7 +24,7 @@ __all__ = ["CHAINS", "finished", "settled", "weighed"]
 CHAINS = 4
 LOOKS, APART_BY = 50, 4  # draws of each chain, and the sweeps between them
 STARTS, FEWEST, CHOSEN = 96, 24, 8  # of a survey at most and at least, and the chains of them
-WORK = 2**28  # cells of X times components times starts, by which their number is chosen
+WORK = 2**29  # cells of X times components times starts, by which their number is chosen
 LIGHT = 200.0  # nats below the heaviest chain's, as sweeps tell it, from which a mode's mass is nothing
 
 
