@@ -75,9 +75,16 @@ class Beginning:
 
 
 def beginning(
-    model: Sweeping, X: Matrix, seed: int, chains: int, init: Start, surveyed: int | None, warmup: int | None
+    model: Sweeping,
+    X: Matrix,
+    seed: int,
+    chains: int,
+    init: Start,
+    surveyed: int | None,
+    warmup: int | None,
+    climbs: bool = True,
 ) -> Beginning:
-    """How chains begin by `init` and the number of starts to survey, as `gibbs.run` explains them.
+    """How chains begin by `init` and the number of starts to survey, as `gibbs.run` explains them; `climbs` as in `survey.planned`.
 
     Raises:
         ValueError: it is no number of starts, or is given beside another start.
@@ -91,7 +98,7 @@ def beginning(
                 f"survey is {surveyed} beside init={described(init)}: starts are surveyed by init='survey'"
             )
         return Beginning(model, X, stream, init, None, seed)
-    plan = None if surveyed == 0 else survey.planned(model, X, chains, warmup, surveyed)
+    plan = None if surveyed == 0 else survey.planned(model, X, chains, warmup, surveyed, climbs)
     if plan is not None:
         require_room(model, X, plan.starts, 0)
     return Beginning(model, X, stream, init, plan, seed)

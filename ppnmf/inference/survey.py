@@ -90,13 +90,16 @@ class Plan(NamedTuple):
         raise AssertionError("the race is over")
 
 
-def planned(model: Sweeping, X: Matrix, chains: int, warmup: int | None, asked: int | None) -> Plan | None:
+def planned(
+    model: Sweeping, X: Matrix, chains: int, warmup: int | None, asked: int | None, climbs: bool = True
+) -> Plan | None:
     """The survey of a run; None where the run is too short for one, or there would be no choice.
 
     Args:
         warmup: sweeps of each chain's warm-up; None: as many as it takes.
         asked: how many starts, each of the full length; by default the greater of 24 and 6 a chain, and of them and
             of their length as much as a share of the run's sweeps allows, and the memory.
+        climbs: False for Gibbs sweeps alone.
     """
     budget = SHARE * chains * warmup if asked is None and warmup is not None else math.inf
     starts = asked
@@ -108,7 +111,7 @@ def planned(model: Sweeping, X: Matrix, chains: int, warmup: int | None, asked: 
         return None
     starts = max(starts, chains)
     each = int(max(LEAST, min(FULL, budget // starts)))
-    climb, race = _split(each, _has_modes(model))
+    climb, race = _split(each, climbs and _has_modes(model))
     counts = _halved(starts, chains)
     unit = max(1, race // len(counts))
     return Plan(starts, chains, climb, tuple((count, unit * 2**r) for r, count in enumerate(counts)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 import ppnmf
 from ppnmf.data.matrix import as_matrix
 from ppnmf.evidence import settled
-from ppnmf.inference import beginning
+from ppnmf.inference import beginning, icm, survey
 from ppnmf.models import ExponentialGaussian, for_data
 from tests.scenarios import drawn
 
@@ -15,25 +18,26 @@ X = as_matrix(drawn(30, 20, 3, rate=0.3, noise=0.5)[0].abs())
 MODEL = ExponentialGaussian(3, 0.3, 0.3)
 
 
-def test_chains_of_modes_that_weigh_nothing_are_left_out(monkeypatch):
-    begun = []
-    told = beginning.Beginning.without_record
+def test_chains_begin_at_climbs_and_at_gibbs_sweeps_and_those_of_light_modes_are_left_out(monkeypatch):
+    begun, asked = [], []
+    told, run = beginning.Beginning.without_record, settled._drawn
+    monkeypatch.setattr(survey, "FULL", 30)
 
-    def lighter(self, clock, progress):
-        params, facts = told(self, clock, progress)
-        found = facts["survey"]
-        below = {start: 0.0 if n == 0 else 199.0 if n == 5 else 201.0 for n, start in enumerate(found["chosen"])}
-        begun.append(params["W"][[0, 5]])
-        return params, {"survey": {**found, "below": [below.get(start, 500.0) for start in range(96)]}}
+    def noted(self, clock, progress):
+        found = told(self, clock, progress)
+        begun.append((self.plan, found[0]))
+        return found
 
-    monkeypatch.setattr(beginning.Beginning, "without_record", lighter)
-    monkeypatch.setattr("ppnmf.inference.survey.FULL", 30)
-    drawn_from = []
-    run = settled._drawn
-    monkeypatch.setattr(settled, "_drawn", lambda *args: drawn_from.append(args[2]) or run(*args))
+    masses = torch.tensor([1.0, -299.0, -300.0, -5.0, -torch.inf, -1000.0, 0.0, -298.0], dtype=torch.float64)
+    monkeypatch.setattr(beginning.Beginning, "without_record", noted)
+    monkeypatch.setattr(settled, "_drawn", lambda *args: asked.append(args[2]["init"]) or run(*args))
+    monkeypatch.setattr(settled, "Seen", SimpleNamespace(of=lambda *_: SimpleNamespace(log_mass=lambda *_: masses)))
     post = settled.weighed(MODEL, X, 20, 0, False)
-    assert post.chains == 2 and post.n_draws == settled.LOOKS
-    assert (drawn_from[0]["init"]["W"] == begun[0]).all()
+    assert post.chains == 5 and post.n_draws == settled.LOOKS
+    (climbs, first), (alone, second) = begun
+    assert climbs.climb > icm.ORDINARY_SWEEPS == alone.climb and climbs.starts == alone.starts == 48
+    assert torch.equal(asked[0]["W"], torch.cat([first["W"], second["W"]]))
+    assert not torch.equal(first["W"], second["W"])
 
 
 def test_without_a_warmup_or_room_for_more_starts_there_are_four_chains(monkeypatch):
