@@ -120,8 +120,8 @@ def run(
         sweeps: at each β; by default 1, and 3 where components are of two kinds.
         draws: sweeps without moves of each of four chains, from the last draws of those in a mode, that the reference is fitted
             to; by default 40 times the particles. Where components are superfluous, few make it too narrow.
-        warmup: of the chains that say where the modes are, half of which those have that are chosen of a survey's 24 to 96 starts;
-            0 for four chains without one.
+        warmup: of the chains that say where the modes are, half of which those have that are chosen of 24 to 96 starts; 0 for four
+            chains without a survey.
         width: what the variances of the reference are multiplied by.
         replicates: runs, at least 2, after a shorter one that finds the ladder.
 
