@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.settings import own_settings
 
-__all__ = ["all_orders", "apart", "best_orders", "furthest_apart", "gathered", "in_order"]
+__all__ = ["all_orders", "apart", "best_orders", "crossed_orders", "furthest_apart", "gathered", "in_order"]
 
 Total = Callable[[Tensor], Tensor]  # the sum over the processes that share the rows of W
 

@@ -23,9 +23,7 @@ from ppnmf.protocols import Params, Reference
 
 __all__ = ["Crossed", "Kind"]
 
-MOST_LISTED = (
-    4  # components of a kind as many orders as which are listed at most where they are summed over at each step
-)
+MOST_LISTED = 4  # components whose orders are as many as are listed at most, where they are summed over at each step
 WORK = MOST * 2**MOST  # steps of a particle's sums, beyond which its orders are not all counted
 AT_ONCE = 2**22  # entries of tables that are looked at together
 

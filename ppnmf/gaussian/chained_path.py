@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal
 from ppnmf.gaussian import path
+from ppnmf.gaussian.layers import product
 from ppnmf.gaussian.noise import Noise
 from ppnmf.matching import best_orders, crossed_orders, gathered
 from ppnmf.priors import NaturalPrior
@@ -149,12 +150,7 @@ def _in_order(draws: Params, sites: list[str], aligned: int) -> dict[str, Tensor
 def _sides(placed: Params, kind: int) -> tuple[Tensor, Tensor]:
     """The products of the factors up to a kind of components, (S, N, K), and of those from it on, (S, K, D)."""
     factors = list(placed.values())
-    left, right = factors[0], factors[kind + 1]
-    for factor in factors[1 : kind + 1]:
-        left = left @ factor
-    for factor in factors[kind + 2 :]:
-        right = right @ factor
-    return left, right
+    return product(factors[: kind + 1]), product(factors[kind + 1 :])
 
 
 def between(

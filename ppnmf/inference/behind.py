@@ -3,7 +3,7 @@
 A survey that costs little of a run cannot bring each chain into the heaviest mode: on digits a third of the runs of 500 sweeps
 after 500 had one chain in a mode of a thousand nats less, for good. So, once, halfway through the warm-up of a run with a survey,
 chains are compared by what their latest sweeps say of the log mass of their mode (`inference.mass`), in two halves. One that lies
-below the best by more than `FAR` times what halves differ by, and by a standard deviation of that chain's log joint, takes
+below the best by more than `FAR` times what halves differ by, and by half a standard deviation of that chain's log joint, takes
 its state, and warms up from there with random numbers of its own.
 
 That chooses a mode, as the survey does, and samples nothing: no draw from before counts. It also makes agreement easier, since
