@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.evidence.orders import Axes, axes_of, reordered
-from ppnmf.evidence.permanent import MOST, log_permanents, stepped
+from ppnmf.evidence.permanent import MOST, stepped
 from ppnmf.evidence.smc import log_mean
 from ppnmf.matching import crossed_orders
 from ppnmf.protocols import Params, Reference
@@ -82,28 +82,20 @@ class Crossed(NamedTuple):
         self, params: Params, log_places: Tensor, power: float, to: float, uniforms: np.ndarray
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Places.weighed`; uniforms (C, J + 1)."""
-        gained = self.log_orders(log_places, to) - self.log_orders(log_places, power)
-        return gained, self.reordered(params, log_places, to, uniforms)
-
-    def log_orders(self, log_places: Tensor, power: float) -> Tensor:
-        """log Σ_π,τ r(π, τ θ)^power / r(θ)^power over all orders, (C,), from tables (C, T, J, J)."""
-        if power == 0:
-            return torch.full((len(log_places),), self._log_number, dtype=torch.float64)
-        own = power * log_places[:, 0].diagonal(dim1=1, dim2=2).sum(-1)
-        return _each(log_places, power).logsumexp(1) - own
-
-    def reordered(self, params: Params, log_places: Tensor, power: float, uniforms: np.ndarray) -> dict[str, Tensor]:
-        """Components in an order of each kind that is drawn in proportion to r(π, τ θ)^power; uniforms (C, J + 1)."""
-        last = torch.from_numpy(uniforms[:, -1:].copy())
-        weights = _each(log_places, power).softmax(1).cumsum(1) if power else _alike(log_places)
-        chosen = (weights[:, :-1] < last).sum(1)
+        before, after = _each(log_places, power, to)
+        gained = after.logsumexp(1) - before.logsumexp(1) - (to - power) * _own(log_places)
+        chosen = (after.softmax(1).cumsum(1)[:, :-1] < torch.from_numpy(uniforms[:, -1:].copy())).sum(1)
         u = np.ascontiguousarray(uniforms[:, :-1])
         tables = log_places[torch.arange(len(chosen)), chosen]
-        places = torch.from_numpy(stepped(tables.numpy(), power, power, u)[1] if power else u.argsort(1))
+        places = torch.from_numpy(stepped(tables.numpy(), to, to, u)[1] if to else u.argsort(1))
         params = reordered(params, places.argsort(1), self.other.axes)
         for kind, orders in zip(self.listed, crossed_orders([kind.size for kind in self.listed]), strict=True):
             params = reordered(params, orders[chosen].argsort(1), kind.axes)
-        return params
+        return gained, params
+
+    def log_orders(self, log_places: Tensor, power: float) -> Tensor:
+        """log Σ_π,τ r(π, τ θ)^power / r(θ)^power over all orders, (C,), from tables (C, T, J, J)."""
+        return _each(log_places, power, power)[1].logsumexp(1) - power * _own(log_places)
 
     def log_left(self, reference: Reference, params: Params) -> tuple[float, bool]:
         """As `Places.log_left`: nothing where all were summed at each step."""
@@ -121,13 +113,17 @@ class Crossed(NamedTuple):
         return -self.log_orders(reference.log_places(params), 1.0)
 
 
-def _each(log_places: Tensor, power: float) -> Tensor:
-    """The logs of the sums over the orders that are not listed, (C, T)."""
+def _own(log_places: Tensor) -> Tensor:
+    """log r(θ) as far as orders change it, (C,)."""
+    return log_places[:, 0].diagonal(dim1=1, dim2=2).sum(-1)
+
+
+def _each(log_places: Tensor, power: float, to: float) -> tuple[Tensor, Tensor]:
+    """The logs of the sums over the orders that are not listed, (C, T), at either power; all alike at the power of 0."""
     C, T, J, _ = log_places.shape
-    values, _ = log_permanents(power * log_places.reshape(C * T, J, J).numpy())
-    return torch.from_numpy(values).view(C, T)
-
-
-def _alike(log_places: Tensor) -> Tensor:
-    T = log_places.shape[1]
-    return ((torch.arange(T, dtype=torch.float64) + 1) / T).expand(len(log_places), -1)
+    alike = torch.full((C, T), math.lgamma(J + 1), dtype=torch.float64)
+    if to == 0:
+        return (_each(log_places, power, power)[1] if power else alike), alike
+    values, _ = stepped(log_places.reshape(C * T, J, J).numpy(), power, to, np.empty((C * T, 0)))
+    before, after = torch.from_numpy(values).view(C, T, 2).unbind(-1)
+    return before, after

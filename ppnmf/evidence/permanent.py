@@ -28,6 +28,7 @@ import numpy as np
 from numba import njit
 
 from ppnmf.compilation import can_be_kept
+from ppnmf.threads import allowed_threads, ordered_map
 
 __all__ = ["MOST", "log_permanents", "stepped"]
 
@@ -39,6 +40,7 @@ KEPT: dict[str, Any] = {
     "error_model": "numpy",
     "cache": can_be_kept(),
 }  # compiled, for other processes too
+LOTS = 4  # of matrices for each thread: some take longer than others
 STEPS = 24  # of the halving towards a threshold that keeps blocks small
 
 
@@ -50,7 +52,7 @@ def log_permanents(logs: np.ndarray) -> tuple[np.ndarray, bool]:
     10.0
     """
     values = np.empty((len(logs), 2))
-    largest = _each(logs, 1.0, 1.0, values, np.empty((len(logs), 0)), np.empty((len(logs), 0), np.int64))
+    largest = _in_lots(logs, 1.0, 1.0, values, np.empty((len(logs), 0)), np.empty((len(logs), 0), np.int64))
     return values[:, 1], largest <= MOST
 
 
@@ -64,8 +66,23 @@ def stepped(logs: np.ndarray, power: float, to: float, uniforms: np.ndarray) -> 
         power, to: the first no smaller than the second, which is above 0.
     """
     values, places = np.empty((len(logs), 2)), np.empty(uniforms.shape, np.int64)
-    _each(logs, power, to, values, uniforms, places)
+    _in_lots(logs, power, to, values, uniforms, places)
     return values, places
+
+
+def _in_lots(
+    logs: np.ndarray, steep: float, flat: float, values: np.ndarray, uniforms: np.ndarray, places: np.ndarray
+) -> int:
+    """`_each`, over threads; the size of the largest block."""
+    C, K, _ = logs.shape
+    lots = LOTS * allowed_threads() if allowed_threads() > 1 else 1
+    size = max(1, -(-C // lots))
+
+    def some(begin: int) -> int:
+        own = slice(begin, begin + size)
+        return int(_each(logs[own], steep, flat, values[own], uniforms[own], places[own]))
+
+    return max(ordered_map(some, range(0, C, size), float(size * K * 2 ** min(K, MOST))), default=0)
 
 
 @njit(**KEPT)

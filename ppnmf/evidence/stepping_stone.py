@@ -88,7 +88,7 @@ TOGETHER = 4 * ENTRIES  # of runs side by side
 FEWEST, USUAL = 24, 100  # particles
 DRAWS = 40  # for each particle
 ROOM = 2**27  # bytes of the draws that the reference is fitted to
-LIGHT = 20.0  # nats below the heaviest mode, by a run each that may err by a few, from which a mode is nothing
+LIGHT = 10.0  # nats below the heaviest mode, by runs that err by a few, alike, from which a mode is nothing
 TWO_RIDGES = 3  # sweeps at each β of three factors: one left the estimate .7 nats short at 30 × 20, K = L = 3 and 4
 LATE, PIECES = 0.9, 4  # β from which the ladder's steps are cut into so many
 SPREAD = 3.0  # nats between the replicates that are a warning

@@ -9,9 +9,11 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 
 from ppnmf.evidence import permanent
 from ppnmf.evidence.permanent import log_permanents, stepped
+from ppnmf.threads import single_threaded
 
 
 def one_by_one(logs):
@@ -74,6 +76,21 @@ def test_a_step_has_the_permanents_to_both_powers(size):
     for n, power in enumerate((0.8, 0.35)):
         np.testing.assert_allclose(values[:, n], log_permanents(power * logs)[0], rtol=1e-12, atol=1e-9)
     assert (np.sort(places, 1) == np.arange(7)).all()
+
+
+def test_threads_change_no_bit(C=11, K=13):
+    random = np.random.default_rng(5)
+    logs, uniforms = random.normal(size=(C, K, K)), random.random((C, K))
+    alone = stepped(logs, 0.9, 0.6, uniforms)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with single_threaded():
+            together = stepped(logs, 0.9, 0.6, uniforms)
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_blocks_that_are_too_large_are_cut_and_told_of(monkeypatch):

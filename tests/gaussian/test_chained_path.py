@@ -79,13 +79,17 @@ def test_sums_and_draws_of_orders_are_those_of_all_orders_one_by_one(model, powe
         for site, values in model.derived(other).items():
             torch.testing.assert_close(values, other[site])
         torch.testing.assert_close(other["W"] @ other["H"], one["W"] @ one["H"])
-        told[tuple(told_of(other)[0].tolist())] = power * float(reference.log_prob(other))
-    logs = torch.tensor(list(told.values()), dtype=torch.float64)
+        told[tuple(told_of(other)[0].tolist())] = float(reference.log_prob(other))
+    whole = torch.tensor(list(told.values()), dtype=torch.float64)
+    logs = power * whole
     places, kinds = reference.log_places(one), Crossed.of(model)
     assert float(kinds.log_orders(places, power)) == pytest.approx(float(logs.logsumexp(0) - logs[0]), abs=1e-9)
     wide = {site: values.expand(many, *values.shape[1:]) for site, values in one.items()}
     u = np.random.default_rng(0).random((many, kinds.uniforms))
-    drawn = told_of(kinds.reordered(wide, places.expand(many, *places.shape[1:]), power, u))
+    gained, ordered = kinds.weighed(wide, places.expand(many, *places.shape[1:]), 1.0, power, u)
+    gain = (logs.logsumexp(0) - logs[0]) - (whole.logsumexp(0) - whole[0])
+    torch.testing.assert_close(gained, gain.expand(many), rtol=0, atol=1e-9)
+    drawn = told_of(ordered)
     counts = [int((drawn == torch.tensor(key, dtype=torch.float64)).all(1).sum()) for key in told]
     assert sum(counts) == many
     expected = many * logs.softmax(0).numpy()
