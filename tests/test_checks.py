@@ -96,6 +96,7 @@ MISTAKES: dict[str, tuple[Callable, type[Exception], str]] = {
     "divergence": (fit(PAENMF(K), X, method="svi", divergence="no"), ValueError, "divergence is 'no'; it must be True or False"),
     "moves": (fit(moves="no"), ValueError, "moves is 'no'; it must be True or False"),
     "bridge": (evidence(method="chib", bridge="no"), ValueError, "bridge is 'no'; it must be True or False"),
+    "price": (rank(PAENMF(K), X, [2], method="elbo", price="no"), ValueError, "price is 'no'; it must be True or False"),
     "sensitivity": (rank(sensitivity="yes"), ValueError, "sensitivity is 'yes'; it must be True or False"),
     "n_jobs 0": (rank(n_jobs=0), ValueError, "n_jobs is 0; give a whole number >= 1, or -1 for as many as there are cores"),
     "n_jobs 1.5": (rank(n_jobs=1.5), ValueError, "n_jobs is 1.5; give a whole number >= 1"),

@@ -25,7 +25,7 @@ import time
 
 import numpy as np
 
-from ppnmf.checks import whole_numbers
+from ppnmf.checks import whole_numbers, yes_or_no
 from ppnmf.data.matrix import in_memory, without_noise
 from ppnmf.evidence import modes, variational
 from ppnmf.evidence.estimate import priors_of
@@ -66,10 +66,11 @@ def run(
         price: add what the parameters cost, see the module's text.
 
     Raises:
-        ValueError: negative entries, a count out of its range.
+        ValueError: negative entries, a count out of its range, a flag that is neither True nor False.
         TypeError: the model has no ELBO, or X known noise variances.
     """
     whole_numbers(restarts=(restarts, 1))
+    yes_or_no(price=price)
     if isinstance(model, Variational):
         return variational.measure(model, X, restarts, steps, seed, progress)
     began = time.perf_counter()

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import t as student
 from torch import Tensor
@@ -100,17 +99,6 @@ class Evidence:
         return self.mcse
 
     @classmethod
-    def combine(cls, replicates: Sequence[float], **rest: Any) -> Evidence:
-        """The mean of the logs of independent estimates, and its standard error. Two replicates are the least.
-
-        >>> Evidence.combine([-10.0, -12.0], method="chib", rank=1, priors={}, seconds=0.0).mcse
-        1.0
-        """
-        values = np.asarray(replicates, dtype=float)
-        error = float(values.std(ddof=1)) / math.sqrt(len(values))
-        return cls(log_evidence=float(values.mean()), mcse=error, replicates=tuple(values.tolist()), **rest)
-
-    @classmethod
     def over(cls, modes: Sequence[Mode], **rest: Any) -> Evidence:
         """The log of the sum of what distinct modes hold, and its standard error.
 
@@ -149,7 +137,7 @@ class Evidence:
         """
         lead, error = self.lead_over(other)
         certain = not self.failed and not other.failed
-        return certain and lead > max(CLEAR, 2 * (error + max(self.gap, other.gap) / 10))
+        return certain and lead > CLEAR and lead > 2 * (error + max(self.gap, other.gap) / 10)
 
     def __str__(self) -> str:
         low, high = self.interval()

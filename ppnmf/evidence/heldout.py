@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from arviz_stats.base import array_stats
 from numpy.typing import ArrayLike
@@ -143,17 +144,15 @@ def run(
 
     Raises:
         TypeError: the model has no full conditionals.
-        ValueError: a count out of its range, an improper prior, or a fold without cells.
+        ValueError: a count out of its range, a flag that is neither True nor False, an improper prior, or a fold without cells.
     """
     require_ability("heldout", model, Sweeping)
-    given = None if isinstance(folds, int | float | str) else _given(X, folds)
+    given = None if isinstance(folds, str) or np.ndim(folds) == 0 else _given(X, folds)
     number: Any = folds if given is None else int(given.max()) + 1
     used = number if used is None else used
     whole_numbers(folds=(number, 2), used=(used, 1), draws=(draws, 1), thin=(thin, 1), warmup=(warmup, 0))
     whole_numbers(chains=(chains, 1), rounds=(rounds, 1))
-    yes_or_no(moves=moves)
-    if not isinstance(nested, bool):
-        raise TypeError(f"nested is {nested!r}; it must be True or False")
+    yes_or_no(moves=moves, nested=nested)
     if used > number:
         raise ValueError(f"used is {used} and there are {number} folds; give at most {number}")
     if nested and (number < 3 or used < 2):

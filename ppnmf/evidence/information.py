@@ -3,10 +3,10 @@ r"""Akaike's and Schwarz's criteria: what a mode explains, less a price for its 
 .. math:: AIC = 2 p - 2 \log p(X | \hat W, \hat H, \hat\sigma^2) + \frac{2 p (p + 1)}{n - p - 1},
    \qquad BIC = p \log n - 2 \log p(X | \hat W, \hat H, \hat\sigma^2)
 
-with n the observed entries and p = (N + D) K + 1 parameters, less the factors' entries that are known, the one being σ² (a
-model without it: its likelihood at the mode, and no such parameter, but a dispersion where it has one). `invariance=True`
-takes K² off: W and H are only determined up to an invertible K × K matrix. (Non-negativity breaks most of that freedom, so
-the plain count is the default.)
+with n the observed entries and p = (N + D) K + 1 parameters, less the factors' entries that are known, the one being σ² (one a
+column where a model has so many; a model without it: its likelihood at the mode, and no such parameter, but a dispersion where it
+has one). Of three factors or of layers each factor counts. `invariance=True` takes K² off: W and H are only determined up to an
+invertible K × K matrix. (Non-negativity breaks most of that freedom, so the plain count is the default.)
 
 Ŵ and Ĥ are the best mode by ICM, least in squared error. The noise variance is the one of maximum likelihood there,
 SSE / n, and not the mode's own: then -2 log p(X | ·) = n log(2π e SSE / n) + Σ log v (v: known relative noise
@@ -33,10 +33,11 @@ import math
 import time
 from typing import Any
 
+from ppnmf.checks import yes_or_no
 from ppnmf.evidence import modes
 from ppnmf.evidence.estimate import priors_of
 from ppnmf.evidence.score import Measure
-from ppnmf.protocols import Matrix, Sweeping
+from ppnmf.protocols import Matrix, Sweeping, made_up
 
 __all__ = ["aic", "bic"]
 
@@ -57,8 +58,9 @@ def aic(
 
     Raises:
         TypeError: the model has no full conditionals.
-        ValueError: a count out of its range; more parameters than the correction can take.
+        ValueError: a count out of its range, a flag that is neither True nor False; more parameters than the correction can take.
     """
+    yes_or_no(invariance=invariance, corrected=corrected)
     n, p = X.n_observed, parameters(model, X, invariance)
     _require_entries("aic", model, n, p)
     if corrected and n <= p + 1:
@@ -84,22 +86,28 @@ def bic(
 
     Raises:
         TypeError: the model has no full conditionals.
-        ValueError: a count out of its range.
+        ValueError: a count out of its range, a flag that is neither True nor False.
     """
+    yes_or_no(invariance=invariance)
     p = parameters(model, X, invariance)
     _require_entries("bic", model, X.n_observed, p)
     return _criterion("bic", "BIC", p * math.log(X.n_observed), model, X, restarts, seed, progress, parameters=p)
 
 
 def parameters(model: Sweeping, X: Matrix, invariance: bool) -> int:
-    """(N + D) K and one for σ², if it is not known, or a dispersion, less K² where the invariance is taken off.
+    """The entries of the factors and of what else the likelihood has, σ² or a dispersion.
 
-    Entries of the factors that are known are no parameters.
+    Entries that are known are no parameters, a σ² that is known neither. Where the invariance is taken off, so is the square of
+    the number of components of each kind.
     """
-    (N, D), K = X.shape, model.rank
+    sites = model.sites(*X.shape)
+    own = {site: dims for site, dims in sites.items() if site not in made_up(model) and set(dims) != {"component"}}
+    if getattr(model, "sigma2", None) is not None:
+        del own["sigma2"]
     held = sum(int(known.at.sum()) for known in getattr(model, "all_known", ()) if known is not None)
-    numbers = sum(not dims for dims in model.sites(N, D).values()) - (getattr(model, "sigma2", None) is not None)
-    return (N + D) * K - held + numbers - (K * K if invariance else 0)
+    kinds = {kind: size for dims in own.values() for kind, size in dims.items() if kind not in ("row", "column")}
+    free = sum(size**2 for size in kinds.values()) if invariance else 0
+    return sum(math.prod(dims.values()) for dims in own.values()) - held - free
 
 
 def _require_entries(method: str, model: Sweeping, n: int, p: int) -> None:

@@ -153,6 +153,8 @@ def _doubts(bad: float, limit: float, worst: float, rhat: float) -> tuple[str, .
         doubts.append(
             f"{bad:.2%} of the entries have k-hat above {limit:.2g} (worst {worst:.2f}): hold cells out instead"
         )
-    if rhat > AGREE:
+    if math.isnan(rhat):
+        doubts.append("there are too few draws to tell whether the chains agree; take more")
+    elif rhat > AGREE:
         doubts.append(f"the chains do not agree: R-hat of lp is {rhat:.3f}; take more warmup and draws")
     return tuple(doubts)

@@ -10,11 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from ppnmf.checks import whole_numbers
+from ppnmf.gaussian import columns
 from ppnmf.gaussian.sweep import misfit
 from ppnmf.inference import icm
 from ppnmf.protocols import Matrix, Sweeping, require_ability
 
-__all__ = ["Modes", "deviance", "found", "shortfall"]
+__all__ = ["Modes", "deviance", "deviance_of_columns", "found", "shortfall"]
 
 
 class Modes(NamedTuple):
@@ -34,6 +35,9 @@ def found(who: str, model: Sweeping, X: Matrix, restarts: int, seed: int, progre
     params = {site: values[:, 0] for site, values in post.draws.items()}
     W, H = params["W"], params["H"]
     if "sigma2" in params and getattr(model, "sigma2", None) is None:
+        if model.sites(*X.shape)["sigma2"]:
+            of_columns = columns.misfits(X, W, H).cpu().numpy()
+            return Modes(W, H, of_columns.sum(1), deviance_of_columns(of_columns, X))
         squared_error = misfit(X, W, H).double().cpu().numpy()
         return Modes(W, H, squared_error, deviance(squared_error, X))
     each = [
@@ -48,8 +52,18 @@ def _one(values: dict[str, Tensor], chain: int) -> dict[str, Tensor]:
 
 def deviance(squared_error: np.ndarray, X: Matrix) -> np.ndarray:
     """-2 log p(X | W, H, σ²) at σ² = squared error / n, from the squared error over relative noise variances."""
-    n = X.n_observed
-    return n * (np.log(2 * math.pi * squared_error / n) + 1) + X.log_noise
+    return _least(squared_error, X.n_observed) + X.log_noise
+
+
+def deviance_of_columns(squared_errors: np.ndarray, X: Matrix) -> np.ndarray:
+    """The same of columns with a variance each, from their squared errors (R, D)."""
+    n = columns.about(X).observed.cpu().numpy()
+    return _least(squared_errors[:, n > 0], n[n > 0]).sum(1) + X.log_noise
+
+
+def _least(squared_error: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+    """-2 log of a normal likelihood at the variance that is best for it."""
+    return n * (np.log(2 * math.pi * squared_error / n) + 1)
 
 
 def shortfall(values: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
@@ -351,7 +352,8 @@ def _names(method: str | Sequence[str]) -> list[str]:
 
 def _require_jobs(n_jobs: int | None) -> None:
     """Raise ValueError when it is no number of workers; joblib counts negative ones from the number of cores."""
-    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0):
+    whole = isinstance(n_jobs, int | np.integer) and not isinstance(n_jobs, bool)
+    if n_jobs is not None and (not whole or n_jobs == 0):
         raise ValueError(
             f"n_jobs is {described(n_jobs)}; give a whole number >= 1, or -1 for as many as there are cores"
         )

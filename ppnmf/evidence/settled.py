@@ -4,7 +4,8 @@ Both begin at the best of a survey's starts, which are chosen by the log mass of
 (`inference.mass`). That errs by some tens of nats, by more for a chain that is on its way, and it is too kind to high and narrow
 modes where chains mix slowly: on faces at rank 10 one that a climb led to looked 114 nats heavier than one that Gibbs sweeps led
 to, and weighs 143 less. So `weighed` makes two surveys, one of climbs and one of Gibbs sweeps alone, begins chains at the best of
-each, and leaves those out that are lighter than all that; stepping stones give the masses of the modes of the others.
+each, and leaves those out that are lighter than all that; stepping stones give the masses of the modes of the others. (Draws some
+sweeps apart tell less of what correlates entries: a mode 213 nats lighter by all sweeps looked 185 lighter.)
 """
 
 from __future__ import annotations

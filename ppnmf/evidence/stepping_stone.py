@@ -156,9 +156,9 @@ def run(
     each = [of_mode(path, runs, centres, g) for g, (path, runs) in enumerate(zip(paths, found, strict=True))]
     modes = [one.mode for one in each if one.mode.log_evidence > -math.inf]
     heaviest = max(each, key=lambda one: one.mode.log_evidence)
-    counted = [one for one in each if one.mode.log_evidence > heaviest.mode.log_evidence - HEAVY]
+    counted = [one for one in each if one.mode.log_evidence >= heaviest.mode.log_evidence - HEAVY]
     greatest = max(one.greatest for one in each)
-    why = [why_failed("stepping_stone", one.mode.replicates, greatest) for one in counted]
+    why = [why_failed("stepping_stone", one.stayed or one.mode.replicates, greatest) for one in counted]
     return Evidence.over(
         modes,
         method="stepping_stone",
@@ -194,8 +194,16 @@ class Stood(NamedTuple):
     exact: bool
     greatest: float
 
+    @property
+    def stayed(self) -> list[float]:
+        """The replicates in which particles ended in their own mode; the others count as no mass."""
+        return [log for log in self.mode.replicates if log != -math.inf]
+
     def doubts(self) -> Iterator[str]:
-        apart = max(self.mode.replicates) - min(self.mode.replicates)
+        left, of = len(self.mode.replicates) - len(self.stayed), len(self.mode.replicates)
+        if left:
+            yield f"no particle of {left} of {of} replicates of one mode ended there: take more particles"
+        apart = max(self.stayed, default=0.0) - min(self.stayed, default=0.0)
         if apart > SPREAD:
             yield f"the replicates lie {apart:.1f} nats apart (limit {SPREAD:g}): take more particles or sweeps"
         if not self.exact:
@@ -253,7 +261,7 @@ class Effort(NamedTuple):
 def too_light(logs: list[float]) -> list[bool]:
     """Which modes' masses, whose first estimates these are the logs of, are nothing beside the greatest.
 
-    >>> too_light([-1000.0, -1019.0, -1021.0])
+    >>> too_light([-1000.0, -1009.0, -1011.0])
     [False, False, True]
     """
     return [log < max(logs) - LIGHT for log in logs]

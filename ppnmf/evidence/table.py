@@ -58,9 +58,10 @@ class RankTable:
 
     @property
     def decisive(self) -> bool:
-        """Whether the best rank is clearly better than every other, by the first method; not where an estimate has failed."""
+        """Whether the best rank is clearly better than every other, by the first method; not where it is the only one with a
+        value, or an estimate has failed."""
         method = self.methods[0]
-        return not self.rivals(method) and not self.unjudged(method)
+        return len(self.scores[method]) > 1 and not self.rivals(method) and not self.unjudged(method)
 
     @property
     def probability(self) -> dict[int, float] | None:
@@ -162,7 +163,10 @@ class RankTable:
             "nested": self.nested and {**self.nested._asdict(), "value": self.nested.value, "error": self.nested.error},
             "sensitivity": {
                 method: {
-                    f"{factor:g}": {str(rank): [score.value, _plain(score.error)] for rank, score in by_rank.items()}
+                    f"{factor:g}": {
+                        str(rank): None if _failure(score) else [score.value, _plain(score.error)]
+                        for rank, score in by_rank.items()
+                    }
                     for factor, by_rank in by_factor.items()
                 }
                 for method, by_factor in self.sensitivity.items()
@@ -281,12 +285,14 @@ class RankTable:
             )
         for method, by_factor in self.sensitivity.items():
             for factor, by_rank in by_factor.items():
-                changes = {rank: score.lead_over(self.scores[method][rank]) for rank, score in by_rank.items()}
-                told = ", ".join(f"{rank}: {by:+.4g} ± {error:.2g}" for rank, (by, error) in changes.items())
-                best, before = max(by_rank, key=lambda rank: by_rank[rank].value), self.best_by(method)
+                told = ", ".join(_change(rank, self.scores[method][rank], score) for rank, score in by_rank.items())
+                judged = {rank: score.value for rank, score in by_rank.items() if not _failure(score)}
+                best = max(judged, key=judged.__getitem__, default=None)
+                before = self.best_by(method) if self.judged(method) else None
+                then = "" if best is None else f"; of these ranks {best} is then best"
                 yield (
-                    f"With {times(factor)} the rates, {method}'s log evidence changes by (rank: nats) {told}; of these "
-                    f"ranks {best} is then best{'' if best == before else f', no longer {before}'}."
+                    f"With {times(factor)} the rates, {method}'s log evidence changes by (rank: nats) {told}{then}"
+                    f"{'' if best == before or None in (best, before) else f', no longer {before}'}."
                 )
 
     def verdict(self, method: str | None = None) -> str:
@@ -337,6 +343,14 @@ def lead_in_doubt(best: Evidence, other: Evidence) -> float:
     lead, error = best.lead_over(other)
     spread = 0.0 if best is other else error + max(best.gap, other.gap) / 10
     return lead / math.sqrt(1 + math.pi * spread**2 / 8)
+
+
+def _change(rank: int, before: Evidence, after: Evidence) -> str:
+    """How the log evidence of a rank changes with other priors."""
+    if before.failed or after.failed:
+        return f"{rank}: failed"
+    by, error = after.lead_over(before)
+    return f"{rank}: {by:+.4g} ± {error:.2g}"
 
 
 def _failure(score: Any) -> str:

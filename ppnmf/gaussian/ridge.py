@@ -98,7 +98,8 @@ def _moved(
         return split.shear_move(W, H, rates, stream, step, gather)
     if gather is None and kernels_for(W.device) is cpu:
         return compiled(W, H, priors, stream, step)
-    W, H = scale_move(W, H, priors, stream, step, gather, X.shape[0])
+    N = W.shape[-2] if gather is None else X.shape[0]  # of factors between others W has fewer rows than X
+    W, H = scale_move(W, H, priors, stream, step, gather, N)
     return shear_move(W, H, priors, stream, step, gather)
 
 

@@ -35,17 +35,17 @@ class Stepper(NamedTuple):
             return None
         of_W, of_H = path.unpinned(reference.W), path.unpinned(reference.H)
         (N, K), D = of_W.shape, of_H.shape[1]
-        one = {"W": torch.ones(1, N, K, dtype=torch.float64), "H": torch.ones(1, K, D, dtype=torch.float64)}
+        shapes = {"W": (N, K), "H": (K, D)}
         log_peaks = -of_W.log_normalizer.sum(0) - of_H.log_normalizer.sum(1)
         way = stones.Way(
             problem,
             _component_a_row(of_W.precision.mT, of_W.linear.mT),
             _component_a_row(of_H.precision, of_H.linear),
             log_peaks.numpy(),
-            ridge.all_free(one["W"], one["H"]),
+            ridge.all_free(torch.empty(N, K), torch.empty(K, D)),
         )
-        peaks = [story.prior(site).log_prob(one[site]) - _of_ones(story, site, one[site]) for site in ("W", "H")]
-        return cls(story, reference, X, way, float(sum(peaks)))
+        logs = [story.prior(site).rectified.log_normalizer.expand(shape).sum() for site, shape in shapes.items()]
+        return cls(story, reference, X, way, -float(sum(logs)))
 
     def raised(self, params: Params, power: float, sweeps: int, at: Address) -> Stood:
         """Particles after so many sweeps at β = `power`."""
@@ -70,9 +70,3 @@ class Stepper(NamedTuple):
 
 def _component_a_row(precision: Tensor, linear: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return precision.contiguous().numpy(), linear.contiguous().numpy()
-
-
-def _of_ones(story: Story, site: str, ones: Tensor) -> Tensor:
-    """Σ b - a / 2 over a factor's entries."""
-    precision, linear = story.prior(site).natural("cpu")
-    return (linear - 0.5 * precision).expand(ones.shape[1:]).sum()

@@ -3,8 +3,8 @@
 A survey that costs little of a run cannot bring each chain into the heaviest mode: on digits a third of the runs of 500 sweeps
 after 500 had one chain in a mode of a thousand nats less, for good. So, once, halfway through the warm-up of a run with a survey,
 chains are compared by what their latest sweeps say of the log mass of their mode (`inference.mass`), in two halves. One that lies
-below the best by more than `FAR` times what halves differ by, and by half a standard deviation of that chain's log joint, takes
-its state, and warms up from there with random numbers of its own.
+below the best by more than `FAR` standard errors of a difference, as the halves tell them, and by half a standard deviation of that
+chain's log joint, takes its state, and warms up from there with random numbers of its own.
 
 That chooses a mode, as the survey does, and samples nothing: no draw from before counts. It also makes agreement easier, since
 chains that stood at one place cannot disagree about another; so the summary says which did, and how far behind they had been.
@@ -24,7 +24,7 @@ from ppnmf.inference.mass import Seen
 
 __all__ = ["SURVEY", "caught_up", "compared", "halves", "judged", "noted", "watched"]
 
-FAR = 4.0  # times what halves of the sweeps differ by
+FAR = 4.0  # standard errors of a difference, which halves of the sweeps tell
 DEVIATIONS = 0.5  # of the best chain's log joint: modes that differ by less are not told apart
 PART, LEAST, MOST = 8, 20, 200  # of a warm-up's sweeps, and between which numbers, that are compared
 SURVEY, HALVES = "survey", "halves"  # notes of a record

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from ppnmf.protocols import Deriving, Matrix, Params, Sweeping, offers
+from ppnmf.protocols import Matrix, Params, Sweeping, made_up
 
 __all__ = ["FEWEST", "Seen", "split"]
 
@@ -83,8 +83,7 @@ class Seen(NamedTuple):
         found = self.lp.double() / self.number
         if self.number >= FEWEST:
             dims = model.sites(1, 1)
-            own: Any = model
-            random = set(dims) - set(own.derived(self.last) if offers(own, Deriving) else ())
+            random = set(dims) - made_up(model)
             of_rows = {site for site in random if "row" in dims[site]}
             found = found + X.add_up(self._entropy(of_rows, found)) + self._entropy(random - of_rows, found)
         return found.nan_to_num(-math.inf, -math.inf, -math.inf)

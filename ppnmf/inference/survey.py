@@ -106,11 +106,11 @@ def planned(
     if starts is None:
         sizes = model.sites(*X.shape).values()
         size = sum(math.prod(dims.values()) for dims in sizes)
-        starts = int(min(max(STARTS, A_CHAIN * chains), budget // LEAST, LARGEST // size))
+        starts = int(min(max(STARTS, A_CHAIN * chains), budget / LEAST, LARGEST // size))
     if (starts <= chains and asked is None) or starts == 0:
         return None
     starts = max(starts, chains)
-    each = int(max(LEAST, min(FULL, budget // starts)))
+    each = int(max(LEAST, min(FULL, budget / starts)))
     climb, race = _split(each, climbs and _has_modes(model))
     counts = _halved(starts, chains)
     unit = max(1, race // len(counts))

@@ -32,7 +32,7 @@ from ppnmf.protocols.evidence import (
     Timed,
 )
 from ppnmf.protocols.labelling import Labelling, Scores
-from ppnmf.protocols.layered import Deriving, Layered
+from ppnmf.protocols.layered import Deriving, Layered, made_up
 from ppnmf.protocols.matrix import Matrix, Params, Statistics
 from ppnmf.protocols.model import Entries, Exposing, Model, exposed
 from ppnmf.protocols.sweeping import (
@@ -90,6 +90,7 @@ __all__ = [
     "Variational",
     "exposed",
     "has",
+    "made_up",
     "offers",
     "require_ability",
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ppnmf.protocols.matrix import Params
 from ppnmf.protocols.model import Model
 from ppnmf.protocols.sweeping import Sweeping
 
-__all__ = ["Deriving", "Layered"]
+__all__ = ["Deriving", "Layered", "made_up"]
 
 
 @runtime_checkable
@@ -31,3 +32,15 @@ class Layered(Sweeping, Deriving, Protocol):
     def ranks(self) -> Sequence[int]:
         """K_0, K_1 ... K."""
         ...
+
+
+def made_up(model: Model) -> set[str]:
+    """The sites that the others make up.
+
+    >>> from ppnmf.models import TriFactor
+    >>> made_up(TriFactor(2))
+    {'H'}
+    """
+    if not isinstance(model, Deriving):
+        return set()
+    return set(model.derived({site: torch.zeros(tuple(dims.values())) for site, dims in model.sites(1, 1).items()}))

@@ -106,6 +106,50 @@ def test_the_deviance_is_minus_twice_the_best_log_likelihood_with_known_noise():
     assert modes.deviance(np.array([squared_error]), data)[0] == pytest.approx(known)
 
 
+def test_columns_with_a_variance_each_have_the_likelihood_of_it_and_as_many_parameters():
+    noise = torch.tensor([0.01, 1.0] * 6, dtype=torch.float64).sqrt()
+    X = (
+        drawn(60, 12, 2, noise=1e-6)[0]
+        + noise * torch.randn(60, 12, generator=torch.Generator().manual_seed(1)).double()
+    )
+    mask = torch.ones(60, 12, dtype=torch.bool)
+    mask[:7, 3] = mask[5, 1] = False
+    data, model = as_matrix(X, mask), ppnmf.models.ColumnNoiseGaussian(2)
+    mode = ppnmf.fit(model, data, method="icm", restarts=1, seed=0, progress=False)
+    left = np.where(mask, (X - mode.draws["W"][0, 0] @ mode.draws["H"][0, 0]).numpy(), np.nan)
+    each = [column[~np.isnan(column)] for column in left.T]
+    wanted = sum(-2 * norm.logpdf(e, scale=math.sqrt((e**2).mean())).sum() for e in each)
+    score = information.bic(model, data, restarts=1, progress=False)
+    assert score.attrs["parameters"] == (60 + 12) * 2 + 12
+    assert score.value == pytest.approx(wanted + score.attrs["parameters"] * math.log(data.n_observed), rel=1e-9)
+    pooled = information.bic(ExponentialGaussian(2), data, restarts=1, progress=False)
+    assert score.value < pooled.value - 500
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "free"),
+    [
+        (ExponentialGaussian(4), 50 * 4 + 1, 16),
+        (ExponentialGaussian(4, sigma2=1.0), 50 * 4, 16),
+        (ppnmf.models.ARDGaussian(4), 50 * 4 + 1, 16),
+        (ppnmf.models.NegativeBinomialGamma(4), 50 * 4 + 1, 16),
+        (ppnmf.models.TriFactor(4, 2), 30 * 4 + 4 * 2 + 2 * 20 + 1, 16 + 4),
+        (ppnmf.models.Hierarchical((5, 3)), 30 * 5 + 5 * 3 + 3 * 20 + 1, 25 + 9),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_parameters_are_the_entries_of_the_factors_and_of_the_noise(model, wanted, free):
+    data = as_matrix(torch.ones(30, 20))
+    assert information.parameters(model, data, False) == wanted
+    assert information.parameters(model, data, True) == wanted - free
+
+
+@pytest.mark.parametrize("flag", ["invariance", "corrected"])
+def test_flags_are_true_or_false(flag):
+    with pytest.raises(ValueError, match=f"{flag} is 'no'; it must be True or False"):
+        information.aic(ExponentialGaussian(1), as_matrix(torch.ones(5, 4)), **{flag: "no"})
+
+
 def test_aic_refuses_more_parameters_than_its_correction_can_take():
     data = as_matrix(torch.ones(5, 4))
     with pytest.raises(ValueError, match=r"rank 2 has 19 for 20: try smaller ranks, or corrected=False"):

@@ -211,6 +211,8 @@ def test_folds_of_the_caller_s_hide_what_they_say():
     options = {"draws": 5, "warmup": 5, "seed": 3}
     own = heldout.assign_folds(as_matrix(X), 3, seed=3)
     assert score(2, X, folds=own.numpy(), **options).folds == score(2, X, folds=3, **options).folds
+    numpys = {"folds": np.int64(3), "nested": np.bool_(False)}
+    assert score(2, X, **numpys, **options).folds == score(2, X, folds=3, **options).folds
     kept = torch.where(own == 2, -1, own)
     assert score(2, X, folds=kept, **options).folds == score(2, X, folds=3, used=2, **options).folds
     for folds, sentence in ((own[:5], "has shape"), (own - 2, "no whole numbers"), (own + 0.5, "no whole numbers")):

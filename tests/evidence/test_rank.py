@@ -37,9 +37,8 @@ SHORT = {"draws": 150, "warmup": 100, "progress": False}
 
 
 def evidence(rank_, value, mcse=0.1, **rest):
-    return Evidence.combine(
-        [value - mcse, value + mcse], method="chib", rank=rank_, priors={"rate_W": 1.0}, seconds=1.0, **rest
-    )
+    told = {"replicates": (value - mcse, value + mcse), "priors": {"rate_W": 1.0}, "seconds": 1.0, **rest}
+    return Evidence(log_evidence=value, mcse=mcse, method="chib", rank=rank_, **told)
 
 
 @pytest.fixture
@@ -80,7 +79,9 @@ def test_the_numbers_are_the_same_in_any_company():
     X, _, _ = drawn(12, 8, 2)
     settings = {"draws": 6, "warmup": 8, "replicates": 2, "progress": False}
     one = ppnmf.select_rank(ExponentialGaussian(1), X, [1, 2], method="chib", seed=3, **settings)
-    two = ppnmf.select_rank(lambda r: ExponentialGaussian(r), X, [2, 1], method="chib", seed=3, **settings)
+    two = ppnmf.select_rank(
+        lambda r: ExponentialGaussian(r), X, [2, 1], method="chib", seed=3, n_jobs=np.int64(1), **settings
+    )
     assert all(one.scores["chib"][r].replicates == two.scores["chib"][r].replicates for r in (1, 2))
     alone = rank.import_module("ppnmf.evidence.chib").run(ExponentialGaussian(2), rank.as_matrix(X), seed=3, **settings)
     assert alone.replicates == one.scores["chib"][2].replicates
@@ -130,6 +131,15 @@ def test_a_failed_estimate_is_shown_and_never_chosen():
     told = json.loads(json.dumps(table.to_dict(), allow_nan=False))
     assert told["best"] == 2 and not told["decisive"] and told["rows"][2]["chib_failed"]
     assert ppnmf.plots.rank(table)[0].get_title("left") == "chib: best at 2"
+
+
+def test_a_rank_that_is_compared_with_none_is_not_decisive():
+    table = table_of(evidence(2, -20.0), failed={1: "it was nothing", 3: "it was nothing"})
+    assert table.best == 2 and not table.decisive and "rank 2, the only one with a value" in table.verdict()
+
+
+def test_an_error_that_cannot_be_told_is_no_certainty():
+    assert not evidence(2, -20.0, math.nan).is_clearly_better_than(evidence(1, -90.0))
 
 
 def test_where_all_estimates_failed_nothing_is_chosen():
@@ -437,6 +447,15 @@ def test_sensitivity_says_when_another_rank_would_be_best(monkeypatch):
     )
     assert "of these ranks 1 is then best, no longer 2." in str(table)
     assert "of these ranks 2 is then best." in str(table)
+
+
+def test_sensitivity_takes_no_failed_estimate_at_its_word():
+    table = table_of(evidence(2, -20.0), evidence(3, -30.0))
+    table = replace(table, sensitivity={"chib": {2.0: {2: evidence(2, -21.0), 3: failed_one(3, 7000.0)}}})
+    assert "(rank: nats) 2: -1 ± 0.14, 3: failed; of these ranks 2 is then best." in str(table)
+    assert json.loads(json.dumps(table.to_dict()))["sensitivity"]["chib"]["2"] == {"2": [-21.0, 0.1], "3": None}
+    nothing = replace(table, sensitivity={"chib": {2.0: {2: failed_one(2, 5.0)}}})
+    assert "(rank: nats) 2: failed." in str(nothing)
 
 
 # Going on from a file

@@ -240,7 +240,7 @@ def test_the_reference_is_a_density_with_the_log_prob_of_its_places():
     torch.testing.assert_close(places, sum(own.sum((-2, -1)) for own in by_entry))
 
 
-@pytest.mark.parametrize("below", [10.0, 30.0])
+@pytest.mark.parametrize("below", [5.0, 30.0])
 def test_a_mode_that_weighs_nothing_beside_another_has_one_estimate(below, monkeypatch):
     """Chains of one posterior taken for two modes, of which the second's first estimate is made light."""
     first_climb = stepping_stone.first_climb
@@ -254,8 +254,44 @@ def test_a_mode_that_weighs_nothing_beside_another_has_one_estimate(below, monke
     X, few = drawn(8, 4, 2, seed=2)[0], {"particles": 20, "draws": 40, "warmup": 50, "replicates": 3}
     evidence = estimate(RANK_TWO, X, **few)
     light = min(evidence.modes, key=lambda mode: len(mode.replicates))
-    assert len(light.replicates) == (3 if below == 10.0 else 1) and math.isinf(light.mcse) == (below == 30.0)
+    assert len(light.replicates) == (3 if below == 5.0 else 1) and math.isinf(light.mcse) == (below == 30.0)
     assert math.isfinite(evidence.mcse) and evidence.log_evidence >= evidence.modes[0].log_evidence
+
+
+@pytest.mark.parametrize("stay", [(True, False, True), (False, False, False)])
+def test_a_replicate_whose_particles_all_end_in_another_mode_counts_as_no_mass(stay, monkeypatch):
+    model, X = RANK_TWO, as_matrix(drawn(8, 4, 2, seed=2)[0])
+    few = stepping_stone.Effort(10, 3, 1)
+    path = places.Fitted.of(model, X, model.reference(model.prior_draws((8, 4), 100, Stream.of(7)), 1.0))
+    runs = stepping_stone.climbs(path, few, stepping_stone.first_climb(path, few, 0, 0, False).ladder, 0, 0, False)
+    whole = stepping_stone.of_mode(path, runs, [], 0)
+    ended = iter(stay)
+    monkeypatch.setattr(stepping_stone, "nearest", lambda params, *_: torch.full((10,), 0 if next(ended) else 1))
+    own = stepping_stone.of_mode(path, runs, [{}, {}], 0)
+    logs = np.where(stay, whole.mode.replicates, -math.inf)
+    assert own.mode.replicates == tuple(logs) and len(own.stayed) == sum(stay)
+    assert own.mode.log_evidence == pytest.approx(float(np.logaddexp.reduce(logs)) - math.log(3))
+    told = " ".join(own.doubts())
+    assert f"no particle of {3 - sum(stay)} of 3 replicates of one mode ended there" in told and "inf" not in told
+
+
+def test_modes_that_no_particle_stays_in_are_no_estimate(monkeypatch):
+    monkeypatch.setattr(stepping_stone, "distinct", lambda post, classes: [(0, 1), (2, 3)])
+    monkeypatch.setattr(stepping_stone, "nearest", lambda params, *_: torch.full((len(params["W"]),), -1))
+    few = {"particles": 10, "draws": 20, "warmup": 20, "replicates": 2}
+    evidence = estimate(RANK_TWO, drawn(8, 4, 2, seed=2)[0], **few)
+    assert "an estimate is not finite" in evidence.failed and evidence.log_evidence == -math.inf
+    assert "It has failed" in str(evidence)
+
+
+@pytest.mark.parametrize("kind", [HalfNormalGaussian, TruncatedNormalGaussian])
+def test_the_compiled_log_prior_is_the_models_in_any_unit(kind):
+    X = as_matrix(1e-10 * drawn(30, 20, 2, seed=2)[0].abs())
+    model = kind.for_data(X, 2)
+    reference = model.reference(model.prior_draws((30, 20), 40, Stream.of(7)), 1.0)
+    at = Address(Stream.of(2, 3), 1)
+    stood = model.stepper(reference, X).raised(reference.draws(X, Stream.of(1, 3)), 0.5, 1, at)
+    torch.testing.assert_close(stood.log_prior, model.log_prior(stood.params), rtol=0, atol=1e-8)
 
 
 def test_orders_are_the_best_assignments():

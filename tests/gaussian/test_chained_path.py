@@ -146,8 +146,10 @@ def invariance(model=TRI, power=0.5, sweeps=8, C=1500):
     return min(stats.ks_2samp(mine.numpy(), theirs.numpy()).pvalue for mine, theirs in zip(*told, strict=True))
 
 
+@pytest.mark.parametrize("kernels", ["cpu", "reference"])
 @pytest.mark.parametrize("model", [TRI, LAYERS], ids=lambda model: model.name)
-def test_steps_leave_the_density_of_the_path_as_it_is(model):
+def test_steps_leave_the_density_of_the_path_as_it_is(model, kernels, monkeypatch):
+    monkeypatch.setenv("PPNMF_KERNEL", kernels)
     assert invariance(model) > LUCK
 
 
