@@ -15,11 +15,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from ppnmf.checks import one_of
+from ppnmf.data.files import Table
 from ppnmf.data.labelled import Labelled
 from ppnmf.evidence.rank import CRITERIA, select_rank
 from ppnmf.inference import fit, method_named
 from ppnmf.posterior import Kind, Posterior
-from ppnmf.protocols import Amortised, Model
+from ppnmf.protocols import Amortised, Model, made_up
 
 __all__ = ["NMF"]
 
@@ -172,6 +173,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return tags
 
     def _validated(self, X: Any, reset: bool) -> Any:
+        X = _framed(X) if isinstance(X, Table) else X
         finite: Any = "allow-nan" if self.missing == "nan" else True
         kinds = [np.float64, np.float32]
         data = validate_data(self, X, reset=reset, accept_sparse="csr", dtype=kinds, ensure_all_finite=finite)
@@ -222,9 +224,20 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return new.draws["W"][0, 0].cpu().numpy()
 
 
+def _framed(table: Table) -> Any:
+    """What a file held as scikit-learn takes it, a data frame where columns have names."""
+    if table.columns is None or hasattr(table.X, "tocsr"):
+        return table.X
+    import pandas as pd
+
+    return pd.DataFrame(table.X, table.rows, table.columns)
+
+
 def _as_mode(post: Posterior) -> Posterior:
-    """The posterior's point, as a posterior of one draw that is taken as it is."""
+    """The posterior's point, as a posterior of one draw that is taken as it is; where factors make up others, the best draw."""
     draws = {site: values[None, None] for site, values in post.point().items()}
+    if made_up(post.model):
+        draws = dict(post.best().draws)
     nothing = {"lp": torch.zeros(1, 1, dtype=torch.float64)}
     return replace(post, draws=draws, stats=nothing, kind=Kind.MODES, names={})
 

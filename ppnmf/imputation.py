@@ -14,16 +14,17 @@ from torch import Tensor
 from ppnmf import predictive
 from ppnmf.data.dense import in_memory
 from ppnmf.disk import write_table
-from ppnmf.tables import Interval, interval, named_parquet
+from ppnmf.tables import Cells, Interval, interval, named_parquet, places
 
 if TYPE_CHECKING:
     import pandas
 
     from ppnmf.posterior import Posterior
 
-__all__ = ["Imputed", "imputed"]
+__all__ = ["Imputed", "imputed", "of_mode"]
 
 AT_ONCE = 2**22  # numbers of the draws of W and H at some cells, which are formed at a time
+REPLICATES = 2000  # of a mode, which has no draws to take them from
 NUMBERS = ("mean", "lower", "upper")
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -71,26 +72,41 @@ class Imputed:
 def imputed(post: Posterior, level: float, seed: int) -> Imputed:
     """What `Posterior.imputed` does."""
     mask = in_memory(post.X, "imputed").mask
-    places = torch.zeros(0, 2, dtype=torch.long) if mask is None else (~mask).nonzero()
-    lots = [_interval(post, lot, level, seed + number) for number, lot in enumerate(places.split(_cells_at_once(post)))]
+    cells = torch.zeros(0, 2, dtype=torch.long) if mask is None else (~mask).nonzero()
+    found = _intervals(post, cells, level, seed)
     return Imputed(
-        rows=_named(post, "rows", places[:, 0].tolist()),
-        columns=_named(post, "columns", places[:, 1].tolist()),
-        mean=np.concatenate([lot.mean for lot in lots]),
-        lower=np.concatenate([lot.lower for lot in lots]),
-        upper=np.concatenate([lot.upper for lot in lots]),
+        rows=_named(post, "rows", cells[:, 0].tolist()),
+        columns=_named(post, "columns", cells[:, 1].tolist()),
+        mean=found.mean,
+        lower=found.lower,
+        upper=found.upper,
         level=level,
     )
 
 
-def _cells_at_once(post: Posterior) -> int:
-    return max(1, AT_ONCE // (post.chains * post.n_draws * post.model.rank))
+def of_mode(post: Posterior, rows: Cells, columns: Cells, level: float, seed: int) -> Interval:
+    """What `Posterior.interval` says of cells of X by the best of some modes, (rows, columns) each."""
+    own = places(post, "rows", rows), places(post, "columns", columns)
+    found = _intervals(post, torch.cartesian_prod(*(torch.tensor(each) for each in own)), level, seed)
+    shape = len(own[0]), len(own[1])
+    return Interval(*(values.reshape(shape) for values in found))
 
 
-def _interval(post: Posterior, places: Tensor, level: float, seed: int) -> Interval:
-    """Of some cells (M, 2), (M,) each."""
-    rows, columns = places.to(post.X.device).unbind(1)
-    return interval(predictive.drawn_at(post, rows, columns, seed).flatten(0, 1), level)
+def _intervals(post: Posterior, cells: Tensor, level: float, seed: int) -> Interval:
+    """Of cells (M, 2), (M,) each."""
+    post = post.typical()
+    replicates = REPLICATES if post.kind == "modes" else 1
+    size = max(1, AT_ONCE // (post.chains * post.n_draws * max(post.model.rank, replicates)))
+    each = [_interval(post, lot, replicates, level, seed + number) for number, lot in enumerate(cells.split(size))]
+    return Interval(*(np.concatenate(values) for values in zip(*each, strict=True)))
+
+
+def _interval(post: Posterior, cells: Tensor, replicates: int, level: float, seed: int) -> Interval:
+    """Of some cells, from so many replicates of them at each draw; the mean is that of their distributions."""
+    rows, columns = cells.to(post.X.device).unbind(1)
+    mean, drawn = predictive.drawn_at(post, rows, columns, replicates, seed)
+    found = interval(drawn, level)
+    return found._replace(mean=mean.cpu().numpy())
 
 
 def _named(post: Posterior, axis: str, numbers: Sequence[int]) -> Any:

@@ -134,7 +134,8 @@ class Posterior:
 
     @own_settings()
     def point(self) -> dict[str, Tensor]:
-        """One pair of factors that stands for all draws: W (N, K) and H (K, D), and the means of sites such as sigma2.
+        """One pair of factors that stands for all draws: W (N, K) and H (K, D), and the means of sites such as sigma2; what goes
+        by component, such as an ARD model's rates, is the best draw's. Factors that make up W or H are left out.
 
         Their product is as near to the mean of W @ H as a product of non-negative factors of this rank can be, by least
         squares from the best draw on. The means of W and H are no such pair: each draw has its own order and scale of
@@ -271,7 +272,7 @@ class Posterior:
         """Bounds that hold a share of the draws: of cells of X, missing ones above all, or of a site.
 
         Args:
-            site: "X": the posterior predictive of its cells, noise included; otherwise a site's own draws.
+            site: "X": the posterior predictive of its cells, noise included, of modes the best one's; otherwise a site's own draws.
             rows, columns: of X, as in `predictive`.
             level: the share between the bounds.
 
@@ -279,11 +280,15 @@ class Posterior:
         """
         if site != "X":
             return tables.interval(self._kept(site).flatten(0, 1), level)
+        if self.kind is Kind.MODES:
+            return imputation.of_mode(self, rows, columns, level, seed)
         return tables.interval(self.predictive(seed, rows, columns).flatten(0, 1), level)
 
     @own_settings()
     def imputed(self, level: float = 0.9, seed: int = 0) -> imputation.Imputed:
         """The missing cells of X, each with the mean and the bounds of its predictive distribution, noise included.
+
+        Of modes they are the best one's: its noise about W @ H is in the bounds, what else is not known is not.
 
         Args:
             level: the share of the draws between the bounds.

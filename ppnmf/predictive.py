@@ -60,11 +60,11 @@ def log_likelihood_at(post: Posterior, rows: Tensor, columns: Tensor) -> Tensor:
     return own.log_prob(X.values[rows, columns, None, None])[..., 0, 0].double()
 
 
-def drawn_at(post: Posterior, rows: Tensor, columns: Tensor, seed: int) -> Tensor:
-    """Replicates of M entries by their rows and columns, (chain, draw, M)."""
+def drawn_at(post: Posterior, rows: Tensor, columns: Tensor, number: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Of M entries by their rows and columns: their mean (M,), float64, and so many replicates at each draw, (R, M)."""
     own = _of_cells(post, rows, columns)
     with forked(seed, post.X.device):
-        return own.sample()[..., 0, 0]
+        return own.mean.double().mean((0, 1))[:, 0, 0], own.sample((number,))[..., 0, 0].flatten(0, 2)
 
 
 def _of_cells(post: Posterior, rows: Tensor, columns: Tensor) -> Distribution:

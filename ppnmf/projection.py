@@ -17,6 +17,7 @@ from ppnmf.data.labelled import Labelled, beside, noise_beside, order, taken
 from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.gaussian.sweep import misfit
 from ppnmf.models import ExponentialGaussian
+from ppnmf.models.accepted import require_accepted
 from ppnmf.protocols import (
     Address,
     Amortised,
@@ -30,6 +31,7 @@ from ppnmf.protocols import (
     Read,
     Sweeping,
     Sweeps,
+    made_up,
 )
 from ppnmf.reconstructed import mean_product
 from ppnmf.rng import Site, Stream
@@ -43,7 +45,7 @@ __all__ = ["point", "transform"]
 
 DRAWS = 1000  # of the posterior that new rows are drawn for, at most, unless asked otherwise
 SWEEPS = 50  # of W, for each draw
-AT_ONCE = 20  # sweeps of modes between two looks at whether they have converged
+AT_ONCE = 20  # sweeps between two looks at whether modes have converged, and whether Ctrl-C was pressed
 MOST = 5000  # of them
 STILL = 1e-9  # relative change of W, in so many sweeps, that counts as none
 NEAR = 1e-3  # one that is little enough for draws of counts to begin at: their modes are climbed by EM, which creeps
@@ -71,6 +73,7 @@ def transform(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\d+ column\(s\) of X have nothing observed")  # H is known
         data = as_matrix(rows.X, rows.mask, missing, post.X.device, rows.noise)
+    require_accepted(post.model, data)
     N, D = data.shape
     if post.X.shape[1] != D:
         raise ValueError(f"X has {D} columns and the fit's {post.X.shape[1]}; give rows of the same columns")
@@ -120,19 +123,15 @@ def point(post: Posterior) -> dict[str, Tensor]:
     """What `Posterior.point` does."""
     best = post.best()
     sites = {site: values[:, 0] for site, values in best.draws.items()}
-    means = {site: post.mean(site) for site in post.small_sites}
     W, H = post.model.factors(sites)
     typical = post.typical()
     if typical.chains * typical.n_draws == 1:
-        return {
-            **means,
-            **{site: values[0] for site, values in sites.items() if site not in means},
-            "W": W[0],
-            "H": H[0],
-        }
+        return {**{site: values[0] for site, values in sites.items()}, "W": W[0], "H": H[0]}
     X = as_matrix(mean_product(post).to(W.dtype))
     W, H = _nearest(X, W, H)
-    return {**means, "W": W[0], "H": H[0]}
+    means = {site: post.mean(site) for site, dims in post.dimensions.items() if set(dims) <= {"column"}}
+    others = {} if made_up(post.model) else {site: values[0] for site, values in sites.items()}
+    return {**others, **means, "W": W[0], "H": H[0]}
 
 
 def _nearest(X: Matrix, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,8 +212,11 @@ def _swept(post: Posterior, X: Matrix, sweeps: int, seed: int) -> Params:
     params = _mode(model, X, params, held, STILL if final or model.accepts is not Entries.COUNTS else NEAR)
     if final:
         return params
-    drawn = Sweeps(number=sweeps, kept=range(0), held=held, moves=False)
-    return model.sweep(params, X, drawn, Address(Stream.of(seed, S), 1)).params
+    stream = Stream.of(seed, S)
+    for done in range(0, sweeps, AT_ONCE):
+        asked = Sweeps(number=min(AT_ONCE, sweeps - done), kept=range(0), held=held, moves=False)
+        params = model.sweep(params, X, asked, Address(stream, 1 + done)).params
+    return params
 
 
 def _of_new_rows(post: Posterior) -> str:

@@ -53,7 +53,8 @@ class Table:
 
     Args:
         what: "components" or "loadings".
-        mean, sd, lower, upper: of each entry; `level` of the draws lie between the last two.
+        mean, sd, lower, upper: of each entry; `level` of the draws lie between the last two. Of one draw, such as the best of
+            some modes, the last three are NaN.
         rows, columns: names of both axes.
         congruence: of each component (K,), how surely it is the same one in every draw: the mean over draws of its cosine
             with its own mean, of W times of H. 1 is the same throughout; below about 0.9 it is several things at once.
@@ -107,9 +108,13 @@ class Table:
         lines = []
         for name, mean, sd, sure in zip(names, by_component, spread, self.congruence, strict=True):
             strongest = np.argsort(-mean, kind="stable")[:SHOWN]
-            shown = ", ".join(f"{entries[j]} {mean[j]:.3g} ± {sd[j]:.1g}" for j in strongest)
+            shown = ", ".join(f"{entries[j]} {mean[j]:.3g}{_give_or_take(sd[j])}" for j in strongest)
             lines.append(f"{name} (congruence {sure:.2f}): {shown}")
         return "\n".join(lines)
+
+
+def _give_or_take(sd: float) -> str:
+    return "" if np.isnan(sd) else f" ± {sd:.1g}"
 
 
 def named_parquet(path: str | Path) -> Path:
@@ -237,4 +242,7 @@ def _numbered(found: Aligned) -> list[str]:
 def _table(what: str, F: Tensor, rows: list[str], columns: list[str], congruence: Array, level: float) -> Table:
     found = interval(F, level)
     sd = F.double().std(0, correction=0).cpu().numpy()
+    if len(F) == 1:
+        sd = np.full_like(sd, np.nan)
+        found = Interval(found.mean, sd, sd)
     return Table(what, found.mean, sd, found.lower, found.upper, rows, columns, congruence, level)

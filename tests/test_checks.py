@@ -94,7 +94,14 @@ MISTAKES: dict[str, tuple[Callable, type[Exception], str]] = {
     "learning_rate": (fit(PAENMF(K), X, method="svi", learning_rate="fast"), ValueError, "learning_rate is 'fast'; it must be a positive number"),
     "objective": (fit(PAENMF(K), X, method="svi", objective="sample"), ValueError, "objective is 'sample' (did you mean 'sampled'?); it must be one of 'analytic', 'sampled', 'median'"),
     "divergence": (fit(PAENMF(K), X, method="svi", divergence="no"), ValueError, "divergence is 'no'; it must be True or False"),
-    "moves": (fit(moves="no"), ValueError, "moves is 'no'; it must be True or False"),
+    "X ragged": (fit(MODEL, [[1, 2], [3]]), ValueError, "X is [[1, 2], [3]] whose rows have different lengths; a matrix is needed"),
+    "X a .csv": (fit(MODEL, __file__), ValueError, f"neither an .npy file nor the folder of a Zarr array; pass ppnmf.read({__file__!r})"),
+    "X first, and a rank": (fit(X, "exponential_gaussian", rank=2), TypeError, "the model comes first and X behind it"),
+    "method of another model": (fit(PAENMF(K), X), TypeError, "gibbs needs full conditionals; pae_nmf offers a guide with an encoder; take svi"),
+    "exposures of another X": (
+        lambda: ppnmf.models.GammaPoisson.for_data(torch.ones(3, 4), 1, exposures=np.ones(2)), ValueError, "exposures has shape (1, 2) and X (3, 4)"
+    ),
+    "moves": (fit(moves="no"), ValueError, "moves is 'no'; it must be True, False or 'collapsed'"),
     "bridge": (evidence(method="chib", bridge="no"), ValueError, "bridge is 'no'; it must be True or False"),
     "price": (rank(PAENMF(K), X, [2], method="elbo", price="no"), ValueError, "price is 'no'; it must be True or False"),
     "sensitivity": (rank(sensitivity="yes"), ValueError, "sensitivity is 'yes'; it must be True or False"),

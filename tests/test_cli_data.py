@@ -26,7 +26,9 @@ def test_a_table_is_described_as_it_was_understood(tmp_path):
     assert "missing: 2 (22.2%); 0 row(s), 0 column(s) with nothing observed" in text
     assert "zero throughout: 1 row(s), 1 column(s)" in text
     assert f"{', '.join(REGISTRY)}: take it; --missing nan leaves out what is missing" in text
-    assert text.splitlines()[-1] == f"next: ppnmf rank {path} --missing nan --ranks 1:8 --out rank"
+    assert (
+        text.splitlines()[-1] == f"next: ppnmf rank {path} --missing nan --model gamma_poisson --ranks 1:8 --out rank"
+    )
 
 
 def test_what_a_model_refuses_is_said(tmp_path):

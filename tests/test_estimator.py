@@ -99,6 +99,28 @@ def test_missing_entries_are_left_out():
     assert np.isfinite(found.transform(X)).all() and np.isfinite(found.score(X))
 
 
+@pytest.mark.filterwarnings("ignore:icm. 1 of 1 restart.s. had not converged")
+@pytest.mark.parametrize("inference", ["gibbs", "icm"])
+@pytest.mark.parametrize("model", ["tri_factor", ppnmf.models.Hierarchical((3, 2))], ids=str)
+def test_models_of_several_factors_are_taken(model, inference):
+    K = 2 if isinstance(model, str) else None
+    short = {"draws": 10, "warmup": 10, "chains": 2} if inference == "gibbs" else {}
+    found = NMF(K, model=model, inference=inference, random_state=0, **short)
+    W = found.fit_transform(drawn())
+    error = np.linalg.norm(drawn() - W @ found.components_)
+    assert W.shape == (40, 2) and error < 1.5 * found.reconstruction_err_
+
+
+def test_what_a_file_held_is_taken_with_its_names(tmp_path):
+    frame = pd.DataFrame(drawn()).add_prefix("gene ").rename(lambda i: f"cell {i}")
+    frame.to_csv(tmp_path / "x.csv", index_label="cell")
+    table = ppnmf.read(tmp_path / "x.csv")
+    assert list(NMF(2, inference="icm").fit(table).feature_names_in_) == list(frame.columns)
+    post = ppnmf.fit("exponential_gaussian", table, rank=2, method="icm", progress=False)
+    assert post.names == {"rows": list(frame.index), "columns": list(frame.columns)}
+    assert post.transform(table).names["rows"] == list(frame.index)
+
+
 def test_a_criterion_chooses_the_number():
     X = drawn(3, N=60, D=12, K=3, noise=0.05)
     found = NMF("bic", ranks=[2, 3, 4], inference="icm", random_state=0).fit(X)

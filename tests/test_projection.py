@@ -115,6 +115,28 @@ def test_what_is_transformed_is_a_posterior(post, tmp_path):
     assert torch.equal(again.draws["W"], new.draws["W"])
 
 
+@pytest.mark.parametrize("name", ["gamma_poisson", "negative_binomial_gamma"])
+@pytest.mark.parametrize(
+    ("change", "options", "sentence"),
+    [
+        (lambda X: -X, {}, "negative entries .* needs counts"),
+        (lambda X: X + 0.5, {}, "not whole numbers"),
+        (lambda X: X, {"noise": np.full(D, 2.0)}, "no noise variance"),
+    ],
+)
+def test_new_rows_are_such_as_the_model_takes(name, change, options, sentence):
+    X = np.random.default_rng(0).poisson(5, (N, D)) + 1.0
+    fitted = ppnmf.fit(name, X, rank=K, **QUICK)
+    with pytest.raises(ValueError, match=sentence):
+        fitted.transform(change(X), **options)
+
+
+def test_a_single_block_of_sweeps_gives_what_several_give(post, monkeypatch):
+    whole = post.transform(data(1), sweeps=7)
+    monkeypatch.setattr("ppnmf.projection.AT_ONCE", 3)
+    assert torch.allclose(post.transform(data(1), sweeps=7).draws["W"], whole.draws["W"], rtol=1e-6)
+
+
 def test_an_autoencoder_encodes():
     X = np.abs(data(0, 40))
     fitted = ppnmf.fit(ppnmf.models.PAENMF(K), X, method="svi", steps=30, draws=300, seed=0, progress=False)
@@ -146,6 +168,16 @@ def test_the_point_is_as_near_to_the_mean_as_a_product_can_be():
     mode = icm.run(flat, ppnmf.as_matrix(wanted), init=begun, tol=1e-13, max_sweeps=20000, progress=False)
     nearest = away(mode.draws["W"][0, 0], mode.draws["H"][0, 0])
     assert found <= nearest * (1 + 1e-3)
+
+
+def test_the_point_has_what_goes_with_its_factors():
+    """An ARD model's rates are of the components in their order; factors that make up W or H are not the point's."""
+    X = np.abs(data(0, 30))
+    ard = ppnmf.fit("ard_gaussian", X, rank=K, **QUICK)
+    assert torch.equal(ard.point()["rate"], ard.best().draws["rate"][0, 0])
+    assert float(ard.point()["sigma2"]) == pytest.approx(float(ard.mean("sigma2")))
+    layers = ppnmf.fit(ppnmf.models.Hierarchical((3, K)), X, **QUICK)
+    assert set(layers.point()) == {"W", "H", "sigma2"}
 
 
 def test_the_point_of_modes_is_the_best_of_them():

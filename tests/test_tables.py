@@ -126,7 +126,9 @@ def test_of_modes_the_best_is_shown():
     best = replace(post, stats=stats)
     W, H = best.draws["W"][1, 7], best.draws["H"][1, 7]
     H = H[(W.sum(0) * H.sum(1)).argsort(descending=True)]
-    assert np.allclose(best.components().mean, (H / H.sum(-1, keepdim=True)).numpy()) and not best.components().sd.any()
+    assert np.allclose(best.components().mean, (H / H.sum(-1, keepdim=True)).numpy())
+    assert np.isnan(best.components().sd).all() and np.isnan(best.loadings().upper).all()
+    assert "±" not in str(best.components()) and "nan" not in str(best.components())
 
 
 def test_an_interval_of_cells_holds_the_noise_too():
@@ -146,6 +148,26 @@ def test_an_interval_of_cells_holds_the_noise_too():
         part, post.predictive(seed=1, rows=["cell 1"], columns=[0, 1, 2])
     )
     assert post.interval("sigma2").mean == pytest.approx(0.01)
+
+
+def test_bounds_of_a_mode_are_those_of_the_noise_about_it():
+    X = torch.from_numpy(made()[1] @ made()[2])
+    mask = torch.ones(N, D, dtype=torch.bool)
+    mask[1, 2] = mask[4, 0] = False
+    variances = np.linspace(1, 4, D)
+    fit = ppnmf.fit(
+        ExponentialGaussian(K, sigma2=0.04), X, mask=mask, noise=variances, method="icm", restarts=3, progress=False
+    )
+    best = fit.best()
+    product = (best.draws["W"] @ best.draws["H"])[0, 0].numpy()
+    found, cells = fit.imputed(level=0.8), ((1, 4), (2, 0))
+    assert np.allclose(found.mean, product[cells]) and np.array_equal(found.mean, fit.imputed(seed=9).mean)
+    width = 2 * 1.2816 * 0.2 * np.sqrt(variances)
+    assert np.allclose(found.upper - found.lower, width[[2, 0]], rtol=0.1)  # of 2000 replicates
+    own = fit.interval(rows=[1, 4], columns=[0, 3], level=0.8)
+    assert np.allclose(own.mean, product[np.ix_([1, 4], [0, 3])])
+    assert np.allclose(own.upper - own.lower, np.broadcast_to(width[[0, 3]], (2, 2)), rtol=0.1)
+    assert fit.interval().mean.shape == (N, D)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ def fit(
     data: Data,
     rank: Rank,
     method: Annotated[
-        str, typer.Option(help="gibbs, icm, vb, nuts, smc, hals, mu or nnls (Gaussian models), or svi (PAE-NMF).")
+        str,
+        typer.Option(
+            help="gibbs, icm, vb, nuts, smc, mu, hals or nnls (Gaussian models), svi (PAE-NMF), layerwise, deep or neural "
+            "(hierarchical)."
+        ),
     ] = "gibbs",
     model: ModelName = None,
     out: Annotated[

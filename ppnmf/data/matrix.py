@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppnmf.checks import borrowed, plain, require_device
+from ppnmf.checks import borrowed, described, plain, require_device
 from ppnmf.data.blocked import Blocked, survey, warn_of_nothing_observed
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.dense import Dense, in_memory, without_noise
@@ -97,16 +97,16 @@ def _made(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
 
 def _again(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
     """A `Matrix` with a further mask, with noise, on another device, where it can have them."""
+    if mask is None and noise is None and device in (None, X.device, X.device.type):
+        return X
     if isinstance(X, Dense):
         hidden_too = X if mask is None else X.hide(as_mask(mask, X.values))
         own = hidden_too.noise if noise is None else None
         data = _dense(hidden_too.values, hidden_too.mask, "nan" if missing == "nan" else "error", device, noise)
         return data if own is None else replace(data, noise=own.to(data.values))
-    if mask is not None or noise is not None or device not in (None, X.device, X.device.type):
-        raise ValueError(
-            f"X is a {type(X).__name__} already; give mask, noise and device to as_matrix where it is made from your data"
-        )
-    return X
+    raise ValueError(
+        f"X is a {type(X).__name__} already; give mask, noise and device to as_matrix where it is made from your data"
+    )
 
 
 def _dense(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense:
@@ -284,7 +284,10 @@ def as_tensor(X: Any) -> Tensor:
     if hasattr(X, "toarray"):
         X = X.toarray()
     if not isinstance(X, Tensor):
-        array = np.asarray(X)
+        try:
+            array = np.asarray(X)
+        except ValueError as error:
+            raise ValueError(f"X is {described(X)} whose rows have different lengths; a matrix is needed") from error
         if array.dtype.kind not in "fiub":
             raise ValueError(f"X has entries of type {array.dtype}; real numbers are needed")
         if array.dtype.kind == "f" and (array.dtype.itemsize > 8 or not array.dtype.isnative):

@@ -153,8 +153,11 @@ def _have_fractions(body: list[Numbers]) -> bool:
 
 
 def _is_run(values: np.ndarray, others: list[Numbers]) -> bool:
-    """0, 1, 2 ... or 1, 2, 3 ... of a length that is no chance, given what the others are."""
-    return len(values) >= RUN and _counts(values) and (len(values) >= SURE_RUN or _have_fractions(others))
+    """0, 1, 2 ... or 1, 2, 3 ... of a length that is no chance, given what the others are; or years, which are far from those."""
+    if len(values) < RUN or not bool((np.diff(values) == 1).all()):
+        return False
+    counted = _counts(values) and (len(values) >= SURE_RUN or _have_fractions(others))
+    return counted or (are_whole(values) and not _counts(values) and _are_apart(values, others))
 
 
 def _counts(values: np.ndarray) -> bool:

@@ -141,7 +141,7 @@ def source_of(X: Any) -> Source:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"{path}: a Zarr array needs zarr: pip install 'ppnmf[io]'") from error
         return ZarrArray(zarr.open_array(path, mode="r"))
-    raise ValueError(f"{path} is neither an .npy file nor the folder of a Zarr array; read it first and pass the array")
+    raise ValueError(f"{path} is neither an .npy file nor the folder of a Zarr array; pass ppnmf.read({str(path)!r})")
 
 
 def fingerprint(source: Source) -> str:

@@ -127,6 +127,8 @@ def select_rank(
         if sensitivity and not work.interrupted:
             work.do(_elsewhere(table, models))
             table = _table(names, work, data)
+    if sensitivity and not table.with_evidence:
+        warnings.warn(f"sensitivity is of evidence, and {', '.join(names)} gives none", stacklevel=2)
     return replace(table, seconds=time.perf_counter() - began)
 
 

@@ -22,11 +22,10 @@ from ppnmf.inference.options import FitOptions
 from ppnmf.inference.room import require_room
 from ppnmf.inference.spread import run_spread, said_once
 from ppnmf.models import REGISTRY, for_data
-from ppnmf.poisson.entries import require_counts
+from ppnmf.models.accepted import require_accepted
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import (
     Amortised,
-    Entries,
     Layered,
     LeastSquares,
     Matrix,
@@ -94,7 +93,8 @@ def fit(
         mask: boolean (N, D), True where observed.
         missing: "error", "nan" when NaN entries are missing ones, "unstored" when those are that a sparse X does not store.
         device: where to work; X's own by default.
-        noise: known relative noise variances (D,), (N, 1) or (N, D), for gibbs and icm (`ppnmf.as_matrix`).
+        noise: known relative noise variances (D,), (N, 1) or (N, D) (`ppnmf.as_matrix`), but for svi, nuts, layerwise, deep and
+            neural.
         fixed: known entries, held while the rest is learned: {"H": rows} (J, D) are the first J components, {"W": columns}
             (N, J) likewise; NaN marks what is learned. With a model's name, priors are scaled to them too.
         seed: of every random number; the caller's global generators are left as found.
@@ -120,7 +120,7 @@ def fit(
     _require_story(model, rank, X)
     data = as_matrix(X, mask, missing, device, noise)
     story: Any = for_data(model, data, rank) if isinstance(model, str) and rank is not None else model
-    require_ability(method, story, METHODS[method].ability)
+    _require_method(method, story)
     story = holding(story, fixed, data, rank is not None)
     with said_once(data):
         check(story, data, spread=True)
@@ -135,6 +135,16 @@ def fit(
         else:
             post = run(story, data, progress=progress, **chosen)
     return replace(post, names=names_of(data).to_dict())
+
+
+def _require_method(method: str, model: Any) -> None:
+    """Raise TypeError where a model lacks what a method asks for; the sentence ends with the methods that fit the model."""
+    try:
+        require_ability(method, model, METHODS[method].ability)
+    except TypeError as error:
+        others = methods_of(model)
+        advice = f"; take {'one of ' if len(others) > 1 else ''}{', '.join(others)}" if others else ""
+        raise TypeError(f"{error}{advice}") from None
 
 
 def method_named(method: str) -> Callable[..., Posterior]:
@@ -165,6 +175,8 @@ def _require_story(model: Any, rank: int | None, X: Any) -> None:
         require_model(model, X)
     elif isinstance(model, str):
         one_of("model", model, REGISTRY)
+    elif hasattr(model, "shape") and isinstance(X, str | Model):
+        raise TypeError(f"model is {described(model)}; the model comes first and X behind it")
     else:
         raise TypeError(
             f"rank is {rank!r} beside {described(model)}; it goes with a model's name: {', '.join(REGISTRY)}"
@@ -199,15 +211,10 @@ def check(model: Model, X: Matrix, spread: bool = False) -> None:
     """
     if isinstance(X, Sharded) and not spread:
         raise X.refusal()
+    require_accepted(model, X)
     if X.n_negative:
         what = f"X has {X.n_negative} negative entries (least {X.least:.6g})"
-        if model.accepts is not Entries.REAL:
-            raise ValueError(
-                f"{what}; {model.name} needs {model.accepts.value}: check the input, or use a Gaussian model"
-            )
         warnings.warn(f"{what}: a Gaussian story can produce them, but W @ H cannot follow", stacklevel=3)
-    if model.accepts is Entries.COUNTS:
-        require_counts(model.name, X)
     own: Any = model
     if offers(own, Sweeping):
         own.require_fits(X.shape)

@@ -13,11 +13,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
-from ppnmf.checks import described, whole_numbers, yes_or_no
+from ppnmf.checks import described, whole_numbers
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.inference import length, mass, record
 from ppnmf.inference.beginning import beginning
@@ -149,7 +150,8 @@ def run(
 def _with_collapsed(moves: bool | str, model: Sweeping) -> bool:
     """Whether a run of fixed length shall look for shears with a row integrated out; what is asked of the moves is checked."""
     if moves != COLLAPSED:
-        yes_or_no(moves=moves)
+        if not isinstance(moves, bool | np.bool_):
+            raise ValueError(f"moves is {described(moves)}; it must be True, False or {COLLAPSED!r}")
         return False
     if not isinstance(model, Collapsing):
         raise TypeError(f"moves is {COLLAPSED!r}; {model.name} has no shears with a row integrated out: give True")

@@ -58,7 +58,8 @@ def uncertainty(
     for panel in axes[K:]:
         panel.set_axis_off()
     figure.supylabel("column of X")
-    x_label(figure, f"row of H / its sum; bounds: {level:.0%} of the draws")
+    bounds = "one draw: no bounds" if np.isnan(table.sd).all() else f"bounds: {level:.0%} of the draws"
+    x_label(figure, f"row of H / its sum; {bounds}")
     entitle(figure, title or f"{label_of(post)}: the largest entries of each component")
     return panels(axes[:K])
 

@@ -18,7 +18,7 @@ from ppnmf.kernels import csr
 from ppnmf.poisson.allocation import Counts, Known, counts_of, is_compiled
 from ppnmf.protocols import Matrix
 
-__all__ = ["Exposed", "checked", "exposed", "mean_exposure", "table"]
+__all__ = ["Exposed", "checked", "exposed", "mean_exposure", "require_fits", "table"]
 
 
 def checked(value: Any) -> float | Tensor:
@@ -41,6 +41,13 @@ def table(value: float | Tensor) -> Tensor:
     """Checked exposures as (1 | N, 1 | D), float64."""
     values = torch.as_tensor(value, dtype=torch.float64)
     return values.reshape((1,) * (2 - values.ndim) + values.shape)
+
+
+def require_fits(table: Tensor, shape: tuple[int, int]) -> None:
+    """Raise ValueError when exposures (1 | N, 1 | D) are not for X of this shape."""
+    own = tuple(table.shape)
+    if own[0] not in (1, shape[0]) or own[1] not in (1, shape[1]):
+        raise ValueError(f"exposures has shape {own} and X {tuple(shape)}; give a number, (D,), (N, 1) or (N, D)")
 
 
 class Exposed(Protocol):

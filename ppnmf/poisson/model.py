@@ -70,16 +70,16 @@ class PoissonFamily(Factored, Holding):
             exposures: as in the constructor.
 
         Raises:
-            ValueError: the observed X has a mean that is not positive.
+            ValueError: the observed X has a mean that is not positive, or exposures are not for X.
         """
         whole_number("rank", rank, 1)
         data = as_matrix(X, mask, missing)
         mean = data.mean()
         if mean <= 0:
-            raise ValueError(
-                f"X has mean {mean:.6g}; it must be positive to scale the priors to X: give the rates yourself"
-            )
-        per_exposure = mean / exposed.mean_exposure(data, exposed.table(exposed.checked(exposures)))
+            raise ValueError(f"X has mean {mean:.6g}; it must be positive to scale the priors to X: check the input")
+        own = exposed.table(exposed.checked(exposures))
+        exposed.require_fits(own, data.shape)
+        per_exposure = mean / exposed.mean_exposure(data, own)
         rate = math.sqrt(rank / per_exposure)
         return cls(rank, 1.0, 1.0, rate, rate, exposures)  # type: ignore[call-arg]
 
@@ -105,9 +105,7 @@ class PoissonFamily(Factored, Holding):
         """Raise ValueError when hyperparameters per entry, exposures or known entries are not for X of this shape (N, D)."""
         super().require_fits(shape)
         self._require_fixed_fits(shape)
-        own = tuple(self._exposures.shape)
-        if own[0] not in (1, shape[0]) or own[1] not in (1, shape[1]):
-            raise ValueError(f"exposures has shape {own} and X {shape}; give a number, (D,), (N, 1) or (N, D)")
+        exposed.require_fits(self._exposures, shape)
 
     def for_rows(self, rows: range) -> Self:
         """The model of those rows of X alone."""

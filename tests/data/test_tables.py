@@ -68,6 +68,7 @@ def test_names_are_found(read, text, rows, columns):
         ("patient,7157,672\n1,.7,1\n2,.5,1.6\n", "column 'patient' holds distinct whole numbers"),
         ("1,.7\n2,.5\n3,2.8\n", r"column 1 counts the rows: row names\? say row_names='1' or row_names=False"),
         ("0,1,2\n.7,1,2\n", r"the first line \(0, 1, 2\) may hold names or data: say header=True or header=False"),
+        ("2001,2002,2003\n1,2,3\n4,5,6\n", r"the first line \(2001, 2002, 2003\) may hold names or data"),
         ("id,1,2\na,3,4\nb,1,5\n", r"the first line \(id, 1, 2\) may hold names or data"),
         (",2.5,3\n4,5,6\n1,1,1\n", r"the first line \(2.5, 3\) may hold names or data"),  # is the first cell missing?
         ("2,3\n4,5,6\n1,1,1\n", r"the first line \(2, 3\) may hold names or data"),  # or the first line one short?

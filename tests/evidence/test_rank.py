@@ -437,6 +437,12 @@ def test_sensitivity_looks_at_the_best_rank_and_its_neighbours_with_other_rates(
     json.dumps(table.to_dict(), allow_nan=False)
 
 
+def test_sensitivity_of_what_is_no_evidence_is_said():
+    with pytest.warns(UserWarning, match="sensitivity is of evidence, and bic gives none"):
+        X = drawn(12, 9, 1)[0].abs()
+        ppnmf.select_rank(ExponentialGaussian(1), X, [1, 2], method="bic", sensitivity=True, progress=False)
+
+
 def test_sensitivity_says_when_another_rank_would_be_best(monkeypatch):
     at = {1: {1.0: -3.0, 2.0: -1.0, 0.5: -9.0}, 2: {1.0: -1.0, 2.0: -2.0, 0.5: -1.0}}
     run = lambda model, X, *, seed=0, progress=True: evidence(model.rank, at[model.rank][model.rate_H])
