@@ -17,9 +17,31 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FULL", "Lock", "remove_unfinished", "replacing", "try_folder", "try_to_write", "write_table", "write_text"]
+__all__ = [
+    "FULL",
+    "Lock",
+    "remove_unfinished",
+    "replacing",
+    "require_table",
+    "try_folder",
+    "try_to_write",
+    "write_table",
+    "write_text",
+]
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+OTHERS = {
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".json",
+    ".html",
+    ".nc",
+    ".npy",
+    ".npz",
+    ".h5ad",
+}  # ends of files that are no table's
 
 _numbers = itertools.count()
 _unfinished: set[Path] = set()  # the new files that stand beside those whose place they will take
@@ -32,8 +54,18 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
+def require_table(path: str | Path) -> None:
+    """Raise ValueError where a file's name ends as those of another kind do."""
+    if Path(path).suffix.lower() in OTHERS:
+        raise ValueError(f"path is {path}, and a table is written as text or Parquet: end its name in .csv or .parquet")
+
+
 def write_table(path: str | Path, heading: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Path:
-    """Replace a file by a table: Parquet where its name ends so, else comma-separated text. Raises OSError as `replacing` does."""
+    """Replace a file by a table: Parquet where its name ends so, else comma-separated text.
+
+    Raises ValueError where the name is no table's, OSError as `replacing` does.
+    """
+    require_table(path)
     if Path(path).suffix == ".parquet":
         return _write_parquet(Path(path), list(heading), list(rows))
     with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]

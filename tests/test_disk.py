@@ -45,6 +45,13 @@ def test_a_link_and_a_file_s_permissions_stay(tmp_path):
     assert (tmp_path / "link").is_symlink() and path.read_text() == "after" and path.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("name", ["a.xlsx", "a.NC", "a.json"])
+def test_a_table_has_no_other_file_s_name(name, tmp_path):
+    with pytest.raises(ValueError, match=r"end its name in .csv or .parquet"):
+        disk.write_table(tmp_path / name, ["a"], [[1]])
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_written_is_known_before_and_nothing_is_left(tmp_path, monkeypatch):
     disk.try_to_write(tmp_path / "a.nc")
     disk.try_folder(tmp_path / "new" / "newer")

@@ -11,7 +11,7 @@ from ppnmf.cli.guard import finishing, note, saved
 from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.options import Data, Seed, folder_to_write
 from ppnmf.cli.reading import AS_IT_IS, Reading, reads_data
-from ppnmf.disk import try_to_write, write_table
+from ppnmf.disk import require_table, try_to_write, write_table
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
@@ -66,6 +66,7 @@ def transform(
     DATA are found by their names.
     """
     post = _loaded(file).typical()
+    require_table(out)
     try_to_write(out)
     source = read(data, reading)
     from ppnmf.data.labelled import Labelled
@@ -89,6 +90,7 @@ def generate(
 ) -> None:
     """Draw new rows of X from a saved posterior."""
     post = _loaded(file)
+    require_table(out)
     try_to_write(out)
     drawn = post.generate(rows, seed=seed, latent=latent).tolist()
     names = post.names.get("columns") or [str(j) for j in range(post.X.shape[1])]
