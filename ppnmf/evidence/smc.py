@@ -1,7 +1,7 @@
 """Log evidence by tempered sequential Monte Carlo (`ppnmf.inference.smc`, where the method is told).
 
 Particles that come from the prior can end in a lesser mode: on the way there is then a phase transition, and few pass it. So
-chains begun at the best of a survey's starts are looked at beside them. Where the particles end far below those in log joint,
+chains begun at the best of a survey's starts are looked at beside them. Where particles end far below the heaviest in log joint,
 most of the mass was missed, and the figure is a lower bound in practice.
 """
 
@@ -17,6 +17,7 @@ from ppnmf.checks import whole_numbers
 from ppnmf.evidence.estimate import Evidence, priors_of, why_failed
 from ppnmf.evidence.sensitivity import to_noise
 from ppnmf.evidence.settled import settled
+from ppnmf.inference.mass import Seen
 from ppnmf.inference.smc import Climb, climbs
 from ppnmf.protocols import Matrix, Sweeping
 
@@ -24,7 +25,9 @@ __all__ = ["run"]
 
 AGREE = 3.0  # standard errors between the two estimates of the same runs, above which there is a warning
 AT_LEAST = 0.5  # nats that they may differ by in any case
-BELOW = 3.0  # nats, over one standard deviation of the log joint, below the best chain that are a warning
+BELOW = (
+    3.0  # nats, over one standard deviation of the log joint, below the chain in the heaviest mode that are a warning
+)
 
 
 def run(
@@ -42,7 +45,7 @@ def run(
 
     Each run's estimate of p(X) is unbiased, so the mean is too; its logarithm errs low where the runs differ much, which
     is so with few particles. `replicates` of the result are the runs' logs; attrs hold "integrals", what thermodynamic
-    integration gives for each of them, and "below", how far the particles end below the best chain in log joint.
+    integration gives for each of them, and "below", how far the particles end below the chain in the heaviest mode in log joint.
 
     Args:
         model: offers full conditionals, with proper exponential priors.
@@ -92,11 +95,12 @@ def run(
 def shortfall(
     model: Sweeping, X: Matrix, found: list[Climb], warmup: int, seed: int, progress: bool
 ) -> tuple[float, float]:
-    """How far the heaviest run's particles end below the best chain in mean log joint; and how far is no warning."""
+    """How far the heaviest run's particles end below the chain in the heaviest mode in log joint; and how far is no warning."""
     if warmup == 0:
         return 0.0, math.inf
-    lp = settled(model, X, warmup, seed, progress).stats["lp"].double()
-    best = lp[lp.mean(1).argmax()]
+    post = settled(model, X, warmup, seed, progress)
+    lp = post.stats["lp"].double()
+    best = lp[Seen.of(post.draws, lp).log_mass(model, X).argmax()]
     heaviest = max(found, key=lambda one: one.log_evidence)
     return float(best.mean() - heaviest.lp.mean()), BELOW + float(best.std())
 
