@@ -46,7 +46,7 @@ def _advice(data: str, X: np.ndarray, reading: Reading) -> str:
     """The command that chooses a rank, with the options that this file needs."""
     import numpy as np
 
-    counts = _whole(X) and bool(np.nanmin(X) >= 0)
+    counts = _whole(X) and not (X < 0).any()
     given = {"--missing nan": np.isnan(X).any(), "--allow-negative": (X < 0).any(), "--transpose": reading.transpose}
     given["--model gamma_poisson"] = counts
     options = [option for option, needed in given.items() if needed]
