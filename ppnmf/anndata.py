@@ -48,6 +48,8 @@ def fit(
         ValueError: no such layer or modality, none named where there are several, or what `ppnmf.fit` refuses.
     """
     own = _modality_of("fit", adata, modality)
+    if "labels" in options:
+        raise ValueError("labels make columns that adata does not have: fit by ppnmf.fit(..., labels=)")
     post = inference.fit(model, _matrix_of(own, layer), rank=rank, **options)
     write(post, own, key)
     return post
@@ -70,6 +72,9 @@ def write(post: Posterior, adata: anndata.AnnData | Any, key: str = "ppnmf", *, 
     adata = _modality_of("write", adata, modality)
     if adata.shape != tuple(post.X.shape):
         raise ValueError(f"adata is {adata.shape}, and the fit is of {tuple(post.X.shape)}: give what was fitted")
+    for axis, names in (("rows", adata.obs_names), ("columns", adata.var_names)):
+        if axis in post.names and list(map(str, names)) != list(post.names[axis]):
+            raise ValueError(f"adata's {axis} are not named as those of the fit: give what was fitted, in its order")
     loadings = post.loadings()
     components = post.components()
     adata.obsm[f"X_{key}"] = loadings.mean

@@ -224,7 +224,7 @@ def _quantity(name: str, draws: np.ndarray) -> Quantity:
             return Quantity(name, mean, sd, None, math.inf, float(chains), float(chains))
         parts = draws if chains > 1 else draws[0, : n - n % 2].reshape(2, -1)
         figures = (mcse(draws), rhat(parts), ess(draws), ess(draws, method="tail", prob=TAILS))
-        return Quantity(name, mean, sd, *(float(f) if math.isfinite(f) else None for f in figures))
+        return Quantity(name, mean, sd, *(None if math.isnan(f) else float(f) for f in figures))
 
 
 def _named(post: Posterior, axis: str, places: Tensor) -> np.ndarray:

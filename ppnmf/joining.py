@@ -14,7 +14,7 @@ from ppnmf.equality import same
 from ppnmf.fingerprints import fingerprint
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
-from ppnmf.selection import PER_CHAIN
+from ppnmf.selection import OF_LABELS, PER_CHAIN
 from ppnmf.settings import own_settings
 
 __all__ = ["join"]
@@ -45,8 +45,10 @@ def join(posts: Sequence[Posterior], along: str = "chains") -> Posterior:
     first = posts[0]
     for number, post in enumerate(posts[1:], 1):
         _require_same(first, post, number, axis)
+        _require_new(posts[:number], post, number)
     seeds = [post.seed for post in posts]
     attrs = {name: value for name, value in first.attrs.items() if all(p.attrs.get(name) == value for p in posts)}
+    attrs |= _orders(posts, axis)
     if axis == 0:
         attrs |= _one_a_chain(posts)
     sizes = [post.n_draws if axis else post.chains for post in posts]
@@ -71,13 +73,29 @@ def _total(timings: list[dict[str, float]]) -> dict[str, float]:
     return {stage: sum(each.get(stage, 0.0) for each in timings) for stage in timings[0]}
 
 
-def _one_a_chain(posts: Sequence[Posterior]) -> dict[str, list[Any]]:
+def _one_a_chain(posts: Sequence[Posterior]) -> dict[str, Any]:
     """The attributes of one a chain, of all the chains, where each run has them."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in PER_CHAIN:
         values = [post.attrs.get(name) for post in posts]
         if all(isinstance(v, list) and len(v) == post.chains for v, post in zip(values, posts, strict=True)):
             found[name] = [one for value in values for one in value or ()]
+    labels = [post.attrs.get("labels") or {} for post in posts]
+    rest = [{name: value for name, value in own.items() if name not in OF_LABELS} for own in labels]
+    if labels[0] and all(own == rest[0] for own in rest):
+        of_each = {name: [one for own in labels for one in own[name]] for name in OF_LABELS if name in labels[0]}
+        found["labels"] = {**rest[0], **of_each}
+    return found
+
+
+def _orders(posts: Sequence[Posterior], axis: int) -> dict[str, Any]:
+    """The facts that hold an order of components for each draw, where each run has them."""
+    found = {}
+    for name in ("alignment", "transformed"):
+        facts = [post.attrs.get(name, {}) for post in posts]
+        if all("order" in own for own in facts):
+            orders = [torch.tensor(own["order"]) for own in facts]
+            found[name] = {**facts[0], "order": torch.cat(orders, axis).tolist()}
     return found
 
 
@@ -104,7 +122,13 @@ def _require_same(first: Posterior, post: Posterior, number: int, axis: int) -> 
         raise ValueError(
             f"posterior {number} has {post.chains} chains and the first {first.chains}: join along chains, or select as many"
         )
-    if torch.equal(first.stats["lp"].cpu(), post.stats["lp"].cpu()):
-        raise ValueError(
-            f"posterior {number} has the first one's draws over again: fit with another seed, and join that"
-        )
+
+
+def _require_new(before: Sequence[Posterior], post: Posterior, number: int) -> None:
+    """Raise ValueError where a run has the draws of one before it."""
+    lp = post.stats["lp"].cpu()
+    for other, own in enumerate(before):
+        if torch.equal(own.stats["lp"].cpu(), lp):
+            raise ValueError(
+                f"posterior {number} has the draws of posterior {other} over again: fit with another seed, and join that"
+            )

@@ -166,7 +166,7 @@ class Posterior:
                 any order.
             mask, missing, noise: as in `ppnmf.fit`, of the new rows.
             exposures: of the new rows, for counts; those of the fit by default, where all rows have the same.
-            draws: of this posterior that are used, at most, spread evenly; 1000 by default.
+            draws: of this posterior that are used, at most, spread evenly; 1000 by default. At least one of each chain.
             sweeps: of W for each of them.
             seed: of the draws.
 

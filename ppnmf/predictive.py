@@ -72,7 +72,11 @@ def _of_cells(post: Posterior, rows: Tensor, columns: Tensor) -> Distribution:
     sites = {site: post._kept(site) for site in post.dimensions}
     W = sites["W"][:, :, rows, None]  # (C, S, M, 1, K)
     H = sites["H"][..., columns].movedim(-1, -2)[..., None]  # (C, S, M, K, 1)
-    others = {site: values[:, :, None] for site, values in sites.items() if site not in ("W", "H")}
+    others = {
+        site: values[..., columns, None] if list(post.dimensions[site]) == ["column"] else values[:, :, None]
+        for site, values in sites.items()
+        if site not in ("W", "H")
+    }
     model, H = _unexposed(post, H, (rows, columns, None, None))
     variance = None if post.X.noise is None else _variance(post)[rows, columns, None, None]
     return _noisy(model.likelihood({**others, "W": W, "H": H}), variance)

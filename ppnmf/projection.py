@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Weibull
 
 from ppnmf import memory
 from ppnmf.checks import whole_number
 from ppnmf.data.containers import BOOLEANS, opened
+from ppnmf.data.dense import Dense, without_noise
 from ppnmf.data.labelled import Labelled, beside, noise_beside, order, taken
 from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.gaussian.sweep import misfit
@@ -84,7 +86,8 @@ def transform(
     params: Params
     with single_threaded():
         if isinstance(post.model, Amortised):
-            params = {**_flat(thinned), "W": _encoded(thinned, rows, seed)}
+            without_noise(data, "transform")
+            params = {**_flat(thinned), "W": _encoded(thinned, in_memory(data, "transform"), seed)}
         elif isinstance(post.model, Sweeping):
             params = _swept(thinned, data, sweeps, seed)
         else:
@@ -128,15 +131,16 @@ def point(post: Posterior) -> dict[str, Tensor]:
     if typical.chains * typical.n_draws == 1:
         return {**{site: values[0] for site, values in sites.items()}, "W": W[0], "H": H[0]}
     X = as_matrix(mean_product(post).to(W.dtype))
-    W, H = _nearest(X, W, H)
+    known = {name: getattr(post.model, name, None) for name in ("fixed_W", "fixed_H")}
+    W, H = _nearest(X, W, H, known)
     means = {site: post.mean(site) for site, dims in post.dimensions.items() if set(dims) <= {"column"}}
     others = {} if made_up(post.model) else {site: values[0] for site, values in sites.items()}
     return {**others, **means, "W": W[0], "H": H[0]}
 
 
-def _nearest(X: Matrix, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors (1, N, K) and (1, K, D) whose product is nearest to X, by ordinary NMF from those given."""
-    model = ExponentialGaussian(W.shape[-1])
+def _nearest(X: Matrix, W: Tensor, H: Tensor, known: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Factors (1, N, K) and (1, K, D) whose product is nearest to X, by ordinary NMF from those given; `known` as of a model."""
+    model = ExponentialGaussian(W.shape[-1], **known)
     params: Params = {"W": W, "H": H, "sigma2": W.new_ones(1)}
     before = math.inf
     with single_threaded():
@@ -261,14 +265,15 @@ def _has_modes(model: Sweeping) -> bool:
     return True
 
 
-def _encoded(post: Posterior, rows: _Rows, seed: int) -> Tensor:
+def _encoded(post: Posterior, X: Dense, seed: int) -> Tensor:
     """Draws of W of new rows from what the encoder says of them, (S, N, K)."""
     model: Any = post.model
-    guide = model.encode(rows.X, rows.mask)
+    guide = model.encode(X.values, X.mask)
     S = post.chains * post.n_draws
     N, K = guide.mean.shape
     u = Stream.of(seed, S).uniforms(0, Site.GUIDE, range(N), K, guide.mean.device)
-    return guide.icdf(u.to(guide.mean.dtype))
+    exact = Weibull(guide.scale.double(), guide.concentration.double(), validate_args=False)
+    return exact.icdf(u).to(guide.mean.dtype)  # in single precision a uniform may be one, and a loading infinite
 
 
 def _log_joint(model: Any, params: Params, X: Matrix) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from ppnmf.checks import described, whole_number
@@ -13,7 +14,7 @@ from ppnmf.checks import described, whole_number
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["PER_CHAIN", "Which", "reordered", "selected"]
+__all__ = ["OF_LABELS", "PER_CHAIN", "Which", "reordered", "selected"]
 
 Which = int | slice | range | Sequence[int] | None
 PER_CHAIN = (
@@ -23,7 +24,9 @@ PER_CHAIN = (
     "divergences",
     "log_evidence",
     "weighted",
+    "loss_curve",
 )  # attrs of one a chain
+OF_LABELS = ("coefficients", "variance")  # facts of labels of columns that are of each restart
 OF_CHAINS_SURVEYED = ("chosen", "anew", "behind")  # facts of a survey that are of each chain
 
 
@@ -55,12 +58,11 @@ def _numbers(what: str, asked: Which, size: int) -> list[int]:
         return list(range(size))
     if isinstance(asked, slice):
         found = list(range(size))[asked]
-    elif isinstance(asked, int) and not isinstance(asked, bool):
-        found = [asked]
-    elif isinstance(asked, Sequence) and not isinstance(asked, str):
-        found = [int(number) for number in asked]
     else:
-        raise ValueError(f"{what} is {described(asked)}; give a number, a slice, or a list of numbers")
+        array = None if isinstance(asked, str) else np.asarray(asked)
+        if array is None or (array.dtype.kind not in "iu" and array.size) or array.ndim > 1:
+            raise ValueError(f"{what} is {described(asked)}; give a number, a slice, or a list of numbers")
+        found = [int(number) for number in np.atleast_1d(array)]
     beyond = [number for number in found if not -size <= number < size]
     if beyond or not found:
         wrong = f"has {beyond[0]}" if beyond else "names none"
@@ -83,6 +85,10 @@ def _attrs(post: Posterior, chains: list[int], draws: list[int], every: int) -> 
         value = attrs.get(name)
         if isinstance(value, list) and len(value) == post.chains:
             attrs[name] = [value[c] for c in chains]
+    labels = attrs.get("labels", {})
+    of_each = {name: labels[name] for name in OF_LABELS if isinstance(labels.get(name), list)}
+    if of_each:
+        attrs["labels"] = {**labels, **{name: [value[c] for c in chains] for name, value in of_each.items()}}
     if "survey" in attrs and len(attrs["survey"]["chosen"]) == post.chains:
         own = {name: attrs["survey"].get(name) for name in OF_CHAINS_SURVEYED}
         attrs["survey"] = {**attrs["survey"], **{name: [v[c] for c in chains] for name, v in own.items() if v}}

@@ -166,7 +166,18 @@ def places(post: Posterior, axis: str, given: Cells) -> list[int]:
         return list(range(size))
     if isinstance(given, str) or not hasattr(given, "__len__"):
         raise ValueError(f"{axis} is {described(given)}; give a list of numbers, or of names")
-    names = {name: number for number, name in enumerate(post.names.get(axis) or ())}
+    every = post.names.get(axis) or ()
+    names = {name: number for number, name in enumerate(every)}
+    twice = (
+        [str(one) for one in given if isinstance(one, str) and every.count(one) > 1] if len(names) < len(every) else []
+    )
+    if twice or not len(given):
+        wrong = (
+            f"{listed(twice)}: several have that name; give numbers"
+            if twice
+            else "names none; give some, or leave it out"
+        )
+        raise ValueError(f"{axis} {wrong}")
     unknown = [str(one) for one in given if isinstance(one, str) and one not in names]
     if unknown:
         raise ValueError(

@@ -38,3 +38,21 @@ def test_draws_of_negative_binomials_have_their_moments():
     assert float(z.abs().max()) < 4
     torch.testing.assert_close(drawn.var(0), own.variance, rtol=0.03, atol=0)
     assert own.expand((3, 2)).batch_shape == (3, 2)
+
+
+def test_large_counts_in_single_precision_have_their_density():
+    value = torch.tensor([999_000.0, 1_001_000.0])
+    mean, phi = torch.full((2,), 1e6), torch.full((2,), 50.0)
+    for single, double in (
+        (Poisson(mean), Poisson(mean.double())),
+        (NegativeBinomial(mean, phi), NegativeBinomial(mean.double(), phi.double())),
+    ):
+        found = single.log_prob(value)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), double.log_prob(value.double()), rtol=1e-6, atol=0)
+
+
+def test_quantiles_of_a_mean_of_zero_are_zero():
+    mean, u = torch.tensor([0.0, 2.0]).double(), torch.tensor([0.3, 0.9]).double()
+    assert Poisson(mean).icdf(u).tolist() == [0.0, 4.0]
+    assert NegativeBinomial(mean, torch.ones(2).double()).icdf(u)[0] == 0.0

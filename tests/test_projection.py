@@ -180,6 +180,27 @@ def test_the_point_has_what_goes_with_its_factors():
     assert set(layers.point()) == {"W", "H", "sigma2"}
 
 
+def test_the_point_keeps_what_is_known():
+    X, known = np.abs(data(0, 30)), np.full((1, D), 0.7)
+    fitted = ppnmf.fit("exponential_gaussian", X, rank=K, fixed={"H": known}, **QUICK)
+    point = fitted.point()
+    assert bool((point["H"][0] == 0.7).all()) and bool((point["W"] >= 0).all())
+    error = float((fitted.reconstruction() - point["W"] @ point["H"]).norm() / fitted.reconstruction().norm())
+    assert error < 0.05
+
+
+@pytest.mark.filterwarnings("ignore:.*converged")
+def test_an_autoencoder_leaves_missing_cells_out_and_takes_no_noise():
+    X = np.abs(data())
+    fitted = ppnmf.fit(ppnmf.models.PAENMF(K), X, method="svi", steps=30, draws=5, seed=0, progress=False)
+    holes, mask = X.copy(), np.ones(X.shape, bool)
+    holes[2, 3] = np.nan
+    mask[2, 3] = False
+    assert torch.equal(fitted.transform(holes, missing="nan")["W"], fitted.transform(X, mask=mask)["W"])
+    with pytest.raises(TypeError, match="cannot use noise="):
+        fitted.transform(X, noise=np.full(D, 2.0))
+
+
 def test_the_point_of_modes_is_the_best_of_them():
     post = ppnmf.fit(ExponentialGaussian(K), np.abs(data()), method="icm", restarts=3, seed=0, progress=False)
     assert torch.equal(post.point()["W"], post.best().draws["W"][0, 0])

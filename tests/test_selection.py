@@ -44,6 +44,61 @@ def test_facts_of_one_a_chain_follow_their_chains():
     assert surveyed.best().survey.chosen in {(number,) for number in chosen}
 
 
+def test_numbers_of_numpy_are_numbers_and_truths_are_not():
+    post = fitted()
+    assert torch.equal(post.select(chains=np.int64(1))["W"], post.select(chains=1)["W"])
+    assert torch.equal(post.select(draws=np.arange(3))["W"], post.select(draws=[0, 1, 2])["W"])
+    for chains in ([True, False, True], 1.0, [0.5]):
+        with pytest.raises(ValueError, match="give a number, a slice, or a list of numbers"):
+            post.select(chains=chains)
+
+
+@pytest.mark.filterwarnings("ignore:layerwise. . of . restart.s. had not converged")
+def test_facts_of_each_restart_follow_the_best_one():
+    labels = ["a", "b", "a", "b", "a", "b"]
+    post = ppnmf.fit(
+        ppnmf.models.Hierarchical((3, 2)),
+        X,
+        method="layerwise",
+        labels=labels,
+        restarts=3,
+        label_weight=0.1,
+        max_sweeps=5,
+    )
+    best = post.best()
+    assert len(best.attrs["labels"]["coefficients"]) == len(best.attrs["loss_curve"]) == 1
+    torch.testing.assert_close(ppnmf.predicted_labels(best).probabilities, ppnmf.predicted_labels(post).probabilities)
+    other = ppnmf.fit(
+        ppnmf.models.Hierarchical((3, 2)),
+        X,
+        method="layerwise",
+        labels=labels,
+        restarts=1,
+        label_weight=0.1,
+        max_sweeps=5,
+        seed=9,
+    )
+    both = ppnmf.join([post, other])
+    assert both.attrs["labels"]["variance"] == post.attrs["labels"]["variance"] + other.attrs["labels"]["variance"]
+
+
+@pytest.mark.parametrize("along", ["chains", "draws"])
+def test_orders_of_new_rows_follow_joining_and_aligning(along):
+    post = fitted(draws=6)
+    new = [post.transform(X[:3], sweeps=2, seed=seed) for seed in (1, 2)]
+    both = ppnmf.join(new, along)
+    each = [one.loadings().mean for one in new]
+    np.testing.assert_allclose(both.loadings().mean, sum(each) / 2)
+    assert both.select(chains=[1]).loadings().mean.shape == (3, 2)
+    np.testing.assert_allclose(ppnmf.align(both).loadings().mean, both.loadings().mean)
+
+
+def test_each_run_is_joined_once():
+    first, second = fitted(), fitted(seed=1)
+    with pytest.raises(ValueError, match="posterior 2 has the draws of posterior 1 over again"):
+        ppnmf.join([first, second, second])
+
+
 def test_a_regular_selection_copies_nothing():
     post = fitted()
     part = post.select(draws=slice(2, None), thin=2)
@@ -101,7 +156,7 @@ def test_runs_are_put_behind_each_other_as_draws():
 @pytest.mark.parametrize(
     ("other", "along", "said"),
     [
-        ({}, "chains", "draws over again"),
+        ({}, "chains", "draws of posterior 0 over again"),
         ({"seed": 1, "draws": 6}, "chains", "6 draws a chain and the first 7"),
         ({"seed": 1, "chains": 2}, "draws", "2 chains and the first 3"),
         ({"seed": 1, "model": ExponentialGaussian(2, rate_W=2.0)}, "chains", "another model"),

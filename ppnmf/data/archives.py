@@ -31,6 +31,7 @@ def npy(path: Path, reading: Reading) -> Found:
 
 def npz(path: Path, reading: Reading) -> Found:
     """A SciPy sparse matrix, or an array: the one that `layer` names, or X, or the only matrix; with its names beside it."""
+    sparse = None
     try:
         with path.open("rb") as file:  # opened here, because NumPy leaves a damaged one open
             arrays = _arrays(path, file)
@@ -38,9 +39,13 @@ def npz(path: Path, reading: Reading) -> Found:
                 from scipy.sparse import load_npz
 
                 file.seek(0)
-                return Found(load_npz(file))
+                sparse = load_npz(file)
     except BROKEN as error:
         raise _broken(path, error) from error
+    if sparse is not None:
+        if reading.layer is not None:
+            raise ValueError(f"{path} is one sparse matrix, without layers: leave layer={reading.layer!r} out")
+        return Found(sparse)
     name = _chosen(path, arrays, reading.layer)
     X = arrays[name]
     rows, columns = (_names(path, arrays, axis, X.shape[i]) for i, axis in enumerate(NAMES))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ppnmf.data.datasets import Dataset
 from ppnmf.data.files import Table
 from ppnmf.data.labelled import Labelled, Labels, listed, names_of
 
@@ -38,7 +39,7 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
     Zarr array, group   NaN                             of an AnnData group: the same; else coordinates that lie beside
                                                         it by the names of its dims, or its attributes "rows", "columns"
     pyarrow Table       null                            as the pandas DataFrame that it makes
-    `ppnmf.read`        NaN                             those of the file
+    `ppnmf.read`        NaN                             those of the file; a `Dataset` likewise
     ==================  ==============================  ==================================================================
 
     What a library counts by itself (a RangeIndex, columns 0, 1, ..., polars' column_0, AnnData's "0", "1", ...) names
@@ -53,7 +54,7 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
     """
     if isinstance(X, Labelled):
         return X
-    if isinstance(X, Table):
+    if isinstance(X, Table | Dataset):
         return Labelled.of(X.X, X.rows, X.columns)
     if hasattr(X, "fold_here"):  # a `Matrix`
         return Labelled(X, *names_of(X))

@@ -55,6 +55,8 @@ def as_labels(labels: Any, n: int, of_what: str, least: int = 2) -> Labels:
     if isinstance(labels, Labels):
         return labels
     names = getattr(labels, "columns", None)
+    if isinstance(labels, list | tuple) and not any(isinstance(value, list | tuple | np.ndarray) for value in labels):
+        labels = np.array(labels, dtype=object)  # where NaN beside names would become a name
     given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if given.ndim not in (1, 2) or len(given) != n:
         raise ValueError(
@@ -80,6 +82,8 @@ def _of_names(given: np.ndarray) -> Labels:
 
 
 def _is_missing(value: Any) -> bool:
+    if type(value).__name__ == "NAType":  # pandas', which is neither equal to itself nor not
+        return True
     return value is None or value == "" or value != value  # NaN is not itself
 
 

@@ -97,6 +97,10 @@ def _made(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
 
 def _again(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Any:
     """A `Matrix` with a further mask, with noise, on another device, where it can have them."""
+    if missing == "unstored" and not (isinstance(X, Sparse) and X.missing):
+        raise ValueError(
+            f"missing is 'unstored' and X is a {type(X).__name__} already; give it to as_matrix with a SciPy matrix"
+        )
     if mask is None and noise is None and device in (None, X.device, X.device.type):
         return X
     if isinstance(X, Dense):
@@ -138,7 +142,8 @@ def _sparse(X: Any, mask: Any, missing: str, device: Any, noise: Any) -> Dense |
         return _dense(X.toarray(), mask, missing, device, noise)
     kept = _csr(X)
     if mask is not None:
-        kept, missing = _masked(kept, mask, missing), "unstored"
+        kept, hides_nan, missing = _masked(kept, mask, missing), missing == "nan", "unstored"
+        kept = _without_nan(kept) if hides_nan else kept
     nan = np.isnan(kept.data)
     if missing == "nan" and nan.any():
         raise ValueError(
@@ -195,6 +200,12 @@ def _masked(X: Any, mask: Any, missing: str) -> Any:
     kept = stored if missing == "unstored" else np.ones(len(wanted), dtype=bool)
     starts = np.concatenate([[0], np.cumsum(kept)])[seen.indptr]
     return type(X)((data[kept], seen.indices[kept], starts), shape=X.shape)
+
+
+def _without_nan(X: Any) -> Any:
+    stored = X.tocoo()
+    known = ~np.isnan(stored.data)
+    return type(X)((stored.data[known], (stored.row[known], stored.col[known])), shape=X.shape)
 
 
 def _places(X: Any) -> np.ndarray:

@@ -49,13 +49,17 @@ def align(post: Posterior, reference: Reference | None = None, scale: bool = Fal
         draws = {site: _reordered(values, post.dimensions[site], order) for site, values in draws.items()}
     if scale:
         draws["W"], draws["H"] = _scaled(draws["W"], draws["H"])
-    chain, draw = divmod(int(post.stats["lp"].argmax()), post.n_draws)
+    chain, draw = divmod(int(post.height.argmax()), post.n_draws)
     facts = {
         "reference": "given" if reference is not None else {"chain": chain, "draw": draw},
         "scaled": scale,
         "order": order.tolist(),
     }
-    return replace(post, draws=draws, attrs={**post.attrs, "alignment": facts})
+    attrs = {**post.attrs, "alignment": facts}
+    if "order" in attrs.get("transformed", {}):
+        before = torch.tensor(attrs["transformed"]["order"])
+        attrs["transformed"] = {**attrs["transformed"], "order": order.argsort(-1).gather(-1, before).tolist()}
+    return replace(post, draws=draws, attrs=attrs)
 
 
 def _reordered(values: Tensor, dims: list[str], order: Tensor) -> Tensor:

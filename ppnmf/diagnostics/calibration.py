@@ -234,6 +234,7 @@ def sbc(
     X = data_draws(model, truth, Stream.of(seed, replicates=(DATA,)), 0)
     own = functions(model, truth, X, mask)
     ranks: list[dict[str, Tensor]] = []
+    ties: list[dict[str, Tensor]] = []
     draws = 0
     for s in range(0, simulations, at_once):
         post = fit(model, _matrix(X[s : s + at_once], mask), seed + 1 + s)
@@ -243,9 +244,15 @@ def sbc(
             draws = len(next(iter(drawn.values())))
             others = functions(model, drawn, X[s + offset].expand(draws, *shape), mask)
             ranks.append({name: (others[name] < value[s + offset]).sum(0) for name, value in own.items()})
+            ties.append({name: (others[name] == value[s + offset]).sum(0) for name, value in own.items()})
     jitter = Stream.of(seed, replicates=(RANKS,)).uniforms(0, Site.DATA, range(simulations), 1)[0]
-    flat = torch.cat([_flat(torch.stack([rank[name] for rank in ranks])) for name in own], -1)
-    return SBC(dict(zip(_names(own), ((flat + jitter) / (draws + 1)).unbind(-1), strict=True)), draws)
+    below, equal = (
+        torch.cat([_flat(torch.stack([one[name] for one in each])) for name in own], -1) for each in (ranks, ties)
+    )
+    places = (below + jitter * (1 + equal)) / (
+        draws + 1
+    )  # among draws that are equal to the truth, any place is as likely
+    return SBC(dict(zip(_names(own), places.unbind(-1), strict=True)), draws)
 
 
 def moments(model: Sweeping, params: Params, X: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

@@ -64,11 +64,14 @@ def summary(post: Posterior, n: int = 100, seed: int = 0) -> Summary:
         return _of_modes(post)
     found = diagnose(post, n, seed)
     independent = post.kind is Kind.APPROXIMATION or bool(post.attrs.get("weighted"))  # no chain to judge
-    sentence = (
-        _about_guide(post) if post.kind is Kind.APPROXIMATION else _about_chains(found, _short(post, found, n, seed))
-    )
     if post.attrs.get("weighted"):
         sentence = _about_weights(post)
+    elif post.kind is Kind.APPROXIMATION:
+        sentence = _about_guide(post)
+    elif post.kind is Kind.INDEPENDENT:
+        sentence = _about_particles(found)
+    else:
+        sentence = _about_chains(found, _short(post, found, n, seed))
     return Summary(
         heading=_heading(post),
         table=tuple(asdict(q) for q in found.quantities),
@@ -128,6 +131,18 @@ def _about_crawling(chains: int, draws: int, short: Crawling) -> str:
         f"{short.ess:.0f} effective draws, no more than chains so slow give by chance. What else is judged agrees. Run longer: "
         f"about {short.draws} draws of each chain instead of {draws}."
     )
+
+
+def _about_particles(found: Diagnosis) -> str:
+    worst, rhat = found.worst, found.worst_rhat
+    if found.chains == 1 or worst is None or rhat is None:
+        return "The draws are particles of one run: nothing shows whether another would end where it did. Take several replicates."
+    figure = f"R-hat of {worst.name} over the {found.chains} runs is {_number(rhat)}"
+    if rhat > AGREE:
+        return (
+            f"The runs differ by more than their particles do: {figure}. Take more particles or sweeps, or doubt them."
+        )
+    return f"The draws are particles of independent runs, which end alike: {figure}, the worst."
 
 
 def _about_chains(found: Diagnosis, short: Crawling | None = None) -> str:

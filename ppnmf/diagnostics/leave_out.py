@@ -10,6 +10,7 @@ cells; Yao, Vehtari, Gelman (2022), arXiv:2006.12335, for stacking.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ import torch
 from ppnmf.checks import whole_number
 from ppnmf.data.matrix import Dense, in_memory
 from ppnmf.evidence.heldout import assign_folds
-from ppnmf.inference import fit
+from ppnmf.inference import fit, method_named
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.required import require_posterior, require_posteriors
 from ppnmf.settings import own_settings
@@ -35,6 +36,9 @@ __all__ = ["kfold", "loo", "stacking"]
 
 CELL = "cell"
 DRAWS = 1000  # of all chains, at most
+LEAST = 25  # of all chains, of whose weights a tail can be fitted
+AT_ONCE = 2**22  # numbers of the draws of W and H at some cells, which are formed at a time
+OF_THE_FIT = "draws", "warmup", "thin", "moves"  # options that a fit tells of itself
 
 
 @own_settings()
@@ -57,13 +61,34 @@ def loo(post: Posterior, cells: int | None = 10_000, draws: int = DRAWS, seed: i
     _require_draws("loo", post)
     import arviz_stats
 
-    tree = _tree(_fewer(post, draws))
-    density = _densities(_fewer(post, draws))
-    if cells is None or tree["log_likelihood"].sizes[CELL] <= whole_number("cells", cells, 2):
-        if density:
-            return arviz_stats.loo_approximate_posterior(tree, **density, pointwise=True, var_name="X")
-        return arviz_stats.loo(tree, pointwise=True, var_name="X")
+    seen = _seen(post).nonzero()
+    if cells is None or len(seen) <= whole_number("cells", cells, 2):
+        return of_cells(post, seen, draws)
+    fewer = _fewer(post, draws)
+    tree, density = _tree(fewer, seen), _densities(fewer)
     return arviz_stats.loo_subsample(tree, observations=cells, pointwise=True, var_name="X", seed=seed, **density)
+
+
+def of_cells(post: Posterior, cells: torch.Tensor, draws: int) -> ELPDData:
+    """ArviZ's PSIS-LOO of these observed cells (M, 2) alone, by their rows and columns. Raises ValueError for too few draws."""
+    import arviz_stats
+
+    fewer = _fewer(post, draws)
+    if fewer.chains * fewer.n_draws < LEAST:
+        raise ValueError(f"leave-one-out needs {LEAST} draws or more, and there are {fewer.chains * fewer.n_draws}")
+    tree, density = _tree(fewer, cells), _densities(fewer)
+    if density:
+        return arviz_stats.loo_approximate_posterior(tree, **density, pointwise=True, var_name="X")
+    return arviz_stats.loo(tree, pointwise=True, var_name="X")
+
+
+def some_cells(post: Posterior, number: int, seed: int) -> torch.Tensor:
+    """At most so many of the observed cells, drawn without replacement, by their rows and columns (M, 2)."""
+    seen = _seen(post).nonzero()
+    if len(seen) <= number:
+        return seen
+    drawn = np.random.default_rng(seed).choice(len(seen), number, replace=False)
+    return seen[torch.from_numpy(np.sort(drawn))]
 
 
 @own_settings()
@@ -72,21 +97,34 @@ def stacking(posteriors: Mapping[str, Posterior], cells: int = 10_000, seed: int
 
     Args:
         posteriors: name -> Posterior.
-        cells, seed: as in `loo`; the same cells for all.
+        cells: of X that are looked at, at most, the same for all. seed: of their choice.
 
     Raises:
-        ValueError: there are fewer than two, or they saw other cells.
+        ValueError: there are fewer than two, or they saw other data.
     """
     require_posteriors("stacking", posteriors)
     if len(posteriors) < 2:
         raise ValueError("stacking weighs posteriors against each other: give two or more")
-    seen = [_seen(post) for post in posteriors.values()]
-    if any(own.shape != seen[0].shape or bool((own != seen[0]).any()) for own in seen):
-        raise ValueError("the posteriors saw other cells of X: stack fits of the same data and mask")
+    first = next(iter(posteriors.values()))
+    seen = _seen(first)
+    for post in posteriors.values():
+        own = _seen(post)
+        if own.shape != seen.shape or bool((own != seen).any()):
+            raise ValueError("the posteriors saw other cells of X: stack fits of the same data and mask")
+        if not torch.allclose(_values(post)[seen], _values(first)[seen]):
+            raise ValueError("the posteriors saw other values of X: stack fits of the same data")
     import arviz_stats
 
-    found = {name: loo(post, cells, seed=seed) for name, post in posteriors.items()}
+    at = some_cells(first, whole_number("cells", cells, 2), seed)
+    found = {}
+    for name, post in posteriors.items():
+        _require_draws("stacking", post)
+        found[name] = of_cells(post, at, DRAWS)
     return arviz_stats.compare(found, method="stacking")
+
+
+def _values(post: Posterior) -> torch.Tensor:
+    return in_memory(post.X, "stacking").values.cpu().double()
 
 
 @own_settings()
@@ -98,7 +136,7 @@ def kfold(post: Posterior, folds: int = 5, seed: int = 0, progress: bool = False
     Args:
         folds: into how many parts the observed cells are dealt.
         seed: of the folds and of the fits.
-        options: of `ppnmf.fit`, as draws and warmup; those of the fit itself by default where it says them.
+        options: of `ppnmf.fit`; by default the chains, draws, warm-up, thinning and moves of the fit itself, as far as it says.
 
     Raises:
         TypeError: the posterior is of modes.
@@ -108,13 +146,18 @@ def kfold(post: Posterior, folds: int = 5, seed: int = 0, progress: bool = False
     _require_draws("kfold", post)
     import arviz_stats
 
-    own = {name: post.attrs[name] for name in ("draws", "warmup") if post.attrs.get(name) is not None}
-    chosen = {"chains": post.chains} if post.kind is Kind.CHAINS else {}
+    known = inspect.signature(method_named(post.method)).parameters
+    own = {name: post.attrs[name] for name in OF_THE_FIT if post.attrs.get(name) is not None and name in known}
+    chosen = {"chains": post.chains, "draws": post.n_draws} if post.kind is Kind.CHAINS else {}
     X = in_memory(post.X, "kfold")
     dealt = assign_folds(X, whole_number("folds", folds, 2), seed)[_seen(post)]
     refits = _refits(post, X, chosen | own | options, seed, progress)
     return arviz_stats.loo_kfold(
-        _tree(_fewer(post, DRAWS)), refits, pointwise=True, var_name="X", folds=dealt.cpu().numpy() + 1
+        _tree(_fewer(post, DRAWS), _seen(post).nonzero()),
+        refits,
+        pointwise=True,
+        var_name="X",
+        folds=dealt.cpu().numpy() + 1,
     )
 
 
@@ -178,14 +221,15 @@ def _seen(post: Posterior) -> torch.Tensor:
     return torch.ones(X.shape, dtype=torch.bool) if X.mask is None else X.mask.cpu()
 
 
-def _tree(post: Posterior) -> xarray.DataTree:
-    """Log likelihoods of the observed cells, (chain, draw, cell), as ArviZ takes them."""
+def _tree(post: Posterior, cells: torch.Tensor) -> xarray.DataTree:
+    """Log likelihoods of observed cells (M, 2), (chain, draw, cell), as ArviZ takes them."""
     import arviz_base
 
-    seen = _seen(post)
     X = in_memory(post.X, "leave-one-out")
-    logs = post.log_likelihood()[..., seen.to(post.X.device)].double().cpu().numpy()
-    rows, columns = (axis.numpy() for axis in seen.nonzero(as_tuple=True))
+    size = max(1, AT_ONCE // (post.chains * post.n_draws * post.model.rank))
+    lots = [post.log_likelihood_at(*lot.to(post.X.device).unbind(1)) for lot in cells.split(size)]
+    logs = torch.cat(lots, -1).double().cpu().numpy()
+    rows, columns = (axis.numpy() for axis in cells.unbind(1))
     named = {axis: np.array(post.names[axis], dtype=str) for axis in ("rows", "columns") if axis in post.names}
     coords = {
         "row": (CELL, named["rows"][rows] if "rows" in named else rows),
@@ -197,7 +241,7 @@ def _tree(post: Posterior) -> xarray.DataTree:
             {
                 "posterior": {"lp": post.stats["lp"].double().cpu().numpy()},
                 "log_likelihood": {"X": logs},
-                "observed_data": {"X": X.values.cpu()[seen].double().numpy()},
+                "observed_data": {"X": X.values.cpu()[rows, columns].double().numpy()},
             },
             dims={"X": [CELL]},
         )

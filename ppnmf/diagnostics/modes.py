@@ -24,11 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
 from ppnmf.checks import whole_number, whole_numbers
-from ppnmf.data.matrix import in_memory
 from ppnmf.diagnostics.alignment import align
+from ppnmf.diagnostics.leave_out import of_cells, some_cells
 from ppnmf.evidence import chib
 from ppnmf.identified import identified
 from ppnmf.matching import furthest_apart
@@ -54,6 +53,7 @@ class Masses:
         log_mass: log of the mass of each, by Chib's identity.
         error: its standard error, from the replicates.
         predictive: stacking weight of each; None where it was not asked for.
+        failed: why a mode's estimate is none of its mass, in a sentence; empty where it is one. Weights then cannot be told.
         warnings: reasons to doubt the masses, in sentences, each with its mode.
     """
 
@@ -62,10 +62,13 @@ class Masses:
     error: tuple[float, ...]
     predictive: tuple[float, ...] | None = None
     warnings: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Of the modes, in proportion to their masses."""
+        """Of the modes, in proportion to their masses. Raises ValueError where an estimate has failed."""
+        if any(self.failed):
+            raise ValueError(f"weights cannot be told: {self._failures()[0]}")
         top = max(self.log_mass)
         masses = [math.exp(log - top) for log in self.log_mass]
         return tuple(mass / sum(masses) for mass in masses)
@@ -99,7 +102,8 @@ class Masses:
         facts = {"groups": [list(group) for group in self.groups], "warnings": list(self.warnings)}
         return (
             facts
-            | {"log_mass": list(self.log_mass), "error": list(self.error), "weights": list(self.weights)}
+            | {"log_mass": list(self.log_mass), "error": list(self.error)}
+            | {"weights": None if any(self.failed) else list(self.weights), "failed": list(self.failed)}
             | {"predictive": None if self.predictive is None else list(self.predictive)}
         )
 
@@ -109,13 +113,15 @@ class Masses:
         ]
         for g, group in enumerate(self.groups):
             named = ",".join(map(str, group))
-            line = (
-                f"{g:<4}  {named:<8}{self.log_mass[g]:>12.1f}{self.error[g]:>9.2g}{self.below[g]:>10.1f}"
-                f"{_weight(self.weights[g], self.below[g]):>10}"
-            )
+            weight = "-" if any(self.failed) else _weight(self.weights[g], self.below[g])
+            line = f"{g:<4}  {named:<8}{self.log_mass[g]:>12.1f}{self.error[g]:>9.2g}{self.below[g]:>10.1f}{weight:>10}"
             lines.append(line + (f"{self.predictive[g]:>12.3f}" if self.predictive else ""))
         said = ["Masses are of the modes found; what no chain reached has none."]
+        said += [f"Failed: {failure}." for failure in self._failures()]
         return "\n".join([*lines, *said, *(f"Warning: {warning}." for warning in self.warnings)])
+
+    def _failures(self) -> list[str]:
+        return [f"the mass of mode {g} has failed: {why}" for g, why in enumerate(self.failed) if why]
 
 
 def _weight(weight: float, below: float) -> str:
@@ -217,6 +223,7 @@ def mode_masses(
         log_mass=tuple(evidence.log_evidence for _, evidence in found),
         error=tuple(evidence.mcse for _, evidence in found),
         warnings=tuple(f"mode {g}: {doubt}" for g, (_, evidence) in enumerate(found) for doubt in evidence.warnings),
+        failed=tuple(evidence.failed for _, evidence in found),
     )
     return replace(masses, predictive=stacking_weights(post, masses.groups)) if predictive else masses
 
@@ -232,7 +239,7 @@ def _spread(post: Posterior, n: int) -> dict[str, Tensor]:
 def stacking_weights(post: Posterior, chains: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
     """Weights of groups of chains that predict left-out entries of X best, by `arviz_stats` (stacking of LOO densities).
 
-    They rest on some rows of X, spread evenly, and on some of the draws. They are predictive: not masses.
+    They rest on some cells of X, and on some of the draws. They are predictive: not masses.
     """
     import arviz_stats
 
@@ -240,36 +247,8 @@ def stacking_weights(post: Posterior, chains: tuple[tuple[int, ...], ...]) -> tu
         return (1.0,)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # k-hats above their limit: a matter of the entries, not of the weights' sum
-        trees = {
-            str(g): arviz_stats.loo(_tree(post.select(chains=own)), pointwise=True) for g, own in enumerate(chains)
-        }
-        table = arviz_stats.compare(trees, method="stacking")
+        cells = some_cells(post, CELLS, 0)
+        found = {str(g): of_cells(post.select(chains=own), cells, DRAWS * len(own)) for g, own in enumerate(chains)}
+        table = arviz_stats.compare(found, method="stacking")
     weights: Mapping[str, float] = table["weight"].to_dict()
     return tuple(float(weights[str(g)]) for g in range(len(chains)))
-
-
-def _tree(post: Posterior) -> Any:
-    """Log likelihoods of the entries of some rows at some draws, as ArviZ takes them."""
-    import arviz_base
-
-    N, D = post.X.shape
-    rows = torch.arange(0, N, max(1, -(-N * D // CELLS)))
-    thin = max(1, post.n_draws // DRAWS)
-    X = in_memory(post.X, "stacking")
-    params = {site: values[:, ::thin] for site, values in post._sites().items()}
-    at = rows.to(X.values.device)
-    of_rows = {site: _rows(values, post.dimensions[site], at) for site, values in params.items()}
-    of_model: Any = post.model.likelihood(of_rows)
-    if X.noise is not None:
-        of_model = Normal(of_model.loc, of_model.scale * X.noise.variance.expand(X.shape)[at].sqrt())
-    densities = of_model.log_prob(X.values[at])
-    if X.mask is not None:
-        densities = densities[..., X.mask[at]]
-    log_likelihood = {"X": densities.flatten(2).double().cpu().numpy()}
-    posterior = {"lp": post.stats["lp"][:, ::thin].cpu().numpy()}
-    return arviz_base.from_dict({"posterior": posterior, "log_likelihood": log_likelihood})
-
-
-def _rows(values: Tensor, dims: list[str], at: Tensor) -> Tensor:
-    """A site's draws (chain, draw, *site) at some rows of X."""
-    return values.index_select(2 + dims.index("row"), at) if "row" in dims else values

@@ -17,7 +17,12 @@ __all__ = ["NegativeBinomial", "Poisson"]
 
 
 class Poisson(torch.distributions.Poisson):
-    """Poisson counts, with quantiles."""
+    """Poisson counts, with quantiles, and densities that are right for large counts in single precision."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        rate = self.rate.double()
+        value = value.double()
+        return (torch.xlogy(value, rate) - rate - torch.lgamma(value + 1)).to(self.rate.dtype)
 
     def icdf(self, value: Tensor) -> Tensor:
         """The least count whose distribution function is at least `value`."""
@@ -58,9 +63,10 @@ class NegativeBinomial(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log Γ(x + φ) / (Γ(φ) x!) + φ log(φ / (φ + μ)) + x log(μ / (φ + μ))."""
-        phi, mu = self.dispersion, self._mean
+        phi, mu, value = self.dispersion.double(), self._mean.double(), value.double()
         ways = torch.lgamma(value + phi) - torch.lgamma(phi) - torch.lgamma(value + 1)
-        return ways - phi * torch.log1p(mu / phi) + torch.xlogy(value, mu / (phi + mu))
+        found = ways - phi * torch.log1p(mu / phi) + torch.xlogy(value, mu / (phi + mu))
+        return found.to(self._mean.dtype)
 
     def icdf(self, value: Tensor) -> Tensor:
         """The least count whose distribution function is at least `value`."""
@@ -86,6 +92,7 @@ def _quantiles(
     z = torch.special.ndtri(u.double())
     spread = mean.sqrt() if deviation is None else deviation
     guess = (mean + spread * (z + skewness * (z.square() - 1) / 6)).round().clamp(min=0)
+    guess = torch.where(guess.isfinite(), guess, 0.0)  # of a mean of zero, and of a level of one
     shape = torch.broadcast_shapes(u.shape, mean.shape)
     flat = [values.detach().double().cpu().expand(shape).flatten().numpy() for values in (u, guess, *parameters)]
     level, start, *known = flat

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal, gig_from_proposals, survival_beyond
 from ppnmf.kernels import cpu, kernels_for, natural, split
+from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL, OTHER
 from ppnmf.kernels.reference import GIG_PROPOSALS, least_ratio, shear_rounds, truncated_exponential
 from ppnmf.priors import Natural, RectifiedPrior
 from ppnmf.rng import Site, Stream
@@ -42,7 +43,6 @@ __all__ = ["Priors", "all_free", "balanced", "compiled", "moved", "rates_of", "s
 
 Prior = Callable[[str], RectifiedPrior]
 Gather = Callable[[Tensor], Tensor]  # a part of each process -> all of them, (processes, *shape)
-EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0
 LOTS = 4  # of chains for each thread: enough to even out how long they take
 
 

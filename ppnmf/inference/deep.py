@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppnmf.checks import meant, real_number
+from ppnmf.checks import meant, real_number, whole_number
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.gaussian import layers, statistics
 from ppnmf.gaussian.sweep import flat
@@ -68,6 +68,7 @@ def run(
     """
     require_ability("deep", model, Layered)
     real_number("tol", tol, 0)
+    whole_number("max_sweeps", max_sweeps, 1)
     if signs not in SIGNS:
         raise ValueError(f"signs is {signs!r}{meant(signs, SIGNS)}; give {SIGNS[0]!r} or {SIGNS[1]!r}")
     update = _bounded if signs == SIGNS[0] else _unbounded

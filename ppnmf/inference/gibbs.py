@@ -165,7 +165,7 @@ def _kept_sites(model: Sweeping, X: Matrix, keep: Collection[str] | None) -> lis
         return list(sites)
     if isinstance(keep, str) or not isinstance(keep, Collection) or not set(keep) <= set(sites):
         raise ValueError(f"keep is {described(keep)}; give a list of sites out of {', '.join(sites)}")
-    return [site for site, dims in sites.items() if site in keep or not {"row", "column"} & set(dims)]
+    return [site for site, dims in sites.items() if site in keep or len(dims) < 2 or not {"row", "column"} & set(dims)]
 
 
 class GibbsKernel(MCMCKernel):

@@ -37,6 +37,7 @@ FACTORS = (1.0, 10.0, 100.0, 1000.0)  # of the default weight, that are tried
 SHARPNESS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the scores, that are tried with each of them
 DRAWS_TRIED = 2  # of H, that a regression is averaged over while a weight is looked for
 FOLDS = 3  # of the known labels
+OF_THE_FIT_ALONE = ("until", "max_seconds", "target_ess", "checkpoint", "every", "resume", "store", "keep")  # options
 SHORT = {"draws": 60, "warmup": 100, "chains": 1, "survey": 0}  # chains while a weight is looked for
 Fit = Callable[..., Posterior]
 
@@ -147,9 +148,7 @@ def choose_weight(fit: Fit, asked: Asked, progress: bool) -> list[Tried]:
     tried: list[Tried] = []
     folds = _folds(asked.labels, int(asked.options["seed"]))
     short = {**asked.options, **(SHORT if asked.method == "gibbs" else {})}
-    quick = asked._replace(
-        options={name: value for name, value in short.items() if name not in ("until", "max_seconds")}
-    )
+    quick = asked._replace(options={name: value for name, value in short.items() if name not in OF_THE_FIT_ALONE})
     with bar(len(FACTORS) * FOLDS, "weight of the labels", progress) as ticker:
         for factor in FACTORS:
             weight = factor * _usual_weight(asked)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppnmf.checks import real_number
+from ppnmf.checks import real_number, whole_number
 from ppnmf.data.matrix import Dense, as_matrix
 from ppnmf.inference.layering import LABEL_WEIGHT, Layering, Problem, fitted, relative_loss
 from ppnmf.models import ExponentialGaussian
@@ -58,6 +58,7 @@ def run(
     """
     require_ability("layerwise", model, Layered)
     real_number("tol", tol, 0)
+    whole_number("max_sweeps", max_sweeps, 1)
     train = partial(_train, tol=tol, max_sweeps=max_sweeps)
     steps = max_sweeps * len(model.ranks)
     return fitted("layerwise", train, model, X, labels, label_weight, restarts, steps, seed, progress)

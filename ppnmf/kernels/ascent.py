@@ -20,6 +20,7 @@ from ppnmf.kernels.cpu.room import Room
 from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, select, total_of
+from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL, OTHER
 from ppnmf.protocols import Params, Standing
 from ppnmf.rng import Site
 from ppnmf.threads import ordered_map
@@ -87,14 +88,14 @@ def climb(
     dtype = data.X.dtype
     side_W = Side.of(problem.natural_W, Site.W, dtype, 0, rules.passes[0], sample=0)
     side_H = Side.of(problem.natural_H, Site.H, dtype, 0, rules.passes[1], sample=0)
-    exponential = not (problem.natural_W[0].any() or problem.natural_H[0].any())
+    kind = _kind(problem)
 
     sides = (tuple(side_W), tuple(side_H))
 
     def one(c: int) -> int:
         room = tuple(Room.of(N, D, K, problem.block, dtype))
         places = tuple((stacked.W[c], stacked.H[c]) for stacked in (now, earlier, trial))
-        return _climb(tuple(data), sides, tuple(rules), exponential, places, numbers[c], path[c], room)
+        return _climb(tuple(data), sides, tuple(rules), kind, places, numbers[c], path[c], room)
 
     done = ordered_map(one, range(len(lp)), 4.0 * N * D * K * sweeps)
     found = torch.from_numpy(numbers)
@@ -110,6 +111,12 @@ def climb(
         converged=converged,
         path=torch.from_numpy(path),
     )
+
+
+def _kind(problem: Problem) -> int:
+    if not (problem.natural_W[0].any() or problem.natural_H[0].any()):
+        return EXPONENTIAL
+    return OTHER if problem.natural_W[1].any() or problem.natural_H[1].any() else HALF_NORMAL
 
 
 def _stacked(params: Params) -> Factors:
@@ -130,7 +137,7 @@ def log_joint(problem: Problem, rules: Rules, params: Params) -> Tensor:
     stacked = _stacked(params)
     lp = []
     for c, sigma2 in enumerate(params["sigma2"].tolist()):
-        log_prior = _balanced_log_prior(_of_chain(stacked, c), problem.natural_W, problem.natural_H, False)
+        log_prior = _balanced_log_prior(_of_chain(stacked, c), problem.natural_W, problem.natural_H, OTHER)
         lp.append(log_prior + _log_noise(rules.noise, sigma2, 0.0))
     return torch.tensor(lp, dtype=torch.float64)
 
@@ -163,8 +170,8 @@ def _sum_of_squares(F, natural, k):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILED)
-def _balanced_log_prior(factors, of_W, of_H, exponential):  # type: ignore[no-untyped-def]
-    """W_k ← c W_k, H_k ← H_k / c at the best c where both priors are exponential; log p(W, H) up to a constant.
+def _balanced_log_prior(factors, of_W, of_H, kind):  # type: ignore[no-untyped-def]
+    """W_k ← c W_k, H_k ← H_k / c at the best c where both priors are exponential, or half-normal; log p(W, H) up to a constant.
 
     of_W, of_H: precision and linear, (1 | R, 1 | K).
     """
@@ -173,13 +180,21 @@ def _balanced_log_prior(factors, of_W, of_H, exponential):  # type: ignore[no-un
     for k in range(len(W)):
         a = _sum(W[k], of_W[1], k)
         b = _sum(H[k], of_H[1], k)
-        if exponential and a < 0.0 and b < 0.0:
+        if kind == EXPONENTIAL and a < 0.0 and b < 0.0:
             c = math.sqrt(b / a)
             scale(W[k], c)
             divide(H[k], c)
             total += c * a + b / c
+            continue
+        A = _sum_of_squares(W[k], of_W[0], k)
+        B = _sum_of_squares(H[k], of_H[0], k)
+        if kind == HALF_NORMAL and A > 0.0 and B > 0.0:
+            c = math.sqrt(math.sqrt(B / A))
+            scale(W[k], c)
+            divide(H[k], c)
+            total -= math.sqrt(A * B)
         else:
-            total += a + b - 0.5 * (_sum_of_squares(W[k], of_W[0], k) + _sum_of_squares(H[k], of_H[0], k))
+            total += a + b - 0.5 * (A + B)
     return total
 
 
@@ -216,7 +231,7 @@ class Reached(NamedTuple):
 
 
 @njit(**INNER)
-def _sweep_from(reach, data, sides, rules, exponential, now, before, trial, sigma2, room):  # type: ignore[no-untyped-def]
+def _sweep_from(reach, data, sides, rules, kind, now, before, trial, sigma2, room):  # type: ignore[no-untyped-def]
     """Sweep from `reach` steps beyond `now`, as it was reached from `before`; `trial` is then where that leads."""
     _copy_beyond(before.W, now.W, reach, trial.W)
     _copy_beyond(before.H, now.H, reach, trial.H)
@@ -226,19 +241,19 @@ def _sweep_from(reach, data, sides, rules, exponential, now, before, trial, sigm
         return Reached(sigma2, misfit, -misfit / rules.unit)
     scale_of_noise, shape_of_noise = rules.noise
     sigma2_after = (scale_of_noise + misfit / 2) / shape_of_noise
-    log_prior = _balanced_log_prior(trial, sides[0].prior, sides[1].prior, exponential)
+    log_prior = _balanced_log_prior(trial, sides[0].prior, sides[1].prior, kind)
     return Reached(sigma2_after, misfit, log_prior + _log_noise(rules.noise, sigma2_after, misfit))
 
 
 @njit(**ENTRY)
-def _climb(given, given_sides, given_rules, exponential, places, numbers, path, given_room):  # type: ignore[no-untyped-def]
+def _climb(given, given_sides, given_rules, kind, places, numbers, path, given_room):  # type: ignore[no-untyped-def]
     """As many sweeps of one climb as its path is long, at most, in place; the number of those done.
 
     The records come as plain tuples, as in `cpu.sweeps.sweep_chains`.
 
     Args:
         given: `Data`. given_sides: `Side` of W and of H. given_rules: `Rules`. given_room: `Room`.
-        exponential: whether both priors are.
+        kind: of both priors.
         places: three times W and H: where the climb stands, where it stood a sweep earlier, and room for its next place.
         numbers: see above.
         path: what is raised, after each sweep.
@@ -258,12 +273,12 @@ def _climb(given, given_sides, given_rules, exponential, places, numbers, path, 
     done = 0
     converged = False
     while done < len(path) and not converged:
-        after = _sweep_from(reach, data, sides, rules, exponential, now, before, trial, at.sigma2, room)
+        after = _sweep_from(reach, data, sides, rules, kind, now, before, trial, at.sigma2, room)
         if after.lp - at.lp > rules.tol * max(abs(after.lp + constant), 1.0):
             reach = min(growth * reach, bound)
             bound = min(bound_growth * bound, 1.0)
         elif reach > 0.0:  # no better from beyond: from here
-            after = _sweep_from(0.0, data, sides, rules, exponential, now, before, trial, at.sigma2, room)
+            after = _sweep_from(0.0, data, sides, rules, kind, now, before, trial, at.sigma2, room)
             bound = reach
             reach = reach / retreat
         converged = abs(after.lp - at.lp) <= rules.tol * max(abs(after.lp + constant), 1.0)

@@ -24,8 +24,7 @@ SITE_SHEAR = int(Site.SHEAR)
 FLAT = 1e-7  # of a truncated density's logarithm: how far it falls over an interval that is taken as flat
 STEPS_OUT = 100_000  # of a slice, at most
 SHRINKAGES = 200  # likewise
-EXPONENTIAL = 1  # the kind of a pair of priors
-HALF_NORMAL = 2
+EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0  # kinds of a pair of priors
 
 
 class Free(NamedTuple):

@@ -20,7 +20,7 @@ from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import LOTS, Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, inner_of_three, total_of
 from ppnmf.kernels.masked import RoomForGrams, masked_swept
-from ppnmf.kernels.natural import Free, move
+from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL, OTHER, Free, move
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, uniform_pair
 from ppnmf.threads import allowed_threads, ordered_map
@@ -28,7 +28,6 @@ from ppnmf.threads import allowed_threads, ordered_map
 __all__ = ["After", "Between", "Way", "order_uniforms", "swept"]
 
 Natural = tuple[np.ndarray, np.ndarray]
-EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0  # kinds of a pair of priors, as `natural.move` has them
 MISFIT, PRIOR = range(2)  # what stands where in a particle's numbers
 FIRST_ROW: Any = np.int64(0)
 SITE_SWAP: Any = np.int64(Site.SWAP)

@@ -109,7 +109,7 @@ class Hierarchical(Frozen):
         Raises:
             ValueError: the observed X has a mean or a variance that is not positive.
         """
-        ranks = _ranks(*(((), rank) if isinstance(rank, int) else (rank, None)))
+        ranks = _ranks(*((rank, None) if isinstance(rank, Sequence) else ((), rank)))
         scale = data_scale(X, ranks[-1], mask, missing)
         rate = (math.prod(ranks) / scale.mean) ** (1 / (len(ranks) + 1))
         return cls(ranks, rate, 1.0, scale.noise)

@@ -118,7 +118,11 @@ class NegativeBinomialGamma(PoissonFamily):
         params = start.begin(self._story, self.rank, X, stream, how)
         if "dispersion" not in params:
             mean = self.dispersion_shape / self.dispersion_rate
-            phi = self._dispersion_draws(stream) if how == "prior" else torch.full((len(stream),), mean)
+            phi = (
+                self._dispersion_draws(stream)
+                if how == "prior"
+                else torch.full((len(stream),), mean, dtype=torch.float64)
+            )
             params["dispersion"] = phi.to(X.device, X.dtype)
         return params
 

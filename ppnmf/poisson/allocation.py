@@ -54,6 +54,10 @@ class Counts(NamedTuple):
         span = slice(int(own[0]), int(own[-1]))
         return Counts(self.data[span], self.columns[span], (own - own[0])[None], self.dense)
 
+    def with_data(self, data: Tensor) -> Counts:
+        """Other counts in the same places."""
+        return Counts(data, self.columns, self.starts)
+
     @property
     def rows(self) -> Tensor:
         """The row of each in the block, (M,), of a single matrix."""

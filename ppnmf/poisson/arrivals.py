@@ -69,7 +69,7 @@ class Arrivals:
         left = self.counts.data - self.arrived
         share = (time - self.time) / (1 - self.time)
         place = Place(self.stream, step, 0)
-        self.last = left if time >= 1 else thinned(self.counts._replace(data=left), share, place)
+        self.last = left if time >= 1 else thinned(self.counts.with_data(left), share, place)
         self.arrived = self.arrived + self.last
         self.width = time - self.time
         self.time = time
@@ -92,7 +92,7 @@ class Arrivals:
         return Dense(values, X.mask)
 
     def _rates(self, params: Params, events: Tensor) -> Tensor:
-        own = self.counts._replace(data=events)
+        own = self.counts.with_data(events)
         W, Ht = params["W"].double().contiguous(), params["H"].mT.double().contiguous()
         of_all = (self.known.over_rows(W) * Ht).sum((-2, -1))
         return log_means(own, W, Ht, self.known.of_counts(own)) - of_all

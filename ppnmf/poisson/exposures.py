@@ -79,8 +79,9 @@ class Product(NamedTuple):
         return self.columns.mT * (self.rows * W).sum(-2, keepdim=True)
 
     def of_counts(self, counts: Counts) -> Known:
-        rows = self.rows[:, 0].expand(counts.starts.shape[1] - 1)
-        return rows, None if self.columns.shape[1] == 1 else self.columns[0], None
+        one = self.columns.shape[1] == 1
+        rows = self.rows[:, 0] * self.columns[0, 0] if one else self.rows[:, 0]
+        return rows.expand(counts.starts.shape[1] - 1), None if one else self.columns[0], None
 
 
 class Entries(NamedTuple):

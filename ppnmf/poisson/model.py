@@ -122,7 +122,7 @@ class PoissonFamily(Factored, Holding):
 
     def at_time(self, time: float) -> Self:
         """The model of the events that have arrived by then."""
-        return replace(self, exposures=time * torch.as_tensor(self.exposures))  # type: ignore[call-arg]
+        return replace(self, exposures=time * torch.as_tensor(self.exposures, dtype=torch.float64))  # type: ignore[call-arg]
 
     @cached_property
     @own_settings()

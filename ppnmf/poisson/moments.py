@@ -30,7 +30,7 @@ from ppnmf.poisson import scale
 from ppnmf.poisson.allocation import Place, counts_of, expected, gamma_draws, log_means
 from ppnmf.poisson.exposures import exposed
 from ppnmf.poisson.pinned import Prior
-from ppnmf.poisson.sweep import Exposing, Story, Told, folded, known_rows, log_factorials, rows_of
+from ppnmf.poisson.sweep import Exposing, Story, Told, folded, known_rows, least, log_factorials, rows_of
 from ppnmf.poisson.sweep import known as known_exposures
 from ppnmf.protocols import Drawn, Matrix, Params, Swept
 from ppnmf.rng import Site, Stream
@@ -195,7 +195,9 @@ def draws(prior: Prior, q: Params, n: int, stream: Stream, dtype: torch.dtype) -
         place = Place(stream, 0, first * len(rate))
         shapes = both.shape.repeat(several, 1)[None]
         rates = rate.repeat(several, 1)[None]
-        found.append(gamma_draws(shapes, rates, place, Site.GUIDE, LEAST).reshape(several, *rate.shape))
+        found.append(
+            gamma_draws(shapes, rates, place, Site.GUIDE, max(LEAST, least(dtype))).reshape(several, *rate.shape)
+        )
     drawn = torch.cat(found)
     each = (both.shape - 1) * drawn.log() - rate * drawn
     logs = constant + torch.where(learns, each, 0.0).sum((-2, -1))

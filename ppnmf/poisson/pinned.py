@@ -41,7 +41,7 @@ class Pinned(FactorPrior):
         size, rate = self.prior.on(F.device)
         at = self.known.on(F.device).at
         own = torch.where(at, 1.0, F.double())  # a known zero has no logarithm
-        each = rate * own - (size - 1) * own.log()
+        each = rate * own - torch.xlogy(size - 1, own)
         return torch.where(at, 0.0, each).sum((-2, -1))
 
     def log_constant(self, shape: tuple[int, int]) -> float:

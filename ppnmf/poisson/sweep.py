@@ -270,7 +270,9 @@ def _mode(shares: Tensor, exposed: Tensor, size: Tensor, rate: Tensor) -> Tensor
 def above_zero(prior: Prior, params: Params) -> dict[str, Tensor]:
     """An update multiplies, so it could not bring back what a step ahead had cut off at zero: it is left next to nothing."""
     factors = {site: params[site] for site in ("W", "H")}
-    lifted = {site: F.clamp(min=1e-4 * torch.finfo(F.dtype).eps * float(F.mean())) for site, F in factors.items()}
+    lifted = {
+        site: F.maximum(1e-4 * torch.finfo(F.dtype).eps * F.mean((-2, -1), keepdim=True)) for site, F in factors.items()
+    }
     return {**params, **{site: exact(prior(site), F) for site, F in lifted.items()}}
 
 

@@ -92,7 +92,7 @@ def test_of_an_approximation_the_weights_lead_to_the_posterior(pae):
     vb = ppnmf.fit(ExponentialGaussian(1), X[:4, :3], method="vb", draws=400, progress=False)
     found = ppnmf.loo(vb)
     assert found.approx_posterior and found.n_data_points == 12
-    logs = torch.from_numpy(leave_out._tree(vb)["log_likelihood"]["X"].values)
+    logs = torch.from_numpy(leave_out._tree(vb, torch.ones(4, 3).nonzero())["log_likelihood"]["X"].values)
     weights = (vb.stats["lp"] - vb.stats["log_q"])[..., None] - logs
     plain = (weights + logs).logsumexp((0, 1)) - weights.logsumexp((0, 1))  # without smoothing of the tail
     np.testing.assert_allclose(found.elpd_i.values, plain.numpy(), atol=1.0)
@@ -161,3 +161,31 @@ def test_uniformity_is_arviz_s_or_said_to_be_absent():
         return
     assert ranks.uniformity()["sigma2"] > 1e-4
     assert SBC({"sigma2": ranks.ranks["sigma2"] ** 2}, 99).uniformity()["sigma2"] < 1e-4
+
+
+def test_cells_of_more_data_than_are_looked_at_still_tell_the_ranks_apart():
+    """Subsampled LOO has NaN at the other cells, of which no weights can be made: the same cells are taken of each."""
+    data = drawn(60, 50, 2, noise=0.05)[0].abs()
+    fits = {
+        f"rank {K}": ppnmf.fit(ExponentialGaussian(K), data, **{**QUIET, "draws": 60, "warmup": 60}) for K in (1, 2)
+    }
+    table = ppnmf.stacking(fits, cells=500)
+    assert table["weight"]["rank 2"] > 0.95
+    with pytest.raises(ValueError, match="saw other values of X"):
+        ppnmf.stacking({**fits, "other": ppnmf.fit(ExponentialGaussian(1), 3 * data + 1, **QUIET)})
+
+
+@pytest.mark.parametrize(
+    "name", ["column_noise_gaussian", "exponential_gaussian", "gamma_poisson", "tri_factor", "ard_gaussian"]
+)
+def test_densities_of_cells_are_those_of_the_matrix(name):
+    data = torch.poisson(5 * drawn(9, 5, 2)[0].abs(), generator=torch.Generator().manual_seed(0)) + 1
+    post = ppnmf.fit(name, data, rank=2, draws=4, warmup=10, chains=2, progress=False)
+    at = torch.ones(9, 5).nonzero()
+    cells = post.log_likelihood_at(*at.unbind(1)).view(2, 4, 9, 5)
+    torch.testing.assert_close(cells, post.log_likelihood().double())
+
+
+def test_too_few_draws_get_a_sentence(post):
+    with pytest.raises(ValueError, match="leave-one-out needs 25 draws or more, and there are 2"):
+        ppnmf.loo(post.select(draws=slice(0, 1)))

@@ -1,6 +1,7 @@
 """Modes as things: chains are grouped by them, masses are right where they are known, and weights go into every reader."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,15 @@ def by_quadrature():
         total -= LOG_2PI + log_s  # of two cells, half each
     cell = math.log(0.06 * 0.06 * 0.01)
     return [float(special.logsumexp(total[side])) + cell for side in (one > other, one < other)]
+
+
+def test_a_failed_estimate_has_no_weight(masses):
+    failed = replace(masses, failed=("an estimate is not finite; try another", ""))
+    with pytest.raises(
+        ValueError, match="weights cannot be told: the mass of mode 0 has failed: an estimate is not finite"
+    ):
+        failed.weights  # noqa: B018
+    assert "Failed: the mass of mode 0 has failed" in str(failed) and failed.to_dict()["weights"] is None
 
 
 def test_weights_go_by_mass_and_each_mode_shares_its_own(masses):

@@ -232,3 +232,19 @@ def test_each_restart_takes_its_own_start():
     )
     from_dict = ppnmf.fit(model, X, method="icm", restarts=3, init=last, max_sweeps=3, tol=1.0)
     assert torch.equal(from_dict.draws["W"][2], by_hand.draws["W"][0])
+
+
+@pytest.mark.parametrize(
+    "kind", [ExponentialGaussian, ppnmf.models.HalfNormalGaussian, ppnmf.models.TruncatedNormalGaussian]
+)
+def test_whole_climbs_go_where_sweeps_one_by_one_go(kind, monkeypatch):
+    """Compiled whole, and by the plain kernels: scales in balance under priors of either kind."""
+    X = drawn(12, 9, 2)[0].abs()
+    options = {"method": "icm", "restarts": 2, "max_sweeps": 15, "tol": 0.0, "progress": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = ppnmf.fit(kind(2), X, **options)
+        monkeypatch.setenv("PPNMF_KERNEL", "reference")
+        plain = ppnmf.fit(kind(2), X, **options)
+    torch.testing.assert_close(whole.stats["lp"], plain.stats["lp"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(whole.draws["W"], plain.draws["W"], rtol=1e-4, atol=1e-6)

@@ -43,6 +43,28 @@ def test_smc_by_time_matches_quadrature_at_rank_one(mask):
 
 
 @loose
+@pytest.mark.parametrize("exposures", [1.0, 0.7])
+def test_smc_by_time_of_complete_counts_with_one_exposure_matches_quadrature(exposures):
+    model = GammaPoisson(1, 2.0, 2.0, exposures=exposures)
+    evidence, exact = estimate(model, X, particles=300), RankOne(model, X, None).log_evidence()
+    assert_near(evidence, exact, least=0.1)
+    assert evidence.mcse < 0.3
+
+
+@pytest.mark.parametrize("name", ["gamma_poisson", "negative_binomial_gamma"])
+@pytest.mark.parametrize("mask", [None, mask_of((4, 2))], ids=["full", "masked"])
+def test_one_exposure_for_all_is_that_of_each(name, mask):
+    model = ppnmf.models.REGISTRY[name](2)
+    data = as_matrix(X, mask)
+    params = model.prior_draws((4, 2), 3, Stream.of(1))
+    one = model.with_exposures(0.7).log_likelihood_at(params, data)
+    for exposures in (np.full(2, 0.7), np.full((4, 1), 0.7), np.full((4, 2), 0.7)):
+        torch.testing.assert_close(model.with_exposures(exposures).log_likelihood_at(params, data), one)
+    program = model.with_exposures(0.7).likelihood(params).log_prob(X)
+    torch.testing.assert_close(one, (program if mask is None else program * mask).sum((-2, -1)))
+
+
+@loose
 def test_smc_by_time_of_a_sparse_matrix_is_that_of_the_dense_one():
     model = uneven_counts(GammaPoisson, 4, 2, 1)
     dense = estimate(model, X, replicates=2, particles=30)

@@ -162,3 +162,12 @@ def test_modes_need_no_shape_of_what_is_known():
         GammaPoisson(2, 1.5, 0.5).holding({"H": H[:1]}).require_modes()
     begun = model.begin(as_matrix(X), Stream.of(0, 2), "scaled")
     assert torch.equal(begun["H"][1], torch.from_numpy(H[:2]))
+
+
+@pytest.mark.parametrize("name", ["gamma_poisson", "negative_binomial_gamma"])
+def test_a_column_of_zeros_has_a_log_joint_beside_known_entries(name):
+    X = np.random.default_rng(0).poisson(4, (8, 5)).astype(float)
+    X[:, 2] = 0
+    known = {"H": np.full((1, 5), 0.5)}
+    post = ppnmf.fit(name, X, rank=2, fixed=known, method="icm", restarts=2, max_sweeps=20, tol=1e-2, progress=False)
+    assert bool(post.stats["lp"].isfinite().all())
