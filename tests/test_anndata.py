@@ -61,7 +61,8 @@ def multimodal(kind, rna):
     if kind == "like":
         return SimpleNamespace(mod=modalities)
     mudata = pytest.importorskip("mudata")
-    mudata.set_options(pull_on_update=False)  # as it will be, and without its warning
+    if hasattr(mudata, "set_options"):
+        mudata.set_options(pull_on_update=False)  # as later versions do, and without a warning
     return mudata.MuData(modalities)
 
 
