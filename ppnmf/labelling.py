@@ -146,7 +146,7 @@ def predicted_labels(post: Posterior, X: Any = None, seed: int = 0, reading: str
         TypeError: X is given for a fit whose labels are of X's columns.
     """
     facts = post.attrs.get("labels")
-    if facts is None or (facts["of"] == "rows" and not facts["weight"]):
+    if facts is None or not facts["weight"]:
         raise ValueError(
             f"labels had no say in the fit of {described(post.model)}; fit with labels=, and a weight above 0"
         )

@@ -93,6 +93,8 @@ def test_labels_pull_the_last_layer(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_labels_of_no_weight_change_nothing(method):
     one, other = fit(method), fit(method, labels=LABELS, label_weight=0.0)
+    with pytest.raises(ValueError, match="labels had no say in the fit"):
+        ppnmf.predicted_labels(other)
     assert all(torch.equal(one.draws[site], other.draws[site]) for site in one.draws)
 
 
