@@ -108,3 +108,12 @@ def test_mistakes_are_sentences():
     post = ppnmf.anndata.fit(cells(), 2, method="icm", restarts=1, progress=False)
     with pytest.raises(ValueError, match="give what was fitted"):
         ppnmf.anndata.write(post, cells()[:5])
+
+
+def test_a_posterior_is_written_into_cells_of_its_order_alone():
+    adata = cells()
+    post = ppnmf.anndata.fit(adata, 2, method="icm", restarts=1, progress=False)
+    with pytest.raises(ValueError, match="adata's rows are not named as those of the fit"):
+        ppnmf.anndata.write(post, adata[::-1].copy())
+    with pytest.raises(ValueError, match="labels make columns"):
+        ppnmf.anndata.fit(adata, 2, labels=["a"] * adata.n_obs)

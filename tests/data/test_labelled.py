@@ -18,6 +18,7 @@ import zarr
 
 import ppnmf
 from ppnmf.data.labelled import NO_NAMES, Labelled, Names, order
+from ppnmf.data.labels import as_labels
 from ppnmf.data.matrix import as_matrix, in_memory
 from ppnmf.models import ExponentialGaussian
 
@@ -437,3 +438,9 @@ def test_no_library_of_frames_is_imported_for_an_array():
         "print([name for name in ('polars', 'anndata', 'zarr') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_nan_among_names_is_no_class():
+    for missing in (float("nan"), None, "", pd.NA):
+        found = as_labels(["a", "b", missing, "a"], 4, "rows of X")
+        assert found.classes == ("a", "b") and found.known.tolist() == [True, True, False, True]

@@ -169,3 +169,19 @@ def test_masks_and_noise_of_another_kind_are_refused_in_a_sentence(given):
 def test_a_sparse_mask_of_a_dense_matrix_is_a_mask():
     mask = np.array([[True, False], [True, True]])
     assert torch.equal(as_matrix(np.ones((2, 2)), scipy.sparse.csr_array(mask)).mask, torch.from_numpy(mask))
+
+
+@pytest.mark.filterwarnings("ignore:.*nothing observed")
+def test_what_a_matrix_is_already_is_not_asked_of_it_anew():
+    S = scipy.sparse.random_array((9, 6), density=0.4, format="csr", rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="missing is 'unstored' and X is a Sparse already"):
+        as_matrix(as_matrix(S), missing="unstored")
+    told = as_matrix(S, missing="unstored")
+    assert as_matrix(told, missing="unstored") is told
+
+
+@pytest.mark.filterwarnings("ignore:.*nothing observed")
+def test_a_sparse_mask_and_nan_hide_what_either_hides():
+    S = scipy.sparse.csr_array(np.array([[1.0, np.nan, 0.0], [2.0, 0.0, 3.0]]))
+    mask = scipy.sparse.csr_array(np.array([[True, True, False], [True, False, True]]))
+    assert as_matrix(S, mask, missing="nan").n_observed == 3

@@ -1,6 +1,7 @@
 """What ArviZ says of our posteriors: leave-one-out, folds, stacking, power-scaling, nested R-hat, uniformity."""
 
 import copy
+import warnings
 from dataclasses import replace
 
 import arviz_stats
@@ -11,7 +12,7 @@ from arviz_stats.base import array_stats
 
 import ppnmf
 from ppnmf.diagnostics import leave_out
-from ppnmf.diagnostics.calibration import SBC
+from ppnmf.diagnostics.calibration import SBC, sbc
 from ppnmf.models import PAENMF, ExponentialGaussian
 from tests.scenarios import drawn
 
@@ -189,3 +190,16 @@ def test_densities_of_cells_are_those_of_the_matrix(name):
 def test_too_few_draws_get_a_sentence(post):
     with pytest.raises(ValueError, match="leave-one-out needs 25 draws or more, and there are 2"):
         ppnmf.loo(post.select(draws=slice(0, 1)))
+
+
+def test_a_quantity_that_is_known_is_no_evidence_against_a_sampler():
+    def of_constants(model, params, X, mask):
+        return {"known": torch.full((len(params["W"]),), 0.5)}
+
+    def fit(model, X, seed):
+        return ppnmf.fit(model, X, draws=9, warmup=2, chains=1, init="prior", seed=seed, progress=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = sbc(ExponentialGaussian(1), (3, 2), fit, simulations=100, statistics=of_constants)
+    assert found.p_value > 1e-3
