@@ -235,9 +235,7 @@ def _framed(table: Table) -> Any:
 
 def _as_mode(post: Posterior) -> Posterior:
     """The posterior's point, as a posterior of one draw that is taken as it is; where factors make up others, the best draw."""
-    draws = {site: values[None, None] for site, values in post.point().items()}
-    if made_up(post.model):
-        draws = dict(post.best().draws)
+    draws = dict(post.best().draws) if made_up(post.model) else {s: v[None, None] for s, v in post.point().items()}
     nothing = {"lp": torch.zeros(1, 1, dtype=torch.float64)}
     return replace(post, draws=draws, stats=nothing, kind=Kind.MODES, names={})
 

@@ -14,7 +14,7 @@ from ppnmf.equality import same
 from ppnmf.fingerprints import fingerprint
 from ppnmf.posterior import Posterior
 from ppnmf.required import require_posterior
-from ppnmf.selection import OF_LABELS, PER_CHAIN
+from ppnmf.selection import OF_LABELS, ORDERED, PER_CHAIN
 from ppnmf.settings import own_settings
 
 __all__ = ["join"]
@@ -91,7 +91,7 @@ def _one_a_chain(posts: Sequence[Posterior]) -> dict[str, Any]:
 def _orders(posts: Sequence[Posterior], axis: int) -> dict[str, Any]:
     """The facts that hold an order of components for each draw, where each run has them."""
     found = {}
-    for name in ("alignment", "transformed"):
+    for name in ORDERED:
         facts = [post.attrs.get(name, {}) for post in posts]
         if all("order" in own for own in facts):
             orders = [torch.tensor(own["order"]) for own in facts]

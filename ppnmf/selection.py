@@ -14,7 +14,7 @@ from ppnmf.checks import described, whole_number
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["OF_LABELS", "PER_CHAIN", "Which", "reordered", "selected"]
+__all__ = ["OF_LABELS", "ORDERED", "PER_CHAIN", "Which", "reordered", "selected"]
 
 Which = int | slice | range | Sequence[int] | None
 PER_CHAIN = (
@@ -26,6 +26,7 @@ PER_CHAIN = (
     "weighted",
     "loss_curve",
 )  # attrs of one a chain
+ORDERED = ("alignment", "transformed")  # facts that hold an order of components for each draw
 OF_LABELS = ("coefficients", "variance")  # facts of labels of columns that are of each restart
 OF_CHAINS_SURVEYED = ("chosen", "anew", "behind")  # facts of a survey that are of each chain
 
@@ -102,7 +103,7 @@ def _attrs(post: Posterior, chains: list[int], draws: list[int], every: int) -> 
 def reordered(post: Posterior, taken: list[list[tuple[int, int]]]) -> dict[str, Any]:
     """The facts that hold an order of components for each draw, for the draws (chain, draw) that are taken, by chains."""
     found = {}
-    for name in ("alignment", "transformed"):
+    for name in ORDERED:
         facts = post.attrs.get(name, {})
         if "order" in facts:
             found[name] = {**facts, "order": [[facts["order"][c][d] for c, d in chain] for chain in taken]}

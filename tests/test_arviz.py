@@ -79,7 +79,7 @@ def test_replicates_are_drawn_beside_the_data(given):
 
 
 def test_loo_is_that_of_our_own_criterion(post, given):
-    rows, columns = loo._sampled(post.X, N * D, 0)
+    rows, columns = loo.sampled(post.X, N * D, 0)
     terms, _ = loo._pointwise(post, post.X, rows, columns)
     efficiency = loo._efficiency(loo._log_densities(post, post.X, rows[:40], columns[:40]))
     found = arviz.loo(given, reff=efficiency, pointwise=True)

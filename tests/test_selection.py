@@ -55,29 +55,13 @@ def test_numbers_of_numpy_are_numbers_and_truths_are_not():
 
 @pytest.mark.filterwarnings("ignore:layerwise. . of . restart.s. had not converged")
 def test_facts_of_each_restart_follow_the_best_one():
-    labels = ["a", "b", "a", "b", "a", "b"]
-    post = ppnmf.fit(
-        ppnmf.models.Hierarchical((3, 2)),
-        X,
-        method="layerwise",
-        labels=labels,
-        restarts=3,
-        label_weight=0.1,
-        max_sweeps=5,
-    )
+    labels, model = ["a", "b", "a", "b", "a", "b"], ppnmf.models.Hierarchical((3, 2))
+    told = {"method": "layerwise", "labels": labels, "label_weight": 0.1, "max_sweeps": 5}
+    post = ppnmf.fit(model, X, restarts=3, **told)
     best = post.best()
     assert len(best.attrs["labels"]["coefficients"]) == len(best.attrs["loss_curve"]) == 1
     torch.testing.assert_close(ppnmf.predicted_labels(best).probabilities, ppnmf.predicted_labels(post).probabilities)
-    other = ppnmf.fit(
-        ppnmf.models.Hierarchical((3, 2)),
-        X,
-        method="layerwise",
-        labels=labels,
-        restarts=1,
-        label_weight=0.1,
-        max_sweeps=5,
-        seed=9,
-    )
+    other = ppnmf.fit(model, X, restarts=1, seed=9, **told)
     both = ppnmf.join([post, other])
     assert both.attrs["labels"]["variance"] == post.attrs["labels"]["variance"] + other.attrs["labels"]["variance"]
 

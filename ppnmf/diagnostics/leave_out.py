@@ -22,6 +22,7 @@ import torch
 from ppnmf.checks import whole_number
 from ppnmf.data.matrix import Dense, in_memory
 from ppnmf.evidence.heldout import assign_folds
+from ppnmf.evidence.loo import sampled
 from ppnmf.inference import fit, method_named
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.required import require_posterior, require_posteriors
@@ -83,12 +84,8 @@ def of_cells(post: Posterior, cells: torch.Tensor, draws: int) -> ELPDData:
 
 
 def some_cells(post: Posterior, number: int, seed: int) -> torch.Tensor:
-    """At most so many of the observed cells, drawn without replacement, by their rows and columns (M, 2)."""
-    seen = _seen(post).nonzero()
-    if len(seen) <= number:
-        return seen
-    drawn = np.random.default_rng(seed).choice(len(seen), number, replace=False)
-    return seen[torch.from_numpy(np.sort(drawn))]
+    """At most so many of the observed cells, taken at random, by their rows and columns (M, 2)."""
+    return torch.stack(sampled(in_memory(post.X, "leave-one-out"), number, seed), 1)
 
 
 @own_settings()

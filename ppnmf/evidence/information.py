@@ -101,7 +101,8 @@ def parameters(model: Sweeping, X: Matrix, invariance: bool) -> int:
     the number of components of each kind.
     """
     sites = model.sites(*X.shape)
-    own = {site: dims for site, dims in sites.items() if site not in made_up(model) and set(dims) != {"component"}}
+    others = made_up(model)
+    own = {site: dims for site, dims in sites.items() if site not in others and set(dims) != {"component"}}
     if getattr(model, "sigma2", None) is not None:
         del own["sigma2"]
     held = sum(int(known.at.sum()) for known in getattr(model, "all_known", ()) if known is not None)

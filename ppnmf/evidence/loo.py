@@ -35,7 +35,7 @@ from ppnmf.posterior import Posterior
 from ppnmf.protocols import Matrix, Sweeping
 from ppnmf.rng import Site, Stream
 
-__all__ = ["run"]
+__all__ = ["run", "sampled"]
 
 GOOD = 0.7  # k-hat, above which an entry's term is not to be trusted even with very many draws
 AGREE = 1.01  # R-hat of the log joint
@@ -76,7 +76,7 @@ def run(
         raise ValueError(f"loo has {draws * chains} draws in all, and a tail takes {LEAST}: raise draws or chains")
     began, X = time.perf_counter(), in_memory(X, "loo")
     post = gibbs.run(model, X, draws=draws, warmup=warmup, thin=thin, chains=chains, seed=seed, progress=progress)
-    rows, columns = _sampled(X, cells, seed)
+    rows, columns = sampled(X, cells, seed)
     terms, khat = _pointwise(post, X, rows, columns)
     scale = X.n_observed / len(terms)
     limit = min(GOOD, 1 - 1 / math.log10(draws * chains))
@@ -103,7 +103,7 @@ def run(
     )
 
 
-def _sampled(X: Dense, cells: int, seed: int) -> tuple[Tensor, Tensor]:
+def sampled(X: Dense, cells: int, seed: int) -> tuple[Tensor, Tensor]:
     """Rows and columns of at most so many observed entries, taken at random, in the order in which they lie."""
     N, D = X.shape
     observed = torch.ones(X.shape, dtype=torch.bool) if X.mask is None else X.mask.cpu()

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from ppnmf.distributions import RectifiedNormal, gig_from_proposals, survival_beyond
 from ppnmf.kernels import cpu, kernels_for, natural, split
-from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL, OTHER
+from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL
 from ppnmf.kernels.reference import GIG_PROPOSALS, least_ratio, shear_rounds, truncated_exponential
 from ppnmf.priors import Natural, RectifiedPrior
 from ppnmf.rng import Site, Stream
@@ -55,9 +55,7 @@ class Priors(NamedTuple):
     @property
     def kind(self) -> int:
         """Which family the scale's conditional is of."""
-        if not any(bool((own.precision > 0).any()) for own in self):
-            return EXPONENTIAL
-        return OTHER if any(bool((own.linear != 0).any()) for own in self) else HALF_NORMAL
+        return natural.kind_of(self.W, self.H)
 
     def free(self, first: int) -> Priors:
         """Those of the components from `first` on."""

@@ -20,7 +20,7 @@ from ppnmf.kernels.cpu.room import Room
 from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, select, total_of
-from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL, OTHER
+from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL, OTHER, kind_of
 from ppnmf.protocols import Params, Standing
 from ppnmf.rng import Site
 from ppnmf.threads import ordered_map
@@ -88,7 +88,7 @@ def climb(
     dtype = data.X.dtype
     side_W = Side.of(problem.natural_W, Site.W, dtype, 0, rules.passes[0], sample=0)
     side_H = Side.of(problem.natural_H, Site.H, dtype, 0, rules.passes[1], sample=0)
-    kind = _kind(problem)
+    kind = kind_of(problem.natural_W, problem.natural_H)
 
     sides = (tuple(side_W), tuple(side_H))
 
@@ -111,12 +111,6 @@ def climb(
         converged=converged,
         path=torch.from_numpy(path),
     )
-
-
-def _kind(problem: Problem) -> int:
-    if not (problem.natural_W[0].any() or problem.natural_H[0].any()):
-        return EXPONENTIAL
-    return OTHER if problem.natural_W[1].any() or problem.natural_H[1].any() else HALF_NORMAL
 
 
 def _stacked(params: Params) -> Factors:

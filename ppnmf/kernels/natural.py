@@ -6,7 +6,7 @@ Factors are stored a component a row, and so are the priors' natural parameters.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,7 +17,7 @@ from ppnmf.kernels.cpu.ridge import divide, least_ratio, permute, scale, shift, 
 from ppnmf.kernels.lanes import COMPILED, INNER, fused, inner, inner_of_three
 from ppnmf.rng import Site, uniform_pair
 
-__all__ = ["Free", "move", "products", "truncated"]
+__all__ = ["Free", "kind_of", "move", "products", "truncated"]
 
 SITE_SCALE = int(Site.SCALE)
 SITE_SHEAR = int(Site.SHEAR)
@@ -25,6 +25,13 @@ FLAT = 1e-7  # of a truncated density's logarithm: how far it falls over an inte
 STEPS_OUT = 100_000  # of a slice, at most
 SHRINKAGES = 200  # likewise
 EXPONENTIAL, HALF_NORMAL, OTHER = 1, 2, 0  # kinds of a pair of priors
+
+
+def kind_of(of_W: tuple[Any, Any], of_H: tuple[Any, Any]) -> int:
+    """The kind of a pair of priors, from the precision and linear parameter of either."""
+    if not (of_W[0].any() or of_H[0].any()):
+        return EXPONENTIAL
+    return OTHER if of_W[1].any() or of_H[1].any() else HALF_NORMAL
 
 
 class Free(NamedTuple):

@@ -20,7 +20,7 @@ from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
 from ppnmf.kernels.dense import LOTS, Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, inner_of_three, total_of
 from ppnmf.kernels.masked import RoomForGrams, masked_swept
-from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL, OTHER, Free, move
+from ppnmf.kernels.natural import Free, kind_of, move
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, uniform_pair
 from ppnmf.threads import allowed_threads, ordered_map
@@ -90,7 +90,7 @@ def swept(way: Way, params: Params, target: Between, sweeps: int, at: Address) -
     keys = np.array(at.stream.keys, np.int64)
     numbers, places = np.empty((C, 2)), np.empty((C, K, K))
     shape, scale = noise if noise is not None else (0.0, 0.0)
-    finish = float(shape), float(scale), float(power), _kind(of_W, of_H), address_of_standard_gamma()
+    finish = float(shape), float(scale), float(power), kind_of(of_W, of_H), address_of_standard_gamma()
     data = problem.X, problem.block, float(problem.squares[0]), problem.cancels
     own = _rows_leading_both(problem)
     ends = (*own, *way.W, *way.H, way.log_peaks)
@@ -129,12 +129,6 @@ def _rows_leading(natural: Natural) -> Natural:
 def _rows_leading_both(problem: Problem) -> tuple[np.ndarray, ...]:
     """The own priors' parameters, a component a row, (1 | K, 1 | R)."""
     return tuple(np.ascontiguousarray(values.T) for values in (*problem.natural_W, *problem.natural_H))
-
-
-def _kind(of_W: Natural, of_H: Natural) -> int:
-    if not (of_W[0].any() or of_H[0].any()):
-        return EXPONENTIAL
-    return OTHER if of_W[1].any() or of_H[1].any() else HALF_NORMAL
 
 
 @njit(**INNER)

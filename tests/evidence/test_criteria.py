@@ -320,7 +320,7 @@ def test_loo_of_a_sample_of_entries_stands_for_all_of_them_the_same_at_each_rank
     X, mask = drawn(12, 10, 2)[0], torch.ones(12, 10, dtype=torch.bool)
     mask[0, :5] = False
     data = as_matrix(X, mask)
-    rows, columns = loo._sampled(data, 40, seed=1)
+    rows, columns = loo.sampled(data, 40, seed=1)
     assert len(rows) == 40 and bool(mask[rows, columns].all()) and len(set((rows * 10 + columns).tolist())) == 40
     settings = {"draws": 40, "warmup": 40, "chains": 2, "seed": 1, "progress": False}
     places = {at: n for n, at in enumerate(mask.flatten().nonzero()[:, 0].tolist())}
