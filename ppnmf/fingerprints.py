@@ -38,6 +38,8 @@ def _feed(digest: Any, value: Any) -> None:
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
         for block in _blocks(value):
             digest.update(block)
+    elif hasattr(value, "to_numpy"):  # a data frame
+        _feed(digest, value.to_numpy())
     else:  # of an object that we do not know, its type: its place in memory will be another one next time
         digest.update(repr(value if isinstance(value, SIMPLE) else type(value)).encode())
 

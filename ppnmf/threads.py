@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["allowed_threads", "ordered_map", "ordered_results", "single_threaded"]
+__all__ = ["allowed_threads", "lots", "ordered_map", "ordered_results", "single_threaded"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+LOTS = 4  # for each thread: enough to even out how long items take
 WORTH_A_THREAD = 500_000  # operations in a task below which handing it over costs more than doing it
 
 _workers: dict[int, ThreadPoolExecutor] = {}
@@ -102,6 +103,12 @@ def single_threaded() -> Iterator[None]:
 def allowed_threads() -> int:
     """How many threads a map may use here: 1 outside `single_threaded`, and in its workers."""
     return _allowed.get()
+
+
+def lots(items: int) -> list[range]:
+    """So many items in lots of one size, but for the last, as tasks of a map."""
+    size = max(1, -(-items // (LOTS * allowed_threads())))
+    return [range(first, min(first + size, items)) for first in range(0, items, size)]
 
 
 def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], operations: float) -> list[Result]:

@@ -38,3 +38,8 @@ def test_a_bar_is_shown_where_somebody_looks(terminal, ipython, seen, monkeypatc
     with bar(3, "quiet", progress=False) as ticker:
         ticker.update()
     assert "quiet" not in screen.getvalue()
+
+
+def test_what_is_neither_true_nor_false_is_refused():
+    with pytest.raises(ValueError, match=r"progress is 'no'; it must be True or False"):
+        shown("no")

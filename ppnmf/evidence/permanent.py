@@ -28,7 +28,7 @@ import numpy as np
 from numba import njit
 
 from ppnmf.compilation import can_be_kept
-from ppnmf.threads import allowed_threads, ordered_map
+from ppnmf.threads import lots, ordered_map
 
 __all__ = ["MOST", "log_permanents", "stepped"]
 
@@ -40,7 +40,6 @@ KEPT: dict[str, Any] = {
     "error_model": "numpy",
     "cache": can_be_kept(),
 }  # compiled, for other processes too
-LOTS = 4  # of matrices for each thread: some take longer than others
 STEPS = 24  # of the halving towards a threshold that keeps blocks small
 
 
@@ -75,14 +74,13 @@ def _in_lots(
 ) -> int:
     """`_each`, over threads; the size of the largest block."""
     C, K, _ = logs.shape
-    lots = LOTS * allowed_threads() if allowed_threads() > 1 else 1
-    size = max(1, -(-C // lots))
 
-    def some(begin: int) -> int:
-        own = slice(begin, begin + size)
+    def some(lot: range) -> int:
+        own = slice(lot.start, lot.stop)
         return int(_each(logs[own], steep, flat, values[own], uniforms[own], places[own]))
 
-    return max(ordered_map(some, range(0, C, size), float(size * K * 2 ** min(K, MOST))), default=0)
+    groups = lots(C)
+    return max(ordered_map(some, groups, float(len(groups[0]) * K * 2 ** min(K, MOST))))
 
 
 @njit(**KEPT)

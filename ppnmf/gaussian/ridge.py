@@ -37,13 +37,12 @@ from ppnmf.kernels.natural import EXPONENTIAL, HALF_NORMAL
 from ppnmf.kernels.reference import GIG_PROPOSALS, least_ratio, shear_rounds, truncated_exponential
 from ppnmf.priors import Natural, RectifiedPrior
 from ppnmf.rng import Site, Stream
-from ppnmf.threads import allowed_threads, ordered_map
+from ppnmf.threads import lots, ordered_map
 
 __all__ = ["Priors", "all_free", "balanced", "compiled", "moved", "rates_of", "scale_move", "shear_move", "truncated"]
 
 Prior = Callable[[str], RectifiedPrior]
 Gather = Callable[[Tensor], Tensor]  # a part of each process -> all of them, (processes, *shape)
-LOTS = 4  # of chains for each thread: enough to even out how long they take
 
 
 class Priors(NamedTuple):
@@ -117,9 +116,8 @@ def compiled(
             address = (*stream.keys[c], step)
             natural.move(own_W[c], own_H[c], _of_chain(of_W, c), _of_chain(of_H, c), kind, made, address, room)
 
-    size = math.ceil(len(own_W) / (LOTS * allowed_threads()))
-    lots = [range(c, min(c + size, len(own_W))) for c in range(0, len(own_W), size)]
-    ordered_map(move, lots, 20.0 * size * K * K * (own_W.shape[-1] + own_H.shape[-1]))
+    groups = lots(len(own_W))
+    ordered_map(move, groups, 20.0 * len(groups[0]) * K * K * (own_W.shape[-1] + own_H.shape[-1]))
     return torch.from_numpy(own_W).mT, torch.from_numpy(own_H)
 
 

@@ -43,12 +43,11 @@ from ppnmf.kernels.masked import Missing, RoomForGrams, sweep_masked_chains
 from ppnmf.kernels.reference import Natural
 from ppnmf.protocols import Params
 from ppnmf.rng import Site, Stream
-from ppnmf.threads import allowed_threads, ordered_map, ordered_results
+from ppnmf.threads import allowed_threads, lots, ordered_map, ordered_results
 
 __all__ = ["Kept", "Plan", "Problem", "cancels", "copied", "sweep", "update_W"]
 
 BAND = 1024  # columns of H in a task
-LOTS = 4  # of chains for each thread: enough to even out how long they take
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,14 +153,12 @@ def sweep(
     """
     run = _Run.of(problem, params, draw, plan)
     C, K, N = run.chains.W.shape
-    threads = allowed_threads()
-    if C == 1 and LOT * problem.block < N and threads > 1 and problem.missing is None:
+    if C == 1 and LOT * problem.block < N and allowed_threads() > 1 and problem.missing is None:
         for s in range(sweeps):
             run.divided(s)
     else:
-        size = max(1, C // (LOTS * threads))
-        groups = [(c, min(c + size, C)) for c in range(0, C, size)]
-        operations = 4.0 * N * problem.X.shape[2] * K * sweeps * size
+        groups = lots(C)
+        operations = 4.0 * N * problem.X.shape[2] * K * sweeps * len(groups[0])
         ordered_map(lambda group: run.together(group, sweeps), groups, operations)
     W, H, sigma2 = map(torch.from_numpy, run.chains[:3])
     return {"W": W.mT, "H": H, "sigma2": sigma2}, Kept(*map(torch.from_numpy, run.shelf[2:]))
@@ -199,8 +196,9 @@ class _Run:
         finish = Finish.of(plan.noise, plan.power, rates, max(plan.first), W.dtype)
         return cls(problem, chains, (side_W, side_H), finish, _empty_shelf(chains, plan.kept), plan.collapsed)
 
-    def together(self, group: tuple[int, int], sweeps: int) -> None:
+    def together(self, group: range, sweeps: int) -> None:
         """All sweeps of a group of chains, on this thread."""
+        own = group.start, group.stop
         p = self.problem
         N = p.X.shape[1]
         K, D = self.chains.H.shape[1:]
@@ -210,11 +208,11 @@ class _Run:
         if p.missing is not None:
             grams = tuple(RoomForGrams.of(N, D, K, p.X.dtype))
             some = data, p.missing.plain, tuple(self.chains), sides
-            sweep_masked_chains(group, sweeps, *some, *ends, grams, self._room_for_moves)
+            sweep_masked_chains(own, sweeps, *some, *ends, grams, self._room_for_moves)
             return
         room = tuple(Room.of(N, D, K, p.block, p.X.dtype))
         moves = (self._room_for_moves, tuple(self._collapsed))
-        sweep_chains(group, sweeps, data, tuple(self.chains), sides, *ends, room, *moves)
+        sweep_chains(own, sweeps, data, tuple(self.chains), sides, *ends, room, *moves)
 
     def divided(self, s: int) -> None:
         """Sweep s of the only chain, its blocks of rows on several threads; the bits are those of `together`."""

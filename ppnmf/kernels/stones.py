@@ -17,13 +17,13 @@ from ppnmf.kernels.cpu.positive import address_of_standard_gamma, call_standard_
 from ppnmf.kernels.cpu.ridge import room_for_moves
 from ppnmf.kernels.cpu.room import Room
 from ppnmf.kernels.cpu.sweeps import Data, Factors, Side, Turn, factors_swept
-from ppnmf.kernels.dense import LOTS, Problem, copied
+from ppnmf.kernels.dense import Problem, copied
 from ppnmf.kernels.lanes import COMPILED, ENTRY, INNER, inner, inner_of_three, total_of
 from ppnmf.kernels.masked import RoomForGrams, masked_swept
 from ppnmf.kernels.natural import Free, kind_of, move
 from ppnmf.protocols import Address, Params
 from ppnmf.rng import Site, uniform_pair
-from ppnmf.threads import allowed_threads, ordered_map
+from ppnmf.threads import lots, ordered_map
 
 __all__ = ["After", "Between", "Way", "order_uniforms", "swept"]
 
@@ -96,18 +96,17 @@ def swept(way: Way, params: Params, target: Between, sweeps: int, at: Address) -
     ends = (*own, *way.W, *way.H, way.log_peaks)
     missing = None if problem.missing is None else problem.missing.plain
 
-    def together(group: tuple[int, int]) -> None:
+    def together(group: range) -> None:
         room = Room.of(N, D, K, problem.block, W.dtype)
         wide = None if missing is None else tuple(RoomForGrams.of(N, D, K, W.dtype))
         rooms = tuple(room), room_for_moves(K), np.empty(max(N, D))
         chains = W, H, sigma2, keys, at.step
         priors = sides, of_W, of_H
         some = data, chains, priors, finish, way.free, ends, numbers, places, rooms
-        _sweep_particles(group, sweeps, missing, wide, *some)
+        _sweep_particles((group.start, group.stop), sweeps, missing, wide, *some)
 
-    size = max(1, -(-C // (LOTS * allowed_threads()))) if allowed_threads() > 1 else C
-    groups = [(c, min(c + size, C)) for c in range(0, C, size)]
-    ordered_map(together, groups, 4.0 * N * D * K * sweeps * size)
+    groups = lots(C)
+    ordered_map(together, groups, 4.0 * N * D * K * sweeps * len(groups[0]))
     after = {"W": torch.from_numpy(W).mT, "H": torch.from_numpy(H), "sigma2": torch.from_numpy(sigma2)}
     columns = torch.from_numpy(numbers)
     return After(after, columns[:, MISFIT], columns[:, PRIOR], torch.from_numpy(places))

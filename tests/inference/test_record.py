@@ -606,6 +606,12 @@ def test_a_fingerprint_does_not_hold_a_place_in_memory():
     assert checkpoints.fingerprint({"of": 1}) != checkpoints.fingerprint({"of": 2})
 
 
+def test_a_fingerprint_tells_values_of_data_frames_apart():
+    pandas = pytest.importorskip("pandas")
+    told = [checkpoints.fingerprint({"H": pandas.DataFrame({"a": [1.0], "b": [second]})}) for second in (2.0, 3.0, 2.0)]
+    assert told[0] == told[2] != told[1]
+
+
 def test_a_fingerprint_tells_values_shapes_types_masks_and_noise_apart_and_not_blocks(monkeypatch):
     from ppnmf.data.matrix import as_matrix
 
