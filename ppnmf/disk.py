@@ -20,6 +20,7 @@ except ImportError:  # no such locks on this system
 __all__ = [
     "FULL",
     "Lock",
+    "is_parquet",
     "remove_unfinished",
     "replacing",
     "require_table",
@@ -41,7 +42,12 @@ OTHERS = {
     ".npy",
     ".npz",
     ".h5ad",
-}  # ends of files that are no table's
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zip",
+    ".zst",
+}  # ends of files that are no table's, or compressed
 
 _numbers = itertools.count()
 _unfinished: set[Path] = set()  # the new files that stand beside those whose place they will take
@@ -60,16 +66,21 @@ def require_table(path: str | Path) -> None:
         raise ValueError(f"path is {path}, and a table is written as text or Parquet: end its name in .csv or .parquet")
 
 
-def write_table(path: str | Path, heading: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Path:
-    """Replace a file by a table: Parquet where its name ends so, else comma-separated text.
+def is_parquet(path: str | Path) -> bool:
+    """Whether the name says that a table is written as Parquet."""
+    return Path(path).suffix.lower() == ".parquet"
 
-    Raises ValueError where the name is no table's, OSError as `replacing` does.
+
+def write_table(path: str | Path, heading: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Path:
+    """Replace a file by a table: Parquet where its name ends so, else text, separated by commas or, in .tsv, by tabs.
+
+    Raises ValueError where the name is no table's, or Parquet would have two columns of one name; OSError as `replacing` does.
     """
     require_table(path)
-    if Path(path).suffix == ".parquet":
+    if is_parquet(path):
         return _write_parquet(Path(path), list(heading), list(rows))
     with replacing(path, lambda place: open(place, "x", encoding="utf-8", newline="")) as file:  # type: ignore[arg-type, return-value]
-        lines = csv.writer(file)
+        lines = csv.writer(file, delimiter="\t" if Path(path).suffix.lower() in (".tsv", ".tab") else ",")
         lines.writerow(heading)
         lines.writerows(rows)
     return Path(path)
@@ -79,8 +90,12 @@ def _write_parquet(path: Path, heading: list[Any], rows: list[Iterable[Any]]) ->
     import pyarrow
     from pyarrow import parquet
 
+    names = [str(name) for name in heading]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise ValueError(f"path is {path}, and several columns are named {twice!r}, which Parquet cannot tell apart: write .csv")
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(heading)
-    table = pyarrow.table({str(name): list(column) for name, column in zip(heading, columns, strict=True)})
+    table = pyarrow.table({name: list(column) for name, column in zip(names, columns, strict=True)})
     with replacing(path) as file:
         parquet.write_table(table, file)
     return path

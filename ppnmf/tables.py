@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppnmf.checks import described, real_number
 from ppnmf.data.labelled import listed
-from ppnmf.disk import write_table
+from ppnmf.disk import is_parquet, write_table
 from ppnmf.matching import best_orders, in_order
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _give_or_take(sd: float) -> str:
 
 def named_parquet(path: str | Path) -> Path:
     """The path, if its name says what it will hold."""
-    if Path(path).suffix != ".parquet":
+    if not is_parquet(path):
         raise ValueError(f"path is {path}; the name of a Parquet file ends in .parquet")
     return Path(path)
 

@@ -130,6 +130,9 @@ def parquet(path: Path, reading: Reading) -> Found:
     names = index + [name for name in frame.column_names if name not in index]
     at = chosen(path, names, str(reading.row_names)) if reading.row_names else 0
     names.insert(0, names.pop(at))
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path} has several columns named {twice!r}: give each a name of its own")
     columns = [plain(frame.column(name)) for name in names]
     if not columns or not len(frame):
         raise ValueError(f"{path} holds {len(frame)} rows and {len(columns)} columns; a matrix needs one of each")
