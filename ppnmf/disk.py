@@ -93,7 +93,9 @@ def _write_parquet(path: Path, heading: list[Any], rows: list[Iterable[Any]]) ->
     names = [str(name) for name in heading]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
-        raise ValueError(f"path is {path}, and several columns are named {twice!r}, which Parquet cannot tell apart: write .csv")
+        raise ValueError(
+            f"path is {path}, and several columns are named {twice!r}, which Parquet cannot tell apart: write .csv"
+        )
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(heading)
     table = pyarrow.table({name: list(column) for name, column in zip(names, columns, strict=True)})
     with replacing(path) as file:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppnmf import predictive
 from ppnmf.data.dense import in_memory
 from ppnmf.disk import write_table
-from ppnmf.tables import Cells, Interval, interval, named_parquet, places
+from ppnmf.tables import Cells, Interval, classes_beside, columns_of, interval, named_parquet, places
 
 if TYPE_CHECKING:
     import pandas
@@ -110,5 +110,5 @@ def _interval(post: Posterior, cells: Tensor, replicates: int, level: float, see
 
 
 def _named(post: Posterior, axis: str, numbers: Sequence[int]) -> Any:
-    names = post.names.get(axis)
+    names = columns_of(post) if axis == "columns" and classes_beside(post) else post.names.get(axis)
     return [names[number] for number in numbers] if names else list(numbers)

@@ -24,7 +24,10 @@ def say(line: str) -> None:
 
 
 def shown(progress: bool = True) -> bool:
-    """Whether somebody sees it: it was not switched off, and there is a terminal or a notebook. Raises ValueError for what is neither True nor False."""
+    """Whether somebody sees it: it was not switched off, and there is a terminal or a notebook.
+
+    Raises ValueError for what is neither True nor False.
+    """
     yes_or_no(progress=progress)
     return progress and (sys.stderr.isatty() or _in_notebook())
 

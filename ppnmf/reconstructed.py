@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ppnmf.checks import described
+from ppnmf.data.dense import Dense
 from ppnmf.protocols import exposed
 
 if TYPE_CHECKING:
     from ppnmf.posterior import Posterior
 
-__all__ = ["mean_product", "reconstruction", "squared_error"]
+__all__ = ["mean_product", "reconstruction", "root_mean_square", "squared_error"]
 
 AT_ONCE = 2**22  # entries of W, H or W @ H that are worked on at a time when averaging over draws
 
@@ -32,15 +35,27 @@ def reconstruction(post: Posterior, rows: range | None = None) -> Tensor:
 
 def squared_error(post: Posterior) -> float:
     """What `Posterior.squared_error` gives."""
-    total = 0.0
+    return sum(float(part.observed_over_noise(squared).sum()) for part, squared in _squares(post))
+
+
+def root_mean_square(post: Posterior, columns: int) -> float:
+    """Of X - reconstruction over the observed entries of the first so many columns, in X's own units."""
+    total, count = 0.0, 0
+    for part, squared in _squares(post):
+        seen = torch.ones_like(squared, dtype=torch.bool) if part.mask is None else part.mask
+        total += float(torch.where(seen, squared, 0.0)[:, :columns].sum())
+        count += int(seen[:, :columns].sum())
+    return math.sqrt(total / count) if count else math.nan
+
+
+def _squares(post: Posterior) -> Iterator[tuple[Dense, Tensor]]:
+    """Some rows of X at a time, and (X - reconstruction)² of them, float64."""
     for rows in post.X.blocks:
         size = max(1, AT_ONCE // post.X.shape[1])
         for start in range(rows.start, rows.stop, size):
             own = range(start, min(start + size, rows.stop))
             part = post.X.part(own)
-            squared = (part.values.double() - reconstruction(post, own).double()).square()
-            total += float(part.observed_over_noise(squared).sum())
-    return total
+            yield part, (part.values.double() - reconstruction(post, own).double()).square()
 
 
 def _sum_of_products(W: Tensor, H: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ __all__ = [
     "Interval",
     "Table",
     "aligned",
+    "classes_beside",
+    "columns_of",
     "components",
     "interval",
     "loadings",
@@ -127,8 +129,7 @@ def named_parquet(path: str | Path) -> Path:
 def components(post: Posterior, scale: bool, level: float) -> Table:
     """What `Posterior.components` does."""
     found = aligned(post, scale)
-    columns = post.names.get("columns") or [str(j) for j in range(found.H.shape[2])]
-    return _table("components", found.H, _numbered(found), list(columns), found.congruence(), level)
+    return _table("components", found.H, _numbered(found), columns_of(post), found.congruence(), level)
 
 
 def loadings(post: Posterior, scale: bool, level: float) -> Table:
@@ -136,6 +137,20 @@ def loadings(post: Posterior, scale: bool, level: float) -> Table:
     found = aligned(post, scale)
     rows = post.names.get("rows") or [str(i) for i in range(found.W.shape[1])]
     return _table("loadings", found.W, list(rows), _numbered(found), found.congruence(), level)
+
+
+def columns_of(post: Posterior) -> list[str]:
+    """The names of X's columns, or their numbers; labels that stand beside X have the names of their classes."""
+    if "columns" in post.names:
+        return list(post.names["columns"])
+    classes = classes_beside(post)
+    return [str(j) for j in range(post.X.shape[1] - len(classes))] + classes
+
+
+def classes_beside(post: Posterior) -> list[str]:
+    """The classes whose columns stand behind X's own in the matrix that was fitted."""
+    facts = post.attrs.get("labels") or {}
+    return [str(name) for name in facts["classes"]] if facts.get("of") == "rows" and facts["weight"] else []
 
 
 def interval(draws: Tensor, level: float) -> Interval:
@@ -241,9 +256,13 @@ def _strength(W: Tensor, H: Tensor, order: Tensor) -> Tensor:
 
 
 def _cosines(F: Tensor) -> Tensor:
-    """Of each draw of a component with the mean of them, scaled to length one, (S, K), of a factor (S, K, R)."""
+    """Of each draw of a component with the mean of them, scaled to length one, (S, K), of a factor (S, K, R).
+
+    One that is zero in all draws is the same in all.
+    """
     unit = torch.nn.functional.normalize(F, dim=-1)
-    return (unit * torch.nn.functional.normalize(unit.mean(0), dim=-1)).sum(-1)
+    found = (unit * torch.nn.functional.normalize(unit.mean(0), dim=-1)).sum(-1)
+    return torch.where((F == 0).all(-1).all(0), 1.0, found)
 
 
 def _numbered(found: Aligned) -> list[str]:

@@ -102,7 +102,8 @@ def test_it_fits_any_screen(read):
 def test_it_says_what_is_known(post, read):
     text = "".join(read.text)
     assert ppnmf.summary(post).sentence in text and "30 × 8" in text
-    assert "missing cells" in text and "congruence" in text and "ppnmf.fit(model, X, method='gibbs'" in text
+    assert "missing cells" in text and "congruence" in text
+    assert "ppnmf.fit('exponential_gaussian', X, rank=3, method='gibbs'" in text
     found, X = post.interval(), data().to_numpy()
     inside = (found.lower <= X) & (found.upper >= X)
     assert f"predictive bounds\n{inside[~np.isnan(X)].mean():.1%}" in "\n".join(read.text)

@@ -29,13 +29,16 @@ def check(data: Data, reading: Reading = AS_IT_IS) -> dict[str, Any]:
 
     That is its shape, its names, its surprises, and which models take it, before anything is fitted.
     """
+    import numpy as np
+
     source = read(data, reading._replace(missing="nan", allow_negative=True))
     say_heading(source)
-    X = source.X if source.mask is None else _hidden(source.X, source.mask)
+    X = source.with_gaps()
     models = dict(_models(X))
     for line in [*_named(source), *_described(X), *_by_answer(models)]:
         typer.echo(line)
-    typer.echo(f"next: {_advice(data, X, reading)}")
+    if np.isfinite(X).any():
+        typer.echo(f"next: {_advice(data, X, reading)}")
     from ppnmf.report import describe_data
 
     facts = {"name": source.name, "about": source.about, **describe_data(X), "models": models}
@@ -47,10 +50,24 @@ def _advice(data: str, X: np.ndarray, reading: Reading) -> str:
     import numpy as np
 
     counts = _whole(X) and not (X < 0).any()
-    given = {"--missing nan": np.isnan(X).any(), "--allow-negative": (X < 0).any(), "--transpose": reading.transpose}
-    given["--model gamma_poisson"] = counts
-    options = [option for option, needed in given.items() if needed]
+    needed = {"--missing nan": np.isnan(X).any(), "--allow-negative": (X < 0).any()}
+    options = [option for option, is_needed in needed.items() if is_needed]
+    options += [*_said(reading), *(["--model gamma_poisson"] if counts else [])]
     return " ".join(["ppnmf rank", shlex.quote(data), *options, "--ranks 1:8 --out rank"])
+
+
+def _said(reading: Reading) -> Iterator[str]:
+    """The options that were given of how the file lies."""
+    if reading.header is not None:
+        yield "--header" if reading.header else "--no-header"
+    if reading.row_names is not None:
+        yield f"--row-names {shlex.quote(reading.row_names)}"
+    if reading.no_row_names:
+        yield "--no-row-names"
+    if reading.transpose:
+        yield "--transpose"
+    if reading.layer is not None:
+        yield f"--layer {shlex.quote(reading.layer)}"
 
 
 def _by_answer(models: dict[str, str]) -> Iterator[str]:
@@ -75,12 +92,6 @@ def list_sets() -> None:
 
 app.command("check")(guarded(answers(reads_data(check))))
 app.command("list")(guarded(list_sets))
-
-
-def _hidden(X: Any, mask: Any) -> np.ndarray:
-    import numpy as np
-
-    return np.where(mask, X, np.nan)
 
 
 def _named(source: Any) -> Iterator[str]:

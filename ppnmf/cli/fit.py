@@ -10,7 +10,7 @@ import typer
 
 from ppnmf.cli.diagnose import outcome_of, say_diagnosis
 from ppnmf.cli.guard import finishing, note, note_checkpoint
-from ppnmf.cli.inputs import Input, read, say_heading
+from ppnmf.cli.inputs import read, say_heading
 from ppnmf.cli.machine import answers
 from ppnmf.cli.options import (
     Chains,
@@ -98,6 +98,7 @@ def fit(
         try_to_write(page)
     source = read(data, reading, dense=False)
     import ppnmf
+    from ppnmf.data.datasets import picture_facts
     from ppnmf.data.labelled import Labelled
     from ppnmf.inference import default_model
     from ppnmf.models import for_data
@@ -119,7 +120,8 @@ def fit(
         progress=not no_progress,
         **options,
     )
-    post = replace(post, attrs=post.attrs | {"data": source.about})
+    facts = {"data": source.about} | picture_facts(source.picture, source.order)
+    post = replace(post, attrs=post.attrs | facts)
     try:
         with finishing():
             note(post.save(out, rows=source.rows, columns=source.columns))
@@ -129,13 +131,13 @@ def fit(
     if post.attrs.get("interrupted"):
         raise KeyboardInterrupt
     if page is not None:
-        _write_page(post, page, source)
+        _write_page(post, page)
     return {"file": str(out), "page": page and str(page)} | outcome_of(post)
 
 
-def _write_page(post: Posterior, page: Path, source: Input) -> None:
+def _write_page(post: Posterior, page: Path) -> None:
     from ppnmf.report import write_page
 
     with finishing():
-        note(write_page(post, page, source.picture, source.order))
+        note(write_page(post, page))
     typer.echo(f"The page about it is {page}.")

@@ -25,6 +25,7 @@ WORDS: tuple[
     (r"row_names=(['\"])(.*?)\1", lambda found: f"--row-names {shlex.quote(found[2])}"),
     (r"layer=(['\"])(.*?)\1", lambda found: f"--layer {shlex.quote(found[2])}"),
     (r"row_names=False", "--no-row-names"),
+    (r"\bmethod='(\w+)'", r"--method \1"),
     (r"sensitivity=True", "--sensitivity"),
     (r"header=True", "--header"),
     (r"header=False", "--no-header"),
@@ -45,6 +46,12 @@ class Input(NamedTuple):
     columns: Any = None
     picture: tuple[int, int] | None = None
     order: str = "C"
+
+    def with_gaps(self) -> np.ndarray:
+        """X as an array, NaN where the mask hides it."""
+        import numpy as np
+
+        return self.X if self.mask is None else np.where(self.mask, self.X, np.nan)
 
 
 def read(name: str, reading: Reading = AS_IT_IS, dense: bool = True) -> Input:

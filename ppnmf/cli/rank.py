@@ -162,7 +162,7 @@ def _write_rank(table: Any, folder: Path, data: Input, options: dict[str, Any]) 
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "table.txt", f"{on_the_command_line(str(table))}\n")
     note(folder / "table.txt")
-    facts = {"name": data.name, "about": data.about, **report.describe_data(data.X)}
+    facts = {"name": data.name, "about": data.about, **report.describe_data(data.with_gaps())}
     whole = {"table": table.to_dict(), "data": facts, "options": options, **report.environment()}
     note(report.write_json(folder / "run.json", whole))
     note(write_text(folder / "rank.html", on_the_command_line(report.page(table))))

@@ -90,12 +90,13 @@ def generate(
 ) -> None:
     """Draw new rows of X from a saved posterior."""
     post = _loaded(file)
+    from ppnmf.tables import columns_of
+
     require_table(out)
     try_to_write(out)
     drawn = post.generate(rows, seed=seed, latent=latent).tolist()
-    names = post.names.get("columns") or [str(j) for j in range(post.X.shape[1])]
     with finishing():
-        note(write_table(out, names, drawn))
+        note(write_table(out, columns_of(post), drawn))
     typer.echo(f"{out}")
 
 

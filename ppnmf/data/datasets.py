@@ -18,7 +18,7 @@ import numpy as np
 
 from ppnmf.data import originals
 
-__all__ = ["Dataset", "load", "names"]
+__all__ = ["Dataset", "load", "names", "picture_facts"]
 
 FEWEST_VALUES = 3  # of a cell line of the drug-response data; the published experiments drop those with fewer
 
@@ -45,6 +45,11 @@ class Dataset:
     mask: np.ndarray | None = None
     picture: tuple[int, int] | None = None
     order: str = "C"
+
+
+def picture_facts(picture: tuple[int, int] | None, order: str) -> dict[str, Any]:
+    """What a posterior's `attrs` say of rows that are pictures; nothing where they are none."""
+    return {} if picture is None else {"picture": {"shape": list(picture), "order": order}}
 
 
 def names() -> list[str]:

@@ -65,8 +65,9 @@ class Mixture(NamedTuple):
 
     def __str__(self) -> str:
         one, other = self.names
-        share = f"{self.share.mean:.0%} ({self.share.lower:.0%} to {self.share.upper:.0%})"
-        return f"{share} {one} with {other}, together {self.cosine.mean:.3f}"
+        sure = self.share.lower == self.share.upper  # of one draw
+        bounds = "" if sure else f" ({self.share.lower:.0%} to {self.share.upper:.0%})"
+        return f"{self.share.mean:.0%}{bounds} {one} with {other}, together {self.cosine.mean:.3f}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -279,10 +279,9 @@ class RankTable:
         """What other priors would do, or how to ask for it."""
         yield from self._of_noise_scale()
         if not self.sensitivity and self.with_evidence:
-            yield (
-                "Evidence depends on the priors; sensitivity=True says what twice and half the rates, ten times and a tenth of "
-                "the noise scale would do to it."
-            )
+            known = any(self.with_noise_scale(method, factor) for method in self.with_evidence for factor in SCALES)
+            noise = ", ten times and a tenth of the noise scale" if known else ""
+            yield f"Evidence depends on the priors; sensitivity=True says what twice and half the rates{noise} would do to it."
         for method, by_factor in self.sensitivity.items():
             for factor, by_rank in by_factor.items():
                 told = ", ".join(_change(rank, self.scores[method][rank], score) for rank, score in by_rank.items())
@@ -312,7 +311,9 @@ class RankTable:
             names = ", ".join(map(str, rivals))
             moving = [rank for rank in sorted({best, *rivals}) if getattr(by_rank[rank], "unconverged", ())]
             why = f"; fits of {_ranks(moving)} had not converged" if moving else ""
-            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is within the error or too small to count{why}."
+            unknown = any(math.isnan(by_rank[rank].error) for rank in (best, *rivals))
+            small = "of a size that no error is known of" if unknown else "within the error or too small to count"
+            return f"{by}: rank {best} is best, but its lead over rank(s) {names} is {small}{why}."
         second = min((r for r in by_rank if r != best), key=lambda r: by_rank[best].lead_over(by_rank[r])[0])
         lead, error = by_rank[best].lead_over(by_rank[second])
         return f"{by}: rank {best} is best, decisively; its lead over rank {second} is {lead:.4g} ± {error:.2g}."

@@ -13,10 +13,12 @@ import torch
 
 from ppnmf.checks import described, known_options, meant, one_of, whole_number
 from ppnmf.compilation import announced
+from ppnmf.data.datasets import Dataset, picture_facts
 from ppnmf.data.labelled import names_of
 from ppnmf.data.matrix import as_matrix, in_memory, without_noise
 from ppnmf.data.sharded import Sharded
 from ppnmf.inference import labelled
+from ppnmf.inference.asked import as_asked
 from ppnmf.inference.held import holding
 from ppnmf.inference.options import FitOptions
 from ppnmf.inference.room import require_room
@@ -110,11 +112,26 @@ def fit(
         TypeError: the model lacks what the method needs, or the method has no such option.
         MemoryError: the factors or their draws need more than there is.
     """
+    told_missing = None if missing == "error" else missing
+    asked = as_asked(
+        {
+            "model": model,
+            "rank": rank,
+            "method": method,
+            "mask": mask,
+            "missing": told_missing,
+            "noise": noise,
+            "fixed": fixed,
+        }
+        | options
+        | {"seed": seed}
+    )
     if "labels" in options and METHODS[one_of("method", method, METHODS)].ability is not Layered:
         kind = labelled.kind_of(model)
         K = _labelled_rank(model, rank, fixed)
         told = labelled.prepared(X, mask, missing, device, noise)
-        return labelled.fitted(fit, kind, told, K, method, progress, {**options, "seed": seed})
+        post = labelled.fitted(fit, kind, told, K, method, progress, {**options, "seed": seed})
+        return replace(post, attrs={**post.attrs, "asked": asked})
     run = method_named(method)
     known_options(method, run, options)
     _require_story(model, rank, X)
@@ -134,7 +151,8 @@ def fit(
             post = run_spread(method, run, story, data, progress, **chosen)
         else:
             post = run(story, data, progress=progress, **chosen)
-    return replace(post, names=names_of(data).to_dict())
+    pictured = picture_facts(X.picture, X.order) if isinstance(X, Dataset) else {}
+    return replace(post, names=names_of(data).to_dict(), attrs={**post.attrs, "asked": asked, **pictured})
 
 
 def _require_method(method: str, model: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from ppnmf.checks import whole_number
 from ppnmf.inference import check, length, record
+from ppnmf.inference.asked import extended
 from ppnmf.inference.chain import State
 from ppnmf.inference.clock import Clock
 from ppnmf.inference.room import require_room
@@ -63,12 +64,14 @@ def extend(post: Posterior, draws: int = 1000, *, progress: bool = True) -> Post
         ended = length.run(chains, State(params, done + 1), length.Fixed(done, draws, thin), clock, progress)
     added = recorder.draws()
     attrs = {name: value for name, value in post.attrs.items() if name not in OF_THE_END}
+    lp = torch.cat([post.stats["lp"], recorder.lp()], 1)
+    asked = {"asked": extended(attrs["asked"], lp.shape[1])} if "asked" in attrs else {}
     return replace(
         post,
         draws={site: torch.cat([values, added[site]], 1) for site, values in post.draws.items()},
-        stats={"lp": torch.cat([post.stats["lp"], recorder.lp()], 1)},
+        stats={"lp": lp},
         timings={**post.timings, "total": post.timings.get("total", 0.0) + clock.gone},
-        attrs={**attrs, "interrupted": ended.attrs["interrupted"]},
+        attrs={**attrs, **asked, "interrupted": ended.attrs["interrupted"]},
     )
 
 

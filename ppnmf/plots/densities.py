@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ppnmf.diagnostics.alignment import align
-from ppnmf.plots.names import names_of, row_title
+from ppnmf.plots.names import names_of, row_title, shortened
 from ppnmf.plots.places import Panels, grid, panels, sheet
 from ppnmf.plots.style import COLOURS, array, entitle, legend_below, plain, span, styled
-from ppnmf.posterior import Posterior
+from ppnmf.posterior import Kind, Posterior
 from ppnmf.required import require_posteriors
 
 POINTS = 400  # of a curve
@@ -59,7 +59,7 @@ def latent_densities(
         strongest = np.argsort(-reference[row], kind="stable")[:components]
         for panel, k in zip(line, strongest, strict=True):
             for n, name in enumerate(fits):
-                _density(panel, fits[name], matched[name], int(row), int(k), n, name)
+                _density(panel, fits[name], matched[name], int(row), int(k), n, shortened(name))
             _finish(panel)
             panel.set_title(f"{row_title(names, int(row), NAME)}: component {k + 1}")
     for panel in axes[-1]:
@@ -106,7 +106,8 @@ def _density(ax: Axes, fit: Posterior, shown: Posterior, row: int, k: int, place
     by_chain = array(shown.draws["W"])[..., row, k]
     look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "linewidth": 1.5}
     if by_chain.size == 1:
-        ax.axvline(by_chain.item(), linestyle=(0, (4, 2)), label=f"{name} (mode)", **look)
+        what = "mode" if fit.kind is Kind.MODES else "one draw"
+        ax.axvline(by_chain.item(), linestyle=(0, (4, 2)), label=f"{name} ({what})", **look)
     elif hasattr(fit.model, "encode"):
         low, high = np.quantile(by_chain, [0.001, 0.999])  # not down to zero, where it may be infinite
         x = np.linspace(0.7 * low, 1.3 * high, POINTS + 1)[1:]

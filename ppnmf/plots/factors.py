@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from ppnmf.plots.names import SINGLE, label_columns, names_of, number_pixels, shortened, width_of_named
-from ppnmf.plots.places import Panels, grid, panels, sheet
+from ppnmf.plots.places import Panels, grid, panels, sheet, width_of_panel
 from ppnmf.plots.style import (
     CHARACTER,
     COLOURS,
@@ -53,9 +53,10 @@ def components(
     percentage is the component's share of the sum of W @ H.
 
     Args:
-        picture: (height, width) of a row of X; by default a row with a square number of pixels, at least 64, counts as
-            a square picture, unless the columns have names that say more than a pixel's number.
-        order: "C", pixels row by row, or "F", column by column.
+        picture: (height, width) of a row of X; by default the data set's, where the fit knows of one, and else a row with a
+            square number of pixels, at least 64, counts as a square picture, unless the columns have names that say more
+            than a pixel's number.
+        order: "C", pixels row by row, or "F", column by column; the data set's goes with its picture.
         columns: names of X's columns, by default the posterior's.
         ax: whose place the panels share; a figure of their own by default.
 
@@ -67,6 +68,7 @@ def components(
     require_posterior("components", post)
     names = names_of(post, "columns", columns)
     parts = _mean_components(post)
+    picture, order = _as_the_data(post, picture, order)
     picture = picture or picture_of(parts.H.shape[1], names)
     axes = _image_grid(parts, picture, order, ax) if picture else _profile_grid(parts, names, ax)
     entitle(axes[0].figure, title or f"{label_of(post)}: components (rows of H), strongest first")
@@ -76,6 +78,15 @@ def components(
 def label_of(post: Posterior) -> str:
     """The model, the method and the rank, as a title says them."""
     return f"{post.model.name} by {post.method}, rank {post.model.rank}"
+
+
+def _as_the_data(post: Posterior, picture: tuple[int, int] | None, order: str) -> tuple[tuple[int, int] | None, str]:
+    """The picture that is asked for, or the one that the fit's data set has."""
+    own = post.attrs.get("picture")
+    if picture is not None or own is None:
+        return picture, order
+    height, width = own["shape"]
+    return (height, width), own["order"]
 
 
 def picture_of(D: int, names: Sequence[str] | None) -> tuple[int, int] | None:
@@ -158,6 +169,7 @@ def _profile_grid(parts: Parts, names: Sequence[str] | None, place: Axes | None)
     width = max((6.5, 5.0, 4.2, 3.6)[across - 1], width_of_named(D) + 1 if named else 0)
     lettering = 0.0 if names is None else 0.06 * min(24, max(map(len, names)))
     figure = sheet(place, width * across, 1.25 * down + 0.9 + lettering)
+    width = width_of_panel(figure, across)
     lines = grid(figure, down, across, sharex=True, sharey=True)
     axes = list(lines.T.flat)
     for k, ax in enumerate(axes):

@@ -18,7 +18,20 @@ from matplotlib.figure import Figure, SubFigure
 from ppnmf.checks import described
 from ppnmf.disk import replacing
 
-__all__ = ["Panel", "Panels", "Picture", "Sheet", "figure_of", "grid", "panels", "png", "save", "sheet", "single"]
+__all__ = [
+    "Panel",
+    "Panels",
+    "Picture",
+    "Sheet",
+    "figure_of",
+    "grid",
+    "panels",
+    "png",
+    "save",
+    "sheet",
+    "single",
+    "width_of_panel",
+]
 
 
 class Panel(Axes):
@@ -109,6 +122,11 @@ def sheet(ax: Axes | None, width: float, height: float) -> Sheet:
         parent.figure.set_layout_engine("constrained")
     ax.remove()
     return parent.add_subfigure(place)
+
+
+def width_of_panel(figure: Sheet, across: int) -> float:
+    """Inches of each of so many panels beside each other, their axes' labels included."""
+    return float(figure.bbox.width / figure.dpi / across)
 
 
 def single(ax: Axes | None, width: float, height: float) -> Axes:

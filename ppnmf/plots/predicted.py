@@ -16,6 +16,7 @@ from ppnmf.plots.factors import label_of
 from ppnmf.plots.places import single
 from ppnmf.plots.style import COLOURS, INK, array, legend_of_single, name_single, plain, span, styled
 from ppnmf.posterior import Kind, Posterior
+from ppnmf.protocols import Matrix
 from ppnmf.required import require_posterior
 
 __all__ = ["predictive"]
@@ -79,14 +80,25 @@ def replicates(post: Posterior, seed: int) -> Replicates:
     """Of the observed cells of rows spread evenly over X, at draws spread evenly over the run."""
     few = post.select(thin=max(1, post.chains * post.n_draws // DRAWS))
     N, D = post.X.shape
-    fit = max(1, min(N, ENTRIES // (few.chains * few.n_draws * D)))
-    rows = np.unique(np.linspace(0, N - 1, fit).round()).astype(int).tolist()
+    rows = observed_rows(post.X, max(1, min(N, ENTRIES // (few.chains * few.n_draws * D))))
     parts = [post.X.part(range(i, i + 1)) for i in rows]
     values = np.concatenate([array(part.values) for part in parts])
     seen = [np.ones((1, D), bool) if part.mask is None else part.mask.cpu().numpy() for part in parts]
     drawn = array(few.predictive(seed, rows=rows)).reshape(-1, len(rows), D)
     at = np.concatenate(seen)
     return Replicates(values[at], drawn[:, at])
+
+
+def observed_rows(X: Matrix, most: int) -> list[int]:
+    """The numbers of at most so many rows with something observed, spread evenly over those that there are."""
+    N = X.shape[0]
+    if X.n_observed == N * X.shape[1]:
+        seen = np.arange(N)
+    else:
+        parts = (X.part(rows) for rows in X.blocks)
+        seen = np.flatnonzero(np.concatenate([part.observed()[0].cpu().numpy() > 0 for part in parts]))
+    places = np.linspace(0, len(seen) - 1, min(most, len(seen))).round().astype(int)
+    return [int(row) for row in seen[np.unique(places)]]
 
 
 def count_edges(found: Replicates) -> np.ndarray:

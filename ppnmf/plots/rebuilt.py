@@ -11,8 +11,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ppnmf.plots.factors import as_picture, size_of
-from ppnmf.plots.names import SINGLE, label_columns, names_of, row_title, width_of_named
-from ppnmf.plots.places import Panels, Sheet, grid, panels, sheet
+from ppnmf.plots.names import SINGLE, label_columns, names_of, row_title, shortened, width_of_named
+from ppnmf.plots.places import Panels, Sheet, grid, panels, sheet, width_of_panel
 from ppnmf.plots.style import (
     COLOURS,
     INK,
@@ -107,7 +107,7 @@ def _pictures(shown: Shown, picture: tuple[int, int], order: str, place: Axes | 
         for ax, pixels, top in zip(line, values, tops, strict=True):
             ax.imshow(as_picture(pixels, picture, order), vmin=0, vmax=top)
             frame(ax)
-        line[0].set_ylabel(name)
+        line[0].set_ylabel(shortened(name))
     for ax, seen in zip(axes[1], shown.seen, strict=True):
         _cover(ax, as_picture(seen, picture, order))
     for ax, name in zip(axes[0], shown.titles, strict=True):
@@ -132,9 +132,9 @@ def _curves(shown: Shown, place: Axes | None) -> Any:
     for (ax, row, name), colour in _each(shown, axes):
         ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
         _data(ax, np.arange(D), shown.X[row], shown.seen[row])
-        _fitted(ax, shown.means[name][row], shown.columns is not None, colour, name)
+        _fitted(ax, shown.means[name][row], shown.columns is not None, colour, shortened(name))
     for ax in lowest(axes):
-        label_columns(ax, shown.columns, D, panel - 0.8)
+        label_columns(ax, shown.columns, D, width_of_panel(figure, axes.shape[1]) - 0.8)
     figure.supylabel("X and W @ H")
     legend_below(figure, axes.flat)
     return axes
@@ -145,9 +145,9 @@ def _data(ax: Axes, at: np.ndarray, row: np.ndarray, seen: np.ndarray) -> None:
     few = len(at) <= SINGLE
     look: dict[str, Any] = {"marker": ".", "linestyle": "none"} if few else {"color": PALE, "linewidth": 3}
     ax.plot(at, np.where(seen, row, np.nan), label="data", **{"color": INK, "markersize": 6, **look})
-    if not seen.all():
+    hidden = np.where(seen, np.nan, row)
+    if np.isfinite(hidden).any():
         size = 6 if few else 2.5
-        hidden = np.where(seen, np.nan, row)
         look = {"color": HIDDEN, "markerfacecolor": "none", "markeredgewidth": 0.9 if few else 0.5}
         ax.plot(at, hidden, "o", markersize=size, label="data, hidden from the fits", **look)
 
@@ -167,8 +167,8 @@ def _scatters(shown: Shown, place: Axes | None) -> Any:
         x = shown.means[name][row]
         y = shown.X[row]
         seen = shown.seen[row]
-        ax.plot(x[seen], y[seen], ".", color=colour, markersize=2.5, alpha=0.5, label=name)
-        if not seen.all():
+        ax.plot(x[seen], y[seen], ".", color=colour, markersize=2.5, alpha=0.5, label=shortened(name))
+        if np.isfinite(y[~seen]).any():
             look: dict[str, Any] = {"color": HIDDEN, "markerfacecolor": "none", "markeredgewidth": 0.6}
             ax.plot(x[~seen], y[~seen], "o", markersize=3, label="hidden from the fits", **look)
         known = finite(np.concatenate([x, y]))
@@ -220,6 +220,6 @@ def _each(shown: Shown, axes: np.ndarray) -> Iterator[tuple[tuple[Axes, int, str
     """((panel, row, fit), colour), each with its title."""
     for row, line in enumerate(axes.reshape(len(shown.X), -1)):
         for n, (ax, name) in enumerate(zip(line, shown.means, strict=True)):
-            ax.set_title(f"{shown.titles[row]}, {name}")
+            ax.set_title(f"{shown.titles[row]}, {shortened(name)}")
             yield (ax, row, name), OF_FITS[n % len(OF_FITS)]
             plain(ax)

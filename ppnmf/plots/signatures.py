@@ -73,8 +73,8 @@ def signatures(
     _contexts(axes[-1])
     figure.supylabel("per cent of the signature")
     entitle(figure, title or f"{label_of(post)}: mutational signatures, strongest first")
-    if own.bounds is not None:
-        x_label(figure, f"neighbours of the mutated base; bounds: {level:.0%} of the draws")
+    bounds = "" if own.bounds is None else f"; bounds: {level:.0%} of the draws"
+    x_label(figure, f"neighbours of the mutated base{bounds}")
     return panels(axes)
 
 
@@ -119,8 +119,8 @@ def _said(found: Signatures, named: Signatures | None, k: int) -> str:
         return f"{share}; a mixture: {mixture}"
     cosines = named.cosines
     r = int(cosines.mean[k].argmax())
-    bounds = f"{cosines.lower[k, r]:.3f} to {cosines.upper[k, r]:.3f}"
-    return f"{share}; nearest {named.references[r]}, cosine {cosines.mean[k, r]:.3f} ({bounds})"
+    bounds = f" ({cosines.lower[k, r]:.3f} to {cosines.upper[k, r]:.3f})" if len(named.draws) > 1 else ""
+    return f"{share}; nearest {named.references[r]}, cosine {cosines.mean[k, r]:.3f}{bounds}"
 
 
 def _bars(ax: Axes, mean: np.ndarray, bounds: np.ndarray | None) -> None:

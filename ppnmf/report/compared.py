@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ppnmf import __version__
+from ppnmf.posterior import Kind
 from ppnmf.report.comparison import Comparison
 from ppnmf.report.document import Alarm, Block, Code, Document, Items, Picture, Rows, Section, Text
 from ppnmf.report.fitted import verdict_on
@@ -45,7 +46,7 @@ def _table(table: Comparison, about: str) -> Iterator[Block]:
 def _verdicts(table: Comparison) -> Iterator[Block]:
     for row in table.rows:
         if "model" in row:
-            yield verdict_on(row["agree"], row["remark"], row["method"])
+            yield verdict_on(Kind(row["kind"]), row["agree"], row["remark"], row["method"])
         else:
             yield Text(Alarm(f"{row['method']}: {row['remark']}"))
 

@@ -36,7 +36,8 @@ class Comparison:
     Args:
         rows: one a method: "method", "model", "seconds", "error" and "hidden_error" (root mean squared, in X's units),
             "hidden_log_score" (mean log predictive density of a hidden cell, nats), "log_density" and "log_density_of",
-            "worst_rhat", "least_ess", "agree", "remark". A method that was left out has its reason as its remark alone.
+            "kind" (what its draws are), "discrete" (whether its likelihood is a probability and no density), "worst_rhat",
+            "least_ess", "agree", "remark". A method that was left out has its reason as its remark alone.
         heading: what was compared.
         notes: what the columns mean, and the priors.
     """
@@ -176,11 +177,19 @@ def _row(name: str, post: Posterior | str, data: Dense, cells: _Cells) -> dict[s
         "hidden_log_score": _log_score(shown, data, cells.hidden),
         "log_density": density,
         "log_density_of": kind,
+        "kind": post.kind.value,
+        "discrete": _is_discrete(shown),
         "worst_rhat": judged.worst_rhat,
         "least_ess": judged.least_ess,
         "agree": judged.agree,
         "remark": judged.sentence,
     }
+
+
+def _is_discrete(post: Posterior) -> bool:
+    """Whether the likelihood gives cells a probability, and no density."""
+    support = post.likelihood({site: values[0, 0] for site, values in post.draws.items()}).support
+    return support is not None and support.is_discrete
 
 
 def _root_mean_square(residual: Tensor, cells: Tensor) -> float | None:
@@ -219,10 +228,19 @@ def _verdict(rows: list[dict[str, Any]]) -> list[str]:
     if len(scored) < 2:
         return []
     nearest = min(scored, key=lambda row: row["hidden_error"])["method"]
+    if len({row["discrete"] for row in scored}) > 1:
+        return [
+            f"Hidden cells are predicted with the least error by {nearest}. The scores of {_named(scored, True)} are log "
+            f"probabilities of counts, those of {_named(scored, False)} log densities: they cannot be compared."
+        ]
     surest = max(scored, key=lambda row: row["hidden_log_score"])["method"]
     if nearest == surest:
         return [f"Hidden cells are predicted best by {nearest}, in error and in score."]
     return [f"Hidden cells are predicted with the least error by {nearest}, with the best score by {surest}."]
+
+
+def _named(rows: list[dict[str, Any]], discrete: bool) -> str:
+    return ", ".join(row["method"] for row in rows if row["discrete"] is discrete)
 
 
 def _notes(data: Dense, cells: _Cells) -> list[str]:

@@ -50,9 +50,9 @@ def describe_data(X: np.ndarray) -> dict[str, Any]:
         "shape": list(X.shape),
         "missing": int(X.size - known.size),
         "negative": int((known < 0).sum()),
-        "least": float(known.min()),
-        "mean": float(known.mean()),
-        "greatest": float(known.max()),
+        "least": float(known.min()) if known.size else None,
+        "mean": float(known.mean()) if known.size else None,
+        "greatest": float(known.max()) if known.size else None,
     }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ppnmf.data.datasets import picture_facts
 from ppnmf.disk import write_text
 from ppnmf.posterior import Posterior
 from ppnmf.report.compared import compared
@@ -79,7 +81,8 @@ def write(
     done(write_text(folder / "table.txt", f"{experiment.table}\n"))
     done(write_json(folder / "run.json", _facts(experiment, data or {})))
     for name, post in experiment.fits.items():
-        done(thinned(post).save(folder / f"{name}.nc", rows=rows, columns=columns))
+        pictured = replace(post, attrs=post.attrs | picture_facts(picture, order))
+        done(thinned(pictured).save(folder / f"{name}.nc", rows=rows, columns=columns))
     figures = plots.overview(experiment.fits, experiment.X, experiment.seen, picture, order, rows, columns)
     for name, figure in figures.items():
         done(plots.save(figure, folder / f"{name}.png"))

@@ -26,7 +26,7 @@ def notebook(about: Posterior | RankTable | Comparison) -> str:
     """HTML without a style of its own, for the notebook's: a heading, the verdict in words and colour, tables and pictures."""
     if isinstance(about, Posterior):
         judged = summary(about)
-        blocks: list[Block] = [verdict_on(judged.agree, judged.sentence)]
+        blocks: list[Block] = [verdict_on(about.kind, judged.agree, judged.sentence)]
         blocks += [components_of(about)] if {"W", "H"} <= set(about.draws) else []
         return _within(f"<code>{escape(repr(about))}</code>", map(_shown, blocks))
     document = ranked(about) if isinstance(about, RankTable) else compared(about)
