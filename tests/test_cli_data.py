@@ -54,3 +54,17 @@ def test_the_data_sets_are_listed():
 def test_what_is_not_there_is_one_sentence(path):
     done = CliRunner().invoke(app, ["data", "check", path])
     assert done.exit_code == 2 and "there is no" in done.output
+
+
+def test_the_advice_repeats_what_was_said_of_the_file(tmp_path):
+    path = tmp_path / "years.csv"
+    path.write_text("2001,2002,2004\n1.5,2.5,3.5\n2.5,1.5,0.5\n")
+    done = CliRunner().invoke(app, ["data", "check", str(path), "--header", "--no-row-names"])
+    assert f"next: ppnmf rank {path} --header --no-row-names --ranks" in done.output
+
+
+def test_a_file_with_nothing_observed_gets_no_advice(tmp_path):
+    path = tmp_path / "empty.csv"
+    path.write_text("a,b\nNA,NA\nNA,NA\n")
+    done = CliRunner().invoke(app, ["data", "check", str(path)])
+    assert done.exit_code == 0 and "none is observed" in done.output and "next:" not in done.output

@@ -45,11 +45,20 @@ def test_a_link_and_a_file_s_permissions_stay(tmp_path):
     assert (tmp_path / "link").is_symlink() and path.read_text() == "after" and path.stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.NC", "a.json"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.NC", "a.json", "a.csv.gz", "a.tsv.XZ"])
 def test_a_table_has_no_other_file_s_name(name, tmp_path):
     with pytest.raises(ValueError, match=r"end its name in .csv or .parquet"):
         disk.write_table(tmp_path / name, ["a"], [[1]])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_is_what_its_name_says(tmp_path):
+    rows = [[1.0, 2.0]]
+    assert disk.write_table(tmp_path / "a.tsv", ["a", "b"], rows).read_text().splitlines() == ["a\tb", "1.0\t2.0"]
+    assert disk.write_table(tmp_path / "a.csv", ["a", "b"], rows).read_text().splitlines() == ["a,b", "1.0,2.0"]
+    assert disk.write_table(tmp_path / "a.PARQUET", ["a", "b"], rows).read_bytes().startswith(b"PAR1")
+    with pytest.raises(ValueError, match=r"several columns are named 'a', which Parquet cannot tell apart: write .csv"):
+        disk.write_table(tmp_path / "b.parquet", ["a", "b", "a"], [[1, 2, 3]])
 
 
 def test_what_cannot_be_written_is_known_before_and_nothing_is_left(tmp_path, monkeypatch):

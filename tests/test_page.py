@@ -131,6 +131,47 @@ def test_of_modes_and_of_an_autoencoder_there_is_a_page_too():
         assert "Components" in "".join(Read(page(ppnmf.fit(model, X, seed=0, progress=False, **options))).text)
 
 
+def test_a_mode_has_no_bounds_and_no_chains():
+    X = np.abs(data().to_numpy())[3:]
+    text = "".join(
+        Read(page(ppnmf.fit("exponential_gaussian", X, rank=2, method="icm", restarts=2, progress=False))).text
+    )
+    assert "nan" not in text and "Bounds hold" not in text and "chains agree" not in text and "congruence" not in text
+
+
+@pytest.mark.parametrize("method", ["gibbs", "icm", "vb"])
+def test_the_lines_on_the_page_make_the_fit_again(method):
+    X = np.abs(data().to_numpy())
+    own = {"gibbs": {"draws": 5, "warmup": 5, "chains": 1}, "icm": {"restarts": 2}, "vb": {"draws": 5}}[method]
+    model = ppnmf.models.ExponentialGaussian(2, rate_W=0.7)
+    post = ppnmf.fit(model, X, method=method, missing="nan", seed=3, progress=False, **own)
+    text = "".join(Read(page(post)).text)
+    lines = text[text.index("# ppnmf") :].split("\nIt took")[0]
+    known = {"ppnmf": ppnmf, "X": X, "ExponentialGaussian": ppnmf.models.ExponentialGaussian}
+    exec(lines, known)
+    assert np.array_equal(known["post"]["H"], post["H"])
+
+
+def test_errors_are_in_the_units_of_X_and_known_entries_are_counted():
+    X, H = np.abs(data().to_numpy())[3:], np.full((1, 8), np.nan)
+    H[0, :2] = 0.5
+    options = {"noise": np.linspace(1, 25, 8), "fixed": {"H": H}, "method": "icm", "restarts": 1, "progress": False}
+    post = ppnmf.fit("exponential_gaussian", X, rank=2, **options)
+    error = np.sqrt(((X - post.reconstruction().numpy()) ** 2).mean())
+    text = "".join(Read(page(post)).text)
+    assert f"{error:.4g}" in text and "2, held as they are" in text
+
+
+def test_a_page_about_labelled_rows_is_about_X():
+    X = np.abs(data().to_numpy())[3:]
+    labels = ["left", "right", None] * 9
+    options = {"labels": labels, "draws": 4, "warmup": 4, "chains": 1, "survey": 0, "progress": False}
+    post = ppnmf.fit("semi_supervised", X, rank=2, **options)
+    text = "".join(Read(page(post)).text)
+    assert "27 × 8" in text and "of 18 of the 27 rows: left, right" in text and f"{X.mean():.4g}" in text
+    assert post.components().columns[-3:] == ["7", "left", "right"] and post.imputed().columns[:2] == ["left", "right"]
+
+
 def test_a_notebook_shows_the_verdict_and_the_components(post):
     shown = Read(post._repr_html_())
     assert ppnmf.summary(post).sentence in "".join(shown.text)

@@ -226,6 +226,41 @@ def test_a_prediction_counts_the_observed_cells_and_its_band_holds_replicates():
         plots.predictive(ppnmf.fit("exponential_gaussian", C, rank=2, method="icm", restarts=1, progress=False))
 
 
+def test_a_prediction_is_of_rows_in_which_something_is_observed(monkeypatch):
+    X = np.random.default_rng(0).gamma(1, 1, (9, 4))
+    X[[0, 4]] = np.nan
+    quiet = {"missing": "nan", "draws": 3, "warmup": 3, "chains": 1, "survey": 0, "progress": False}
+    with pytest.warns(UserWarning, match="2 row"):
+        post = ppnmf.fit("exponential_gaussian", X, rank=1, **quiet)
+    assert predicted.observed_rows(post.X, 1) == [1] and predicted.observed_rows(post.X, 3) == [1, 5, 8]
+    monkeypatch.setattr(predicted, "ENTRIES", 12)
+    assert predicted.replicates(post, 0).observed.tolist() == X[1].tolist()
+
+
+def test_components_lie_as_the_pictures_of_the_data_set_do(fits):
+    post = replace(fits["icm"], attrs={"picture": {"shape": [4, 16], "order": "F"}})
+    shape = [ax.get_images()[0].get_array().shape for ax in shown(plots.components(post))]
+    assert shape == [(4, 16)] * K and plots.components(post, (8, 8))[0].get_images()[0].get_array().shape == (8, 8)
+    H = post.components().mean[0]
+    np.testing.assert_allclose(
+        shown(plots.components(post))[0].get_images()[0].get_array(), H.reshape(4, 16, order="F")
+    )
+    X = ppnmf.datasets.Dataset(np.eye(6), None, "", picture=(2, 3), order="F")
+    fitted = ppnmf.fit("exponential_gaussian", X, rank=1, method="icm", restarts=1, progress=False)
+    assert fitted.attrs["picture"] == {"shape": [2, 3], "order": "F"}
+
+
+def test_names_of_fits_and_of_crowded_columns_can_be_read(fits, X):
+    drawn = plots.reconstructions({"a $_$ b": fits["icm"]}, X.numpy(), np.ones((N, D), bool), [0], columns=["c"] * D)
+    places.png(drawn)
+    few = replace(
+        fits["icm"], draws={**fits["icm"].draws, "H": fits["icm"]["H"][..., :12]}, X=ppnmf.as_matrix(X[:, :12])
+    )
+    figure = Figure(figsize=(10, 4))
+    narrow = plots.components(few, columns=[f"gene {j}" for j in range(12)], ax=figure.subplots(1, 2)[1])
+    assert narrow[-1].get_xticklabels()[0].get_rotation() == 90
+
+
 def test_a_gaussian_fit_to_counts_is_seen_to_be_wrong():
     C = np.random.default_rng(1).poisson(0.3, (30, 20))
     post = ppnmf.fit("exponential_gaussian", C, rank=1, draws=30, warmup=30, chains=1, init="scaled", progress=False)

@@ -90,6 +90,14 @@ def test_the_table_prints_the_priors_and_the_verdicts(experiment):
     assert json.loads(json.dumps(experiment.table.to_dict()))["rows"][0]["method"] == "gibbs"
 
 
+def test_scores_of_counts_and_of_densities_are_not_compared():
+    C = (np.random.default_rng(1).uniform(size=(20, 8)) < 0.1).astype(float)
+    C[0] = 1
+    options = {name: {**own, "restarts": 1} if name == "icm" else own for name, own in OPTIONS.items()}
+    table = report.compare_methods(C, 1, model="gamma_poisson", options=options, progress=False).table
+    assert "cannot be compared" in str(table) and "best score" not in str(table)
+
+
 def test_a_method_that_cannot_take_the_data_is_left_out_and_says_why(X):
     negative = X.copy()
     negative[0, 0] = -0.2

@@ -102,6 +102,12 @@ def test_a_component_that_is_two_things_has_a_low_congruence():
     assert mixed.congruence.min() < 0.95 < table.congruence.min()
 
 
+def test_a_component_that_is_zero_in_all_draws_is_one_thing():
+    post, _, _ = made()
+    draws = {**post.draws, "W": torch.zeros_like(post.draws["W"]), "H": torch.zeros_like(post.draws["H"])}
+    assert (replace(post, draws=draws).components().congruence == 1).all()
+
+
 def test_tables_carry_names_and_are_written(tmp_path):
     names = {"rows": [f"cell {i}" for i in range(N)], "columns": [f"gene, {j}" for j in range(D)]}
     post, _, _ = made(names=names)
