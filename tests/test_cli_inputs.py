@@ -167,3 +167,7 @@ def test_a_wrong_file_is_refused_before_anything_heavy_is_imported(name, sentenc
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and sentence in done.stderr and done.stdout.strip() == "set()"
+
+
+def test_a_method_is_advised_in_the_command_line_s_words():
+    assert inputs.on_the_command_line("try method='stepping_stone'") == "try --method stepping_stone"

@@ -140,6 +140,8 @@ def test_a_rank_that_is_compared_with_none_is_not_decisive():
 
 def test_an_error_that_cannot_be_told_is_no_certainty():
     assert not evidence(2, -20.0, math.nan).is_clearly_better_than(evidence(1, -90.0))
+    table = table_of(evidence(2, -20.0, math.nan), evidence(1, -90.0))
+    assert "rank 2 is best, but its lead over rank(s) 1 is of a size that no error is known of." in table.verdict()
 
 
 def test_where_all_estimates_failed_nothing_is_chosen():
@@ -426,7 +428,7 @@ def test_sensitivity_looks_at_the_best_rank_and_its_neighbours_with_other_rates(
     calls = []
     make = scripted({1: -9.0, 2: -5.0, 4: -1.0, 5: -2.0, 6: -8.0}, calls, doubled=3.0)
     plain = make()
-    assert "sensitivity=True says what twice and half" in str(plain) and not plain.sensitivity
+    assert "sensitivity=True says what twice and half the rates would do to it" in str(plain) and not plain.sensitivity
     calls.clear()
     table = make(sensitivity=True)
     assert sorted(calls[5:]) == [(rank, rate) for rank in (2, 4, 5) for rate in (0.5, 2.0)]
