@@ -90,6 +90,12 @@ def test_it_works_in_a_pipeline_and_on_sparse_rows():
     assert np.allclose(dense, sparse, rtol=1e-5, atol=1e-8)
 
 
+def test_rows_of_another_floating_type_are_taken():
+    X = drawn()
+    found = NMF(2, inference="icm", random_state=0).fit(X.astype("float32"))
+    assert np.allclose(found.transform(X), found.transform(X.astype("float32")), rtol=1e-4)
+
+
 def test_missing_entries_are_left_out():
     X = drawn()
     X[3, 4] = np.nan

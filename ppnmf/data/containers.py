@@ -39,7 +39,7 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
     Zarr array, group   NaN                             of an AnnData group: the same; else coordinates that lie beside
                                                         it by the names of its dims, or its attributes "rows", "columns"
     pyarrow Table       null                            as the pandas DataFrame that it makes
-    `ppnmf.read`        NaN                             those of the file; a `Dataset` likewise
+    `ppnmf.read`        NaN                             those of the file; a `Dataset` likewise, and its mask is X's
     ==================  ==============================  ==================================================================
 
     What a library counts by itself (a RangeIndex, columns 0, 1, ..., polars' column_0, AnnData's "0", "1", ...) names
@@ -54,8 +54,10 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
     """
     if isinstance(X, Labelled):
         return X
-    if isinstance(X, Table | Dataset):
+    if isinstance(X, Table):
         return Labelled.of(X.X, X.rows, X.columns)
+    if isinstance(X, Dataset):
+        return Labelled.of(X.X, X.rows, X.columns)._replace(mask=X.mask)
     if hasattr(X, "fold_here"):  # a `Matrix`
         return Labelled(X, *names_of(X))
     for library, kind, reader in _READERS:

@@ -195,6 +195,18 @@ def test_names_of_the_columns_and_the_classes_are_kept():
         ppnmf.predicted_labels(post, frame[frame.columns[::-1]])
 
 
+@pytest.mark.parametrize("reading", ["scores", "loadings"])
+def test_new_rows_may_be_of_another_floating_type(reading):
+    X, y = np.random.default_rng(0).gamma(1, 1, (12, 5)), ["a", "b"] * 6
+    for own, other in (("float64", "float32"), ("float32", "float64")):
+        post = ppnmf.fit(
+            "semi_supervised", X.astype(own), rank=2, labels=y, draws=4, warmup=4, chains=1, survey=0, progress=False
+        )
+        wanted = ppnmf.predicted_labels(post, X.astype("float32").astype(own)[:3], reading=reading)
+        found = ppnmf.predicted_labels(post, X.astype("float32").astype(other)[:3], reading=reading)
+        assert torch.equal(found.probabilities, wanted.probabilities)
+
+
 def test_scores_are_of_hidden_labels_alone():
     p = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]], dtype=torch.float64)
     found = PredictedLabels(("a", "b"), p, torch.tensor([True, False, False]))
