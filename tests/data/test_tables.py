@@ -79,6 +79,12 @@ def test_names_are_found(read, text, rows, columns):
         ('a,b\n"1,234",2\n"2,345",3\n', "'1,234' in line 2, column 'a' is not a number"),
         ("a,b\n<0.1,2\n<0.1,3\n", "'<0.1' in line 2, column 'a' is not a number"),
         ("a;b\n1,5;2.5\n1;2\n", "some numbers have a decimal comma and others a decimal point"),
+        (
+            "a\tb\n12,345\t1,002\n1,000\t17\n",
+            "the comma of '12,345' and of all other such numbers may divide thousands: write",
+        ),
+        ("a;b\n1.5;-1,002\n2;3\n", "the comma of '-1,002' and of all other such numbers may divide thousands"),
+        ("a\tb\n1,234,567\t2\n5\t3\n", "the comma of '1,234,567' and of all other such numbers may divide thousands"),
     ],
 )
 def test_what_cannot_be_told_is_asked(read, text, sentence):
@@ -160,6 +166,27 @@ def test_names_in_windows_1252_are_read(read):
     table = read("id,Größe\nä,1.5\nb,2\n".encode("cp1252"))
     assert_table(table, [[1.5], [2]], ["ä", "b"], ["Größe"])
     assert "Windows-1252" in table.about
+
+
+@pytest.mark.parametrize(("cell", "value"), [("1,5", 1.5), ("0,123", 0.123), ("1,25", 1.25), ("1234,567", 1234.567)])
+def test_a_single_number_proves_decimal_commas(read, cell, value):
+    assert_table(read(f"a\tb\n12,345\t1,002\n{cell}\t17\n"), [[12.345, 1.002], [value, 17]], None, ["a", "b"])
+    named = read(f"id\tb\n12,345\t1.5\n{cell}\t17\n", row_names="id")
+    assert_table(named, [[1.5], [17]], ["12,345", cell], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("a,b\n0.7,1\n0.5,1.6\n,\n,\n", "2 empty lines at the end left out"),
+        (",a,b,,\n,0.7,1,,\n,0.5,1.6,,\n", "3 empty columns at the sides left out"),
+    ],
+)
+def test_what_is_empty_is_left_out_and_said(read, content, part):
+    table = read(content)
+    assert_table(table, NUMBERS, None, ["a", "b"])
+    assert part in table.about
+    assert "left out" not in read("a,b\n0.7,1\n0.5,1.6\n").about
 
 
 def test_commas_in_names_are_no_decimal_commas(read):
@@ -261,6 +288,18 @@ def test_parquet_names_the_rows_by_its_index_or_a_column_of_text(parquet):
     assert_table(files.read(parquet(frame.set_axis([7, 3]).rename_axis("n"))), NUMBERS, ["7", "3"], ["a", "b"])
     assert_table(files.read(parquet(frame), row_names=False), NUMBERS, None, ["a", "b"])
     assert_table(files.read(parquet(frame.reset_index(drop=True))), NUMBERS, None, ["a", "b"])
+
+
+def test_parquet_names_the_rows_by_its_index_where_that_is_asked_for(parquet):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(NUMBERS, columns=["a", "b"], index=pandas.Index(["r1", "r2"], name="gene"))
+    assert_table(files.read(parquet(frame), row_names="gene"), NUMBERS, ["r1", "r2"], ["a", "b"])
+    other = frame.assign(id=["u", "v"])
+    assert_table(files.read(parquet(other), row_names="id"), NUMBERS, ["u", "v"], ["a", "b"])
+    days = frame.set_axis(pandas.date_range("2020-01-01", periods=2))
+    assert_table(files.read(parquet(days)), NUMBERS, ["2020-01-01", "2020-01-02"], ["a", "b"])
+    when = days.rename_axis("when").reset_index()
+    assert_table(files.read(parquet(when), row_names="when"), NUMBERS, ["2020-01-01", "2020-01-02"], ["a", "b"])
 
 
 def test_parquet_asks_about_a_column_of_distinct_whole_numbers(parquet):
