@@ -73,6 +73,16 @@ def test_names_are_found(read, text, rows, columns):
         (",2.5,3\n4,5,6\n1,1,1\n", r"the first line \(2.5, 3\) may hold names or data"),  # is the first cell missing?
         ("2,3\n4,5,6\n1,1,1\n", r"the first line \(2, 3\) may hold names or data"),  # or the first line one short?
         ("id,400.5,401.5\na,3,4\nb,1,5\n", "may hold names or data"),
+        ("Alice,3,5,2\nBob,2.5,4,3.5\nCarol,1,4.5,2\n", r"the first line \(Alice, 3, 5, ...\) may hold names or data"),
+        ("Alice,1,2,3\nBob,2.5,4,3.5\n", "may hold names or data"),
+        ("Alice,30,50,20\nBob,2,4,3\n", "may hold names or data"),
+        ("Gene A,3,5,2\nGene B,2.5,4,3.5\n", "may hold names or data"),
+        ("400,402,404,406\n.11,.12,.13,.12\n.21,.18,.13,.02\n", "may hold names or data"),
+        ("404,402,400\n.11,.12,.13\n.21,.18,.13\n", "may hold names or data"),
+        ("400.5,401.5\n.11,.12\n.21,.18\n", "may hold names or data"),
+        ("1990,1995,2000\n11,12,17\n3,5,8\n", "may hold names or data"),
+        ("0,0.5,1.0\n.11,.72,.13\n.21,.18,.13\n", "may hold names or data"),
+        ("0,2,4\n.11,3.5,.13\n.21,.18,.13\n", "may hold names or data"),
         ("1,2,x\n4,5,6\n", "'x' in the first line .* is not a number, and others are: mend it, or say header=True"),
         ("r1,2,x\nr2,5,6\n", "'x' in the first line .* is not a number"),
         ("a,b\n1,2\nfive,3\n2,4\n", "'five' in line 3, column 'a' is not a number: mend it, or say row_names='a'"),
@@ -111,6 +121,39 @@ def test_what_cannot_be_told_is_asked(read, text, sentence):
 )
 def test_the_options_answer(read, text, options, X, rows, columns):
     assert_table(read(text, **options), X, rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("country,2001,2002,2003\nMali,.7,1,2\nPeru,.5,1.6,2\n", ["Mali", "Peru"]),
+        ("who,2001,2002,2003\nAlice,.7,1,2\nBob,.5,1.6,2\n", ["Alice", "Bob"]),
+        ("gene_id,7157,672,4609\nA,.7,1,2\nB,.5,1.6,2\n", ["A", "B"]),
+    ],
+)
+def test_numbers_above_named_rows_are_names_where_they_step_evenly_or_a_heading_is_usual(read, text, rows):
+    assert read(text).rows.tolist() == rows
+
+
+def test_numbers_without_names_are_asked_about_hardly_ever(read):
+    generator = np.random.default_rng(0)
+    kinds = [
+        lambda size: generator.gamma(1, 1, size).round(3),
+        lambda size: generator.uniform(0, 1, size).round(1),
+        lambda size: generator.poisson(5, size),
+        lambda size: generator.integers(1, 6, size),
+        lambda size: np.full(size, 3.5),
+        lambda size: 1 + np.arange(size[0] * size[1]).reshape(size),
+    ]
+    asked = 0
+    for number in range(300):
+        X = kinds[number % len(kinds)]((int(generator.integers(3, 9)), int(generator.integers(2, 7))))
+        text = "\n".join(",".join(map(str, row)) for row in X.tolist())
+        try:
+            assert np.array_equal(read(text).X, X)
+        except ValueError:
+            asked += 1
+    assert asked <= 3
 
 
 def test_a_headerless_table_may_miss_its_first_cell(read):
