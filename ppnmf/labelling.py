@@ -98,7 +98,7 @@ class PredictedLabels:
 
     def _judged(self, truth: Any) -> tuple[Tensor, Tensor]:
         """The true classes, and the observations, (m,), that a score counts."""
-        found = as_labels(truth, len(self.known), "observations", least=1)
+        found = as_labels(truth, len(self.known), "observations", least=1, names=self.names)
         place = {name: code for code, name in enumerate(self.classes)}
         strange = set(found.classes) - set(place)
         if strange:

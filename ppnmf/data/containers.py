@@ -18,7 +18,7 @@ from ppnmf.data.datasets import Dataset
 from ppnmf.data.files import Table
 from ppnmf.data.labelled import Labelled, Labels, listed, names_of
 
-__all__ = ["BOOLEANS", "opened"]
+__all__ = ["BOOLEANS", "opened", "rows_of"]
 
 NUMBERS, BOOLEANS = "fiub", "b"  # NumPy's kinds of type
 WANTED = {NUMBERS: "real numbers are needed", BOOLEANS: "booleans are needed, True where observed"}
@@ -73,6 +73,13 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
 
 
 # pandas
+
+
+def rows_of(values: Any) -> Labels | None:
+    """The labels of the rows of a pandas series or frame, whatever it holds; None of anything else."""
+    pandas = sys.modules.get("pandas")
+    known = pandas is not None and isinstance(values, pandas.Series | pandas.DataFrame)
+    return _labels(values.index) if known else None
 
 
 def _pandas_frame(name: str, frame: Any, kinds: str) -> Labelled:

@@ -1,6 +1,7 @@
 """Labels beside X: calibrated predictions, and nothing of it where they weigh nothing."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -231,6 +232,35 @@ def test_labels_come_as_they_are(given, classes, known):
     found = as_labels(given, 4, "rows")
     assert found.classes == classes and int(found.known.sum()) == known
     assert bool((found.scores[~found.known] == 0).all()) and found.are_names == (np.ndim(given) == 1)
+
+
+def test_labels_are_found_by_the_names_of_the_rows():
+    names, series = ("u", "v", "w", "x"), pd.Series(list("abba"), list("uvwx"))
+    wanted = as_labels(list("abba"), 4, "rows of X").codes.tolist()
+    turned = series.iloc[[2, 0, 3, 1]]
+    assert as_labels(turned, 4, "rows of X", names=names).codes.tolist() == wanted
+    scores = pd.get_dummies(series).astype(float)
+    assert as_labels(scores.iloc[::-1], 4, "rows of X", names=names).codes.tolist() == wanted
+    counted = pd.Series(list("aabb"), [3, 0, 2, 1])
+    assert as_labels(counted, 4, "rows of X", names=tuple("0123")).codes.tolist() == [0, 1, 1, 0]
+    for by_position in (turned.reset_index(drop=True), turned.tolist()):
+        assert as_labels(by_position, 4, "rows of X", names=names).codes.tolist() == [1, 0, 0, 1]
+    assert as_labels(turned, 4, "rows of X").codes.tolist() == [1, 0, 0, 1]
+    with pytest.raises(
+        ValueError, match="labels are not named as the rows of X are: 'u' is missing and 'y' is unknown"
+    ):
+        as_labels(series.rename({"u": "y"}), 4, "rows of X", names=names)
+    frame = pd.DataFrame(np.random.default_rng(0).gamma(1, 1, (4, 3)), names)
+    post = ppnmf.fit(
+        "semi_supervised", frame, rank=1, labels=turned, draws=2, warmup=2, chains=1, survey=0, progress=False
+    )
+    assert post.attrs["labels"]["codes"] == wanted
+    assert ppnmf.predicted_labels(post).accuracy(turned) == ppnmf.predicted_labels(post).accuracy(series)
+
+
+def test_dates_are_classes_by_their_text():
+    found = as_labels(pd.Series(pd.to_datetime(["2020-01-01", "2020-03-01", None, "2020-01-01"])), 4, "rows")
+    assert found.classes == ("2020-01-01", "2020-03-01") and found.codes.tolist() == [0, 1, -1, 0]
 
 
 @pytest.mark.parametrize(
