@@ -19,6 +19,7 @@ from ppnmf.data.files import Table
 from ppnmf.data.labelled import Labelled
 from ppnmf.evidence.rank import CRITERIA, select_rank
 from ppnmf.inference import fit, method_named
+from ppnmf.models import ExponentialGaussian
 from ppnmf.posterior import Kind, Posterior
 from ppnmf.protocols import Amortised, Model, made_up
 
@@ -91,6 +92,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises:
             ValueError: bad input, or a parameter out of its range.
         """
+        self.__dict__.pop("rank_table_", None)  # of an earlier fit
         data = self._validated(X, reset=True)
         names = getattr(self, "feature_names_in_", None)
         labelled = Labelled.of(data, None, names)
@@ -125,12 +127,16 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         An autoencoder gives the means of its encoder. `posterior_.transform(X)` has the loadings' whole distribution.
         """
         check_is_fitted(self)
-        return self._loadings(self._validated(X, reset=False), None)
+        data = self._validated(X, reset=False)
+        if isinstance(self.posterior_.model, Amortised):
+            seen = ~np.isnan(data) if self.missing == "nan" else None
+            return self.posterior_.model.encode(data, seen).mean.cpu().numpy()
+        return self._point.transform(data, missing=self.missing).draws["W"][0, 0].cpu().numpy()
 
     def inverse_transform(self, X: Any) -> Array:
         """Loadings (n_samples, n_components) back in the space of the data: their product with `components_`."""
         check_is_fitted(self)
-        W = np.asarray(X)
+        W = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
         if W.ndim != 2 or W.shape[1] != self.n_components_:
             raise ValueError(f"X has shape {W.shape}; loadings (n_samples, {self.n_components_}) are needed")
         return W @ self.components_
@@ -139,18 +145,27 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """How well hidden entries of X are predicted: the mean of their log predictive densities.
 
         A fifth of the columns at a time is hidden from the loadings, so that more components do not score better by
-        themselves; a search over `n_components` may use it.
+        themselves; a search over `n_components` may use it. An encoder reads whole rows: in its place loadings are the least
+        squares of what is not hidden.
+
+        Raises:
+            ValueError: X has one column, so that nothing would be left to predict it from.
         """
         check_is_fitted(self)
         data = self._validated(X, reset=False)
         values = data.toarray() if hasattr(data, "toarray") else data
+        if values.shape[1] == 1:
+            raise ValueError("X has 1 column; score predicts each from others, so give it at least 2")
+        point = self._point
+        if isinstance(point.model, Amortised):
+            point = replace(point, model=ExponentialGaussian(self.n_components_, 0.0, 0.0))
         seen = ~np.isnan(values)
         total = 0.0
         for fold in range(min(FOLDS, values.shape[1])):
             hidden = np.zeros_like(seen)
             hidden[:, fold::FOLDS] = True
-            W = torch.from_numpy(self._loadings(values, seen & ~hidden))
-            params = {**{site: drawn[0] for site, drawn in self._point.draws.items()}, "W": W[None]}
+            W = point.transform(values, mask=seen & ~hidden).draws["W"][0]
+            params = {**{site: drawn[0] for site, drawn in point.draws.items()}, "W": W}
             logs = self.posterior_.model.likelihood(params).log_prob(torch.from_numpy(np.nan_to_num(values)))[0]
             total += float(logs[torch.from_numpy(hidden & seen)].sum())
         return total / seen.sum()
@@ -214,14 +229,6 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: {self.inference} has no such option; leave it at None")
         return {**given, **(self.options or {})}
-
-    def _loadings(self, X: Any, mask: Array | None) -> Array:
-        """Of rows of X, of which only what is True in the mask is looked at."""
-        if isinstance(self.posterior_.model, Amortised):
-            seen = ~np.isnan(X) if mask is None and self.missing == "nan" else mask
-            return self.posterior_.model.encode(X, seen).mean.cpu().numpy()
-        new = self._point.transform(X, mask=mask, missing=self.missing if mask is None else "error")
-        return new.draws["W"][0, 0].cpu().numpy()
 
 
 def _framed(table: Table) -> Any:

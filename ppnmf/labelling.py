@@ -32,7 +32,7 @@ from ppnmf.checks import described, meant
 from ppnmf.data.dense import Dense
 from ppnmf.data.labelled import names_of
 from ppnmf.data.labels import as_labels
-from ppnmf.data.matrix import as_matrix, in_memory
+from ppnmf.data.matrix import as_matrix, in_dtype, in_memory
 from ppnmf.protocols import Entries, Scores
 from ppnmf.rng import Site, Stream
 from ppnmf.settings import own_settings
@@ -98,7 +98,7 @@ class PredictedLabels:
 
     def _judged(self, truth: Any) -> tuple[Tensor, Tensor]:
         """The true classes, and the observations, (m,), that a score counts."""
-        found = as_labels(truth, len(self.known), "observations", least=1)
+        found = as_labels(truth, len(self.known), "observations", least=1, names=self.names)
         place = {name: code for code, name in enumerate(self.classes)}
         strange = set(found.classes) - set(place)
         if strange:
@@ -197,7 +197,7 @@ def _new_rows(post: Posterior, facts: Any, X: Any) -> Dense:
     """New rows of X, whose columns are those of the fit."""
     if facts["of"] != "rows":
         raise TypeError("new rows have no labels of columns; X goes with a fit whose labels are of X's rows")
-    data = in_memory(as_matrix(X), "predicted_labels")
+    data = in_dtype(in_memory(as_matrix(X), "predicted_labels"), post.X.dtype, "predicted_labels")
     columns = names_of(data).to_dict().get("columns")
     fitted = post.names.get("columns")
     if columns and fitted and list(columns) != list(fitted)[: len(columns)]:

@@ -165,7 +165,8 @@ class Posterior:
             X: new rows (M, D), of the columns that were fitted. Where both have names the columns are found by them, in
                 any order.
             mask, missing, noise: as in `ppnmf.fit`, of the new rows.
-            exposures: of the new rows, for counts; those of the fit by default, where all rows have the same.
+            exposures: of the new rows, for counts, matched with X as noise is; those of the fit by default, where all rows
+                have the same.
             draws: of this posterior that are used, at most, spread evenly; 1000 by default. At least one of each chain.
             sweeps: of W for each of them.
             seed: of the draws.

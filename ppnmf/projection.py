@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributions import Weibull
 
 from ppnmf import memory
-from ppnmf.checks import whole_number
+from ppnmf.checks import borrowed, whole_number
 from ppnmf.data.containers import BOOLEANS, opened
 from ppnmf.data.dense import Dense, without_noise
-from ppnmf.data.labelled import Labelled, beside, noise_beside, order, taken
-from ppnmf.data.matrix import as_matrix, in_memory
+from ppnmf.data.labelled import Labelled, beside, noise_beside, places_among, taken
+from ppnmf.data.matrix import as_matrix, in_dtype, in_memory
 from ppnmf.gaussian.sweep import misfit
 from ppnmf.models import ExponentialGaussian
 from ppnmf.models.accepted import require_accepted
@@ -66,15 +66,18 @@ def transform(
     exposures: Any = None,
 ) -> Posterior:
     """What `Posterior.transform` does."""
-    if exposures is not None:
-        post = replace(post, model=_exposed(post.model, exposures))
+    if exposures is not None and not isinstance(post.model, Exposing):
+        raise TypeError(f"exposures are of counts, and {post.model.name} has none: leave exposures= out")
     whole_number("sweeps", sweeps, 1)
     most = DRAWS if draws is None else whole_number("draws", draws, 1)
+    rows = _in_order(X, mask, noise, exposures, post)
+    if exposures is not None:
+        own: Any = post.model
+        post = replace(post, model=own.with_exposures(rows.exposures))
     thinned = _thinned(post, max(1, most // post.chains))
-    rows = _in_order(X, mask, noise, post)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\d+ column\(s\) of X have nothing observed")  # H is known
-        data = as_matrix(rows.X, rows.mask, missing, post.X.device, rows.noise)
+        data = in_dtype(as_matrix(rows.X, rows.mask, missing, post.X.device, rows.noise), post.X.dtype, "transform")
     require_accepted(post.model, data)
     N, D = data.shape
     if post.X.shape[1] != D:
@@ -113,13 +116,6 @@ def _order(post: Posterior, n_draws: int) -> dict[str, Any]:
         return {}
     order = orders(post).unflatten(0, (post.chains, post.n_draws))
     return {"order": order[:, :: -(-post.n_draws // n_draws)].tolist()}
-
-
-def _exposed(model: Any, exposures: Any) -> Any:
-    """The model with the exposures of new rows. Raises TypeError where it has none."""
-    if not isinstance(model, Exposing):
-        raise TypeError(f"exposures are of counts, and {model.name} has none: leave exposures= out")
-    return model.with_exposures(exposures)
 
 
 def point(post: Posterior) -> dict[str, Tensor]:
@@ -162,37 +158,43 @@ def _thinned(post: Posterior, most: int) -> Posterior:
 
 
 class _Rows(NamedTuple):
-    """New rows, their mask and noise, the columns in the order of the fit's."""
+    """New rows, their mask, noise and exposures, the columns in the order of the fit's."""
 
     X: Labelled
     mask: Any
     noise: Any
+    exposures: Any
 
 
-def _in_order(X: Any, mask: Any, noise: Any, post: Posterior) -> _Rows:
+def _in_order(X: Any, mask: Any, noise: Any, exposures: Any, post: Posterior) -> _Rows:
     """New rows by the names of their columns where these and the fit's have some, and by position otherwise."""
     given = opened("X", X)
-    seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
+    seen = given.mask if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
     known = None if noise is None else noise_beside(opened("noise", noise), given)
+    exposed = None if exposures is None else noise_beside(opened("exposures", exposures), given, "exposures")
     ours = post.names.get("columns")
-    if ours is None or not isinstance(given.columns, tuple):
-        return _Rows(given, seen, known)
     advice = "give the columns that were fitted, in any order, or an array to go by position"
-    places = order(given.columns, tuple(ours), "X's columns are not those of the fit", advice)
+    wanted = None if ours is None else tuple(ours)
+    places = places_among(given.columns, wanted, post.X.shape[1], "X's columns are not those of the fit", advice)
     if places is None:
-        return _Rows(given, seen, known)
+        return _Rows(given, seen, known, exposed)
     if hasattr(given.values, "fold_here"):
         raise ValueError(
             "X's columns are in another order than the fit's: give ppnmf.as_matrix the columns in that order"
         )
-    turned = given._replace(values=taken(given.values, 1, places), columns=tuple(ours))
-    return _Rows(turned, None if seen is None else taken(seen, 1, places), _columns_of_noise(known, places))
+    return _Rows(
+        given._replace(values=taken(given.values, 1, places), columns=wanted),
+        None if seen is None else taken(seen, 1, places),
+        None if known is None else _columns_of("noise", known, places),
+        None if exposed is None else _columns_of("exposures", exposed, places),
+    )
 
 
-def _columns_of_noise(noise: Any, places: list[int]) -> Any:
-    """The noise with its columns taken in this order, where it has one for each of them."""
-    shape = () if noise is None else tuple(noise.shape)
-    return taken(noise, len(shape) - 1, places) if shape and shape[-1] == len(places) else noise
+def _columns_of(name: str, values: Any, places: list[int]) -> Tensor:
+    """Noise or exposures with the columns taken in this order, where there is one for each of them."""
+    given = borrowed(name, values)
+    each = given.ndim > 0 and given.shape[-1] == len(places)
+    return taken(given, given.ndim - 1, places) if each else given
 
 
 def _flat(post: Posterior) -> dict[str, Tensor]:

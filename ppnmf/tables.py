@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def places(post: Posterior, axis: str, given: Cells) -> list[int]:
     """The numbers of some rows, or columns, that are given by number or by name; None: all of them.
 
     Raises:
-        ValueError: a name that there is not, or a number beyond the last.
+        ValueError: a name that there is not, a number beyond the last, or what is neither, such as True.
     """
     size = post.X.shape[axis == "columns"]
     if given is None:
@@ -198,11 +199,25 @@ def places(post: Posterior, axis: str, given: Cells) -> list[int]:
         raise ValueError(
             f"{axis} {listed(unknown)}: the fit has no such names; give them as they are in its X, or numbers"
         )
-    found = [names[one] if isinstance(one, str) else int(one) for one in given]
+    found = [names[one] if isinstance(one, str) else _numbered_place(axis, one) for one in given]
     beyond = [number for number in found if not 0 <= number < size]
     if beyond:
         raise ValueError(f"{axis} has {beyond[0]}; X has {size}, numbered from 0")
     return found
+
+
+def _numbered_place(axis: str, one: Any) -> int:
+    """A whole number as an int. Raises ValueError for another one, and for an entry of a mask."""
+    try:
+        number = operator.index(one)
+    except TypeError:
+        number = None
+    if number is None or isinstance(one, bool) or getattr(one, "dtype", None) == torch.bool:
+        plain = one.item() if hasattr(one, "item") else one
+        raise ValueError(
+            f"{axis} has {described(plain)}; give names or whole numbers, such as numpy.flatnonzero of a mask"
+        )
+    return number
 
 
 class Aligned(NamedTuple):

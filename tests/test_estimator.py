@@ -90,6 +90,12 @@ def test_it_works_in_a_pipeline_and_on_sparse_rows():
     assert np.allclose(dense, sparse, rtol=1e-5, atol=1e-8)
 
 
+def test_rows_of_another_floating_type_are_taken():
+    X = drawn()
+    found = NMF(2, inference="icm", random_state=0).fit(X.astype("float32"))
+    assert np.allclose(found.transform(X), found.transform(X.astype("float32")), rtol=1e-4)
+
+
 def test_missing_entries_are_left_out():
     X = drawn()
     X[3, 4] = np.nan
@@ -133,6 +139,26 @@ def test_a_model_of_one_s_own_and_an_autoencoder_are_taken():
     assert found.posterior_.model == ExponentialGaussian(2, 0.5, 0.5)
     auto = NMF(2, model="pae_nmf", inference="svi", random_state=0, options={"steps": 50}).fit(X)
     assert np.allclose(auto.transform(X), auto.posterior_.model.encode(X).mean.numpy())
+
+
+def test_the_score_of_an_autoencoder_is_that_of_least_squares_and_a_single_column_has_none():
+    X = drawn()
+    auto = NMF(2, model="pae_nmf", inference="svi", random_state=0, options={"steps": 300}).fit(X)
+    one = NMF(1, model="pae_nmf", inference="svi", random_state=0, options={"steps": 300}).fit(X)
+    plain = NMF(2, inference="icm", random_state=0).fit(X)
+    assert one.score(X) < auto.score(X) < plain.score(X) + 0.5 and auto.score(X) > plain.score(X) - 2
+    with pytest.raises(ValueError, match="X has 1 column; score predicts each from others"):
+        NMF(1, inference="icm", random_state=0).fit(X[:, :1]).score(X[:, :1])
+
+
+def test_what_an_earlier_fit_chose_is_gone():
+    found = NMF("bic", ranks=[1, 2], inference="icm", random_state=0).fit(drawn())
+    assert not hasattr(found.set_params(n_components=2).fit(drawn()), "rank_table_")
+
+
+def test_sparse_loadings_go_back_to_the_data(fitted):
+    W = np.array([[0.0, 1.0], [2.0, 0.0]])
+    assert np.array_equal(fitted.inverse_transform(scipy.sparse.csr_array(W)), fitted.inverse_transform(W))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from scipy import integrate
 
@@ -101,6 +102,33 @@ def test_columns_are_found_by_name_and_others_refused(post):
         post.transform(frame.rename(columns={"gene 0": "gene 99"}))
     with pytest.raises(ValueError, match="X has 6 columns and the fit's 7"):
         post.transform(frame.to_numpy()[:, :6])
+
+
+def test_columns_that_are_counted_are_put_in_order_and_noise_may_be_a_list(post):
+    frame, noise = pd.DataFrame(np.abs(data(1, 5))), np.linspace(0.5, 2, D).tolist()
+    plain = ppnmf.fit(ExponentialGaussian(K), np.abs(data()), method="icm", restarts=1, seed=0, progress=False)
+    straight = plain.transform(frame.to_numpy(), noise=noise).draws["W"]
+    turned = frame.iloc[:, [3, 0, 1, 2, 6, 5, 4]]
+    assert torch.equal(plain.transform(turned, noise=np.array(noise)[turned.columns].tolist()).draws["W"], straight)
+    assert torch.equal(plain.transform(frame.iloc[:, ::-1], noise=noise[::-1]).draws["W"], straight)
+    named = frame.add_prefix("gene ")
+    wanted = post.transform(named, noise=noise).draws["W"]
+    assert torch.equal(post.transform(named.iloc[:, ::-1], noise=noise[::-1]).draws["W"], wanted)
+
+
+@pytest.mark.parametrize(("own", "other"), [("float32", "float64"), ("float64", "float32")])
+def test_new_rows_of_another_floating_type_are_brought_to_that_of_the_fit(own, other):
+    X, noise = np.abs(data()), np.linspace(0.5, 2, D)
+    for options in ({"method": "icm", "restarts": 1, "seed": 0, "progress": False}, QUICK):
+        fitted = ppnmf.fit(ExponentialGaussian(K), X.astype(own), **options)
+        straight = fitted.transform(X.astype("float32").astype(own), noise=noise)
+        new = fitted.transform(X.astype("float32").astype(other), noise=noise)
+        assert new.X.dtype == fitted.X.dtype and torch.equal(new.draws["W"], straight.draws["W"])
+        sparse = fitted.transform(scipy.sparse.csr_array(X.astype(other)))
+        assert sparse.draws["W"].dtype == fitted.draws["W"].dtype
+    if own == "float32":
+        with pytest.raises(ValueError, match="too far from 1 for torch.float32"):
+            fitted.transform(X * 1e60)
 
 
 def test_what_is_transformed_is_a_posterior(post, tmp_path):

@@ -12,11 +12,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 import xarray as xr
 
 import ppnmf
 from ppnmf import saving
+from ppnmf.data.labelled import Labelled, Names
 from ppnmf.models import ExponentialGaussian
 from tests.scenarios import drawn
 
@@ -190,6 +192,14 @@ def test_a_later_format_and_an_unknown_model_are_told(path):
 def test_facts_that_make_no_sense_are_a_sentence(path, change):
     change_facts(path, change)
     assert "is cut off, damaged, or no posterior" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_names_that_x_holds_come_back(kind, tmp_path):
+    X = Labelled.of(kind(np.eye(4) + 1.0), list("abcd"), None)
+    post = ppnmf.fit("exponential_gaussian", X, rank=1, method="icm", restarts=1, progress=False)
+    loaded = ppnmf.Posterior.load(post.save(tmp_path / "x.nc"))
+    assert loaded.X.names == post.X.names == Names(tuple("abcd"), None)
 
 
 def test_files_of_other_programs_are_told(tmp_path):

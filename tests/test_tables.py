@@ -182,6 +182,12 @@ def test_bounds_of_a_mode_are_those_of_the_noise_about_it():
         (lambda post: post.interval(rows=["nobody"]), "rows 'nobody': the fit has no such names"),
         (lambda post: post.interval(columns=[0, 9]), "columns has 9; X has 5, numbered from 0"),
         (lambda post: post.interval(rows=3), "rows is 3; give a list"),
+        (
+            lambda post: post.interval(columns=np.arange(5) > 2),
+            "columns has False; give names or whole numbers, such as",
+        ),
+        (lambda post: post.interval(columns=torch.arange(5) > 2), "give names or whole numbers"),
+        (lambda post: post.interval(rows=[1.7]), "rows has 1.7; give names or whole numbers"),
         (lambda post: post.components(level=1.5), "level is 1.5; it must lie between 0 and 1"),
     ],
 )

@@ -18,7 +18,7 @@ from ppnmf.data.datasets import Dataset
 from ppnmf.data.files import Table
 from ppnmf.data.labelled import Labelled, Labels, listed, names_of
 
-__all__ = ["BOOLEANS", "opened"]
+__all__ = ["BOOLEANS", "opened", "rows_of"]
 
 NUMBERS, BOOLEANS = "fiub", "b"  # NumPy's kinds of type
 WANTED = {NUMBERS: "real numbers are needed", BOOLEANS: "booleans are needed, True where observed"}
@@ -39,7 +39,7 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
     Zarr array, group   NaN                             of an AnnData group: the same; else coordinates that lie beside
                                                         it by the names of its dims, or its attributes "rows", "columns"
     pyarrow Table       null                            as the pandas DataFrame that it makes
-    `ppnmf.read`        NaN                             those of the file; a `Dataset` likewise
+    `ppnmf.read`        NaN                             those of the file; a `Dataset` likewise, and its mask is X's
     ==================  ==============================  ==================================================================
 
     What a library counts by itself (a RangeIndex, columns 0, 1, ..., polars' column_0, AnnData's "0", "1", ...) names
@@ -54,8 +54,10 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
     """
     if isinstance(X, Labelled):
         return X
-    if isinstance(X, Table | Dataset):
+    if isinstance(X, Table):
         return Labelled.of(X.X, X.rows, X.columns)
+    if isinstance(X, Dataset):
+        return Labelled.of(X.X, X.rows, X.columns)._replace(mask=X.mask)
     if hasattr(X, "fold_here"):  # a `Matrix`
         return Labelled(X, *names_of(X))
     for library, kind, reader in _READERS:
@@ -71,6 +73,13 @@ def opened(name: str, X: Any, kinds: str = NUMBERS) -> Labelled:
 
 
 # pandas
+
+
+def rows_of(values: Any) -> Labels | None:
+    """The labels of the rows of a pandas series or frame, whatever it holds; None of anything else."""
+    pandas = sys.modules.get("pandas")
+    known = pandas is not None and isinstance(values, pandas.Series | pandas.DataFrame)
+    return _labels(values.index) if known else None
 
 
 def _pandas_frame(name: str, frame: Any, kinds: str) -> Labelled:

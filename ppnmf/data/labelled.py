@@ -21,6 +21,7 @@ __all__ = [
     "names_of",
     "noise_beside",
     "order",
+    "places_among",
     "taken",
 ]
 
@@ -52,12 +53,14 @@ class Labelled(NamedTuple):
         values: what `ppnmf.as_matrix` takes without asking for names, (N, D); of a series (N,).
         rows, columns: labels, or None where the container has none. A series has rows only.
         dims: xarray's names of the axes, or None.
+        mask: the container's own, boolean (N, D), True where observed, or None.
     """
 
     values: Any
     rows: Labels | None = None
     columns: Labels | None = None
     dims: tuple[str, ...] | None = None
+    mask: Any = None
 
     @classmethod
     def of(cls, values: Any, rows: Iterable[Any] | None, columns: Iterable[Any] | None) -> Labelled:
@@ -103,8 +106,22 @@ def order(given: Labels, wanted: Labels, what: str, advice: str) -> list[int] | 
     return [place[name] for name in theirs]
 
 
+def places_among(given: Labels | None, wanted: Labels | None, size: int, what: str, advice: str) -> list[int] | None:
+    """As `order`, where both have names; 0, 1, 2 ... name nothing, but are put in order where they are in another one.
+
+    Args:
+        wanted: names, or None where there are none of these `size` rows or columns.
+    """
+    if given is None:
+        return None
+    known = range(size) if wanted is None else wanted
+    if (isinstance(given, tuple) and wanted is not None) or set(_texts(given)) == set(_texts(known)):
+        return order(given, known, what, advice)
+    return None
+
+
 def beside(name: str, given: Labelled, X: Labelled) -> Any:
-    """The values of a mask or of noise in the order of X's rows and columns; without labels they are taken by position.
+    """The values of a mask, noise or exposures in the order of X's rows and columns; without labels they go by position.
 
     Raises:
         ValueError: both are labelled, and not by the same labels.
@@ -114,7 +131,7 @@ def beside(name: str, given: Labelled, X: Labelled) -> Any:
     for axis, (ours, theirs) in enumerate(((given.rows, X.rows), (given.columns, X.columns))):
         if ours is None or theirs is None or values.ndim != 2:
             continue
-        if name == "noise" and values.shape[axis] == 1:  # one for all
+        if name != "mask" and values.shape[axis] == 1:  # one for all
             continue
         what = f"{name}'s {AXES[axis]} are not X's"
         places = order(ours, theirs, what, f"give it X's names, or pass {name}.to_numpy() to go by position")
@@ -122,15 +139,15 @@ def beside(name: str, given: Labelled, X: Labelled) -> Any:
     return values
 
 
-def noise_beside(noise: Labelled, X: Labelled) -> Any:
-    """Noise in the order of X's rows and columns; a series goes to that axis of X whose labels, or dim, it has.
+def noise_beside(noise: Labelled, X: Labelled, name: str = "noise") -> Any:
+    """Noise or exposures in the order of X's rows and columns; a series goes to that axis of X whose labels, or dim, it has.
 
     Raises:
         ValueError: as `beside`; a series has the labels of neither axis, or of both.
     """
     by_dim = noise.dims is not None and len(noise.dims) == 1 and X.dims is not None
     if not by_dim and (noise.rows is None or noise.columns is not None or (X.rows is None and X.columns is None)):
-        return beside("noise", noise, X)
+        return beside(name, noise, X)
     if by_dim:
         axes = [axis for axis in (0, 1) if X.dims[axis] == noise.dims[0]]  # type: ignore[index]
     else:
@@ -139,13 +156,13 @@ def noise_beside(noise: Labelled, X: Labelled) -> Any:
     if len(axes) != 1:
         which = "both X's rows and its columns" if axes else "neither X's rows nor its columns"
         raise ValueError(
-            f"noise has the labels of {which}, so that it is not known what it belongs to: pass noise.to_numpy() for the "
-            "columns, or noise.to_numpy()[:, None] for the rows"
+            f"{name} has the labels of {which}, so that it is not known what it belongs to: pass {name}.to_numpy() for the "
+            f"columns, or {name}.to_numpy()[:, None] for the rows"
         )
     labels = X.columns if axes == [1] else X.rows
     places = None
     if noise.rows is not None and labels is not None:
-        places = order(noise.rows, labels, "noise's labels are not X's", "give each of them once")
+        places = order(noise.rows, labels, f"{name}'s labels are not X's", "give each of them once")
     values = noise.values if places is None else taken(noise.values, 0, places)
     return values if axes == [1] else values[:, None]
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import borrowed, described
+from ppnmf.data.containers import rows_of
+from ppnmf.data.labelled import places_among
 from ppnmf.data.matrix import Dense, as_matrix
 
 __all__ = ["Labels", "as_labels", "joined"]
@@ -40,21 +42,23 @@ class Labels(NamedTuple):
         return self._replace(known=known, scores=torch.where(known[:, None], self.scores, 0.0))
 
 
-def as_labels(labels: Any, n: int, of_what: str, least: int = 2) -> Labels:
+def as_labels(labels: Any, n: int, of_what: str, least: int = 2, names: tuple[str, ...] | None = None) -> Labels:
     """Labels of n observations from what a user has.
 
     Args:
         labels: a column (n,) of names or whole numbers, where None, NaN and "" are missing ones; or scores (n, c), where
-            rows with a NaN are missing ones; or `Labels`, which are given back.
+            rows with a NaN are missing ones; or `Labels`, which are given back. Those of a pandas series or frame are found by
+            its index where the observations have names, and go by position otherwise.
         of_what: they belong to, for the sentences: "rows of X", or "columns".
         least: how many classes there must be.
+        names: of the observations.
 
     Raises:
-        ValueError: another number of labels, none known, or too few classes.
+        ValueError: another number of labels, or other names; none known, or too few classes.
     """
     if isinstance(labels, Labels):
         return labels
-    names = getattr(labels, "columns", None)
+    classes, index = getattr(labels, "columns", None), rows_of(labels)
     if isinstance(labels, list | tuple) and not any(isinstance(value, list | tuple | np.ndarray) for value in labels):
         labels = np.array(labels, dtype=object)  # where NaN beside names would become a name
     given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
@@ -62,7 +66,13 @@ def as_labels(labels: Any, n: int, of_what: str, least: int = 2) -> Labels:
         raise ValueError(
             f"labels are {described(labels)} and there are {n} {of_what}; give one for each, or scores ({n}, classes)"
         )
-    found = _of_names(given) if given.ndim == 1 else _of_scores(given, names)
+    if names is not None:
+        advice = "give one for each, or pass labels.to_numpy() to go by position"
+        places = places_among(index, names, n, f"labels are not named as the {of_what} are", advice)
+        given = given if places is None else given[places]
+    if given.dtype.kind == "M":
+        given = np.where(np.isnat(given), "", np.datetime_as_string(given, unit="auto"))
+    found = _of_names(given) if given.ndim == 1 else _of_scores(given, classes)
     if not bool(found.known.any()) or len(found.classes) < least:
         raise ValueError(
             f"labels have {int(found.known.sum())} known ones of {len(found.classes)} class(es); {least} classes are the least"

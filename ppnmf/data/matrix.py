@@ -23,7 +23,7 @@ from ppnmf.protocols import Matrix
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
 
-__all__ = ["Blocked", "Dense", "Sparse", "as_mask", "as_matrix", "as_tensor", "in_memory", "without_noise"]
+__all__ = ["Blocked", "Dense", "Sparse", "as_mask", "as_matrix", "as_tensor", "in_dtype", "in_memory", "without_noise"]
 
 MISSING = ("error", "nan", "unstored")
 
@@ -53,6 +53,7 @@ def as_matrix(
             `Dense`.
         mask: boolean (N, D), True where observed; what lies under False, NaN too, is never read. Of a sparse X it may
             be sparse (entries that are stored and True are observed: X becomes `Stored`); of one on disk, a memory map.
+            None: that of a `Dataset`, which has one of its own; else everything is observed.
         missing: "error"; "nan": NaN entries count as missing; "unstored": so do entries that a sparse X does not store.
         device: where to work; X's own device by default.
         noise: known relative noise variances v, X_ij ~ Normal((WH)_ij, σ² v_ij): (D,) one a column, (N, 1) one a row,
@@ -70,7 +71,7 @@ def as_matrix(
     if isinstance(X, Tensor):
         require_device("X's device", X.device)
     given = opened("X", X)
-    seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
+    seen = given.mask if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
     known = None if noise is None else noise_beside(opened("noise", noise), given)
     with single_threaded():  # so that no sum depends on how many threads there are
         data = _made(given.values, seen, missing, device, known)
@@ -305,7 +306,8 @@ def as_tensor(X: Any) -> Tensor:
             array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
         if array.dtype.kind in "iu":
             array = array.astype(np.float64)
-        X = torch.from_numpy(np.array(array, order="C", copy=None if array.flags.writeable else True))
+        usable = array.flags.writeable and min(array.strides, default=0) >= 0
+        X = torch.from_numpy(np.array(array, order="C", copy=None if usable else True))
     if X.layout != torch.strided:
         X = X.to_dense()
     if X.is_complex():
@@ -314,6 +316,26 @@ def as_tensor(X: Any) -> Tensor:
     if not X.is_floating_point():
         return X.double()
     return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
+
+
+def in_dtype(X: Any, dtype: torch.dtype, who: str) -> Any:
+    """A `Matrix` with entries and noise of that floating type; where it is read from disk and has another, in memory.
+
+    Raises:
+        TypeError: it is to come into memory and has too many entries, as `in_memory` says.
+        ValueError: its entries are beyond the type's range.
+    """
+    if X.dtype == dtype:
+        return X
+    noise = None if X.noise is None else X.noise._replace(variance=X.noise.variance.to(dtype))
+    data: Any
+    if isinstance(X, Sparse):
+        data = replace(X, stored=X.stored._replace(data=X.stored.data.to(dtype)), noise=noise)
+    else:
+        own = in_memory(X, who)
+        data = replace(own, values=own.values.to(dtype), noise=noise)
+    _check_scale(data)
+    return data
 
 
 def as_mask(mask: Any, values: Tensor) -> Tensor:

@@ -21,6 +21,17 @@ __all__ = ["Table", "chosen", "is_header", "names_rows", "text_of"]
 
 RUN = 3  # this many of 0, 1, 2 ... or 1, 2, 3 ... may number rows or columns
 SURE_RUN = 10  # and this many do, even beside whole numbers
+EVEN = 1e-9  # of the greatest of some numbers: steps that differ by less are equal
+DIGITS = 6  # behind the point, to which a number is told to be a multiple of another
+# words that stand above names of rows
+HEADINGS = {
+    "id", "ids", "name", "names", "key", "label", "labels", "index", "row", "rows", "sample", "samples", "gene",
+    "genes", "symbol", "feature", "features", "variable", "protein", "probe", "cell", "cells", "barcode", "patient",
+    "patients", "subject", "donor", "case", "user", "users", "customer", "item", "items", "product", "movie",
+    "document", "word", "term", "species", "taxon", "site", "station", "country", "state", "region", "city", "year",
+    "month", "day", "date", "time", "company", "ticker", "compound", "drug", "spectrum", "well", "run", "batch",
+    "group", "class", "type",
+}  # fmt: skip
 
 
 class Table(NamedTuple):
@@ -88,7 +99,8 @@ def is_header(path: Path, first: list[str], cells: list[pa.ChunkedArray], body: 
         return not is_number(corner, comma) and _names_above_names(path, first, values, cells, body)
     if not is_number(corner, comma):
         return True
-    if _is_run(np.array([_value(corner, comma), *values]), body):
+    every = np.array([_value(corner, comma), *values])
+    if _is_run(every, body) or _are_even(every, body):
         raise _unclear(path, first)
     return False
 
@@ -105,10 +117,11 @@ def _names_above_names(
     if _counted_alike(first[0], cells[0]) or not _are_labels(labels):
         return False  # r1,1,2.5,0 above r2,3,4,0.5; or a number that comes twice or is missing
     apart = _are_apart(labels, body[1:])
-    if are_whole(labels) and (apart or _have_fractions(body)):
-        return True  # id,2001,2002 above a,.7,1
     if not apart and not are_whole(labels):
         return False  # TP53,1.5,.5 above BRCA1,.7,1.9
+    even = len(labels) >= (RUN if apart else SURE_RUN) and _step(labels) != 0
+    if are_whole(labels) and (apart or _have_fractions(body)) and (even or _is_heading(first[0], cells[0])):
+        return True  # id,2001,2002 above a,.7,1; but Alice,3,5 above Bob,2.5,4 may be another row
     raise _unclear(path, first)
 
 
@@ -123,11 +136,34 @@ def _numbers_above_numbers(path: Path, first: list[str], labels: np.ndarray, bod
     raise _unclear(path, first)
 
 
+def _is_heading(corner: str, names: pa.ChunkedArray) -> bool:
+    """Whether it has a word that is usual above names of rows, as gene_id, and the name below it, such as Gene B, has none."""
+    above, below = (re.findall(r"[a-z]+", name.lower()) for name in (corner, text_of(names[0].as_py())))
+    return not HEADINGS.isdisjoint(above) and HEADINGS.isdisjoint(below)
+
+
+def _step(values: np.ndarray) -> float:
+    """By which each number differs from the one before it, to rounding; 0 where they do not step evenly."""
+    if not np.isfinite(values).all():
+        return 0.0
+    steps = np.diff(values)
+    even = len(steps) > 0 and bool((np.abs(steps - steps[0]) <= EVEN * np.abs(values).max()).all())
+    return float(steps[0]) if even else 0.0
+
+
 def _are_apart(labels: np.ndarray, body: list[Numbers]) -> bool:
     """Whether no number of the body lies among the labels."""
     values = np.concatenate([column.values for column in body])
     known = values[~np.isnan(values)]
     return not len(known) or bool(labels.min() > known.max() or labels.max() < known.min())
+
+
+def _are_far(labels: np.ndarray, body: list[Numbers]) -> bool:
+    """Whether the labels lie farther from the numbers of the body than these do from one another."""
+    values = np.concatenate([column.values for column in body])
+    known = values[np.isfinite(values)]
+    gap = max(labels.min() - known.max(), known.min() - labels.max()) if len(known) else 0.0
+    return bool(gap > 0 and gap > np.ptp(known))
 
 
 def _counted_alike(corner: str, names: pa.ChunkedArray) -> bool:
@@ -152,12 +188,32 @@ def _have_fractions(body: list[Numbers]) -> bool:
     return any(bool((column.values % 1 > 0).any()) for column in body)
 
 
+def _are_multiples(body: list[Numbers], unit: float) -> bool:
+    values = np.concatenate([column.values for column in body]) / unit
+    known = values[np.isfinite(values)]
+    return bool((np.abs(known - known.round()) <= 10.0**-DIGITS).all())
+
+
 def _is_run(values: np.ndarray, others: list[Numbers]) -> bool:
     """0, 1, 2 ... or 1, 2, 3 ... of a length that is no chance, given what the others are; or years, which are far from those."""
     if len(values) < RUN or not bool((np.diff(values) == 1).all()):
         return False
     counted = _counts(values) and (len(values) >= SURE_RUN or _have_fractions(others))
     return counted or (are_whole(values) and not _counts(values) and _are_apart(values, others))
+
+
+def _are_even(values: np.ndarray, body: list[Numbers]) -> bool:
+    """400, 402, 404 ..., far from the numbers below them; or 0, 0.5, 1.0 ... of which those below are no multiples."""
+    step = _step(values)
+    if step == 0 or (step == 1 and _counts(values)):
+        return False
+    if len(values) < RUN:
+        return step == 1 and _are_far(values, body)
+    if not _counts((values / step).round(DIGITS)):
+        return _are_apart(values, body)
+    if step % 1 == 0:
+        return len(values) >= SURE_RUN or _have_fractions(body)
+    return not _are_multiples(body, step)
 
 
 def _counts(values: np.ndarray) -> bool:

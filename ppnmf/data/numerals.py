@@ -9,7 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["NEARLY", "WITH_COMMA", "WITH_POINT", "Numbers", "are_whole", "is_number", "numbers", "plain", "some_are"]
+__all__ = [
+    "NEARLY",
+    "THOUSANDS",
+    "WITH_COMMA",
+    "WITH_POINT",
+    "Numbers",
+    "are_whole",
+    "first_of",
+    "is_number",
+    "numbers",
+    "plain",
+    "some_are",
+]
 
 # in lower case, without the spaces around; NaN itself is read as a number
 MISSING = [
@@ -19,6 +31,7 @@ DIGITS = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NUMBER = rf"[+-]?(?:{DIGITS}|(?i:inf|infinity))"
 WITH_COMMA = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
 WITH_POINT = r"[+-]?(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?"
+THOUSANDS = r"[+-]?[1-9]\d{0,2}(?:,\d{3})+"  # 1,234: or is the comma a decimal one?
 # 1,234 and 5% and <0.1: what may have been meant as a number
 NEARLY = r"[<>~$€£+−-]*\s*(?:\d{1,3}(?:[.,' ]\d{3})+|\d+)(?:[.,]\d*)?\s*%?"
 
@@ -62,8 +75,22 @@ def are_whole(values: np.ndarray) -> bool:
 
 def some_are(columns: list[pa.ChunkedArray], pattern: str) -> bool:
     """Whether a cell of these columns of text is written so, but for spaces around it."""
-    whole = rf"^\s*(?:{pattern})\s*$"
-    return any(pc.any(pc.match_substring_regex(column, whole)).as_py() for column in columns)
+    return any(pc.any(_are(column, pattern)).as_py() for column in columns)
+
+
+def first_of(columns: list[pa.ChunkedArray], pattern: str, but: str | None = None) -> str | None:
+    """The first cell that is written so, and not as `but`; None where there is none."""
+    for column in columns:
+        found = column.filter(_are(column, pattern))
+        left = found if but is None else found.filter(pc.invert(_are(found, but)))
+        if len(left):
+            return str(left[0].as_py()).strip()
+    return None
+
+
+def _are(column: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    """Which cells of a column of text are written so, but for spaces around them."""
+    return pc.match_substring_regex(column, rf"^\s*(?:{pattern})\s*$")
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ppnmf.data.blocked import Blocked
 from ppnmf.data.dense import Dense, in_memory
+from ppnmf.data.labelled import Names, names_of
 from ppnmf.data.noise import Noise
 from ppnmf.data.sources import found_again, referred
 from ppnmf.data.sparse import Rows, Sparse
@@ -46,11 +48,17 @@ def facts_and_arrays(X: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         facts, arrays, noise = {"kind": "dense"}, {}, dense.noise
     if noise is not None:
         facts["noise"], arrays["noise"] = noise.along, noise.variance
+    facts["names"] = names_of(X).to_dict()
     return facts, {f"X.{name}": values for name, values in arrays.items()}
 
 
 def restored(facts: dict[str, Any], arrays: dict[str, Tensor]) -> Any:
-    """The matrix, on the CPU."""
+    """The matrix, on the CPU, with its names where the facts have some."""
+    names = {axis: tuple(given) for axis, given in facts.get("names", {}).items()}
+    return replace(_without_names(facts, arrays), names=Names(**names))
+
+
+def _without_names(facts: dict[str, Any], arrays: dict[str, Tensor]) -> Any:
     parts = {name.removeprefix("X."): values for name, values in arrays.items()}
     noise = Noise(parts["noise"], facts["noise"]) if "noise" in facts else None
     if facts["kind"] == "dense":

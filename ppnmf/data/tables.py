@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,17 @@ import pyarrow as pa
 from ppnmf.data.delimited import Text, cut
 from ppnmf.data.found import Found, Reading
 from ppnmf.data.naming import Table, chosen, is_header, names_rows, text_of
-from ppnmf.data.numerals import WITH_COMMA, WITH_POINT, Numbers, is_number, numbers, plain, some_are
+from ppnmf.data.numerals import (
+    THOUSANDS,
+    WITH_COMMA,
+    WITH_POINT,
+    Numbers,
+    first_of,
+    is_number,
+    numbers,
+    plain,
+    some_are,
+)
 
 __all__ = ["delimited", "parquet"]
 
@@ -19,7 +30,7 @@ __all__ = ["delimited", "parquet"]
 def delimited(path: Path, reading: Reading) -> Found:
     """A matrix from delimited text."""
     text = cut(path)
-    first, columns = _without_empty(text)
+    first, columns, left_out = _without_empty(text)
     short = len(first) == len(columns) - 1  # as R writes a table: no name for the column of row names
     first = [""] * short + first
     if len(first) != len(columns):
@@ -27,7 +38,9 @@ def delimited(path: Path, reading: Reading) -> Found:
     names = [cell.strip() for cell in first]
     at = chosen(path, names, str(reading.row_names)) if reading.row_names else 0
     order = [at, *(j for j in range(len(columns)) if j != at)]
-    comma = _comma_is_decimal(path, text, columns, reading)
+    values = [j for j in range(len(columns)) if not (reading.row_names and j == at)]
+    cells = [pa.chunked_array([[first[j]], *columns[j].chunks]) for j in values]
+    comma = _comma_is_decimal(path, text, cells, reading)
     body = [numbers(columns[j], comma) for j in order]
     header = reading.header
     if header is None:
@@ -50,7 +63,7 @@ def delimited(path: Path, reading: Reading) -> Found:
         body,
         lambda i: f"line {text.line(i + header)}",
     )
-    return _found(table, reading, short, text.remarks + ["decimal commas"] * comma)
+    return _found(table, reading, short, text.remarks + ["decimal commas"] * comma + left_out)
 
 
 def _is_header(path: Path, first: list[str], columns: list[pa.ChunkedArray], body: list[Numbers], comma: bool) -> bool:
@@ -59,14 +72,18 @@ def _is_header(path: Path, first: list[str], columns: list[pa.ChunkedArray], bod
     return not all(is_number(cell, comma) for cell in first[1:] or first)
 
 
-def _without_empty(text: Text) -> tuple[list[str], list[pa.ChunkedArray]]:
-    """Without what separators at the ends leave: nameless empty columns, and lines of empty cells at the end of the file."""
+def _without_empty(text: Text) -> tuple[list[str], list[pa.ChunkedArray], list[str]]:
+    """Without what separators at the ends leave: nameless empty columns, and lines of empty cells at the end of the file.
+
+    Returns: the first line, the columns below it, and remarks on what was left out.
+    """
     first = text.first
     if text.body is None:
         while len(first) > 1 and not first[-1].strip():
             first = first[:-1]
-        return first, [pa.chunked_array([], pa.string()) for _ in first]
+        return first, [pa.chunked_array([], pa.string()) for _ in first], []
     columns = list(text.body.columns)
+    width, length = len(columns), len(columns[0])
     while len(columns[0]) > 1 and all(column[-1].as_py() == "" for column in columns):
         columns = [column.slice(0, len(column) - 1) for column in columns]
     while len(columns) > 1 and _is_empty(columns[-1]) and (len(first) < len(columns) or not first[-1].strip()):
@@ -75,7 +92,10 @@ def _without_empty(text: Text) -> tuple[list[str], list[pa.ChunkedArray]]:
         first = first[:-1]
     if len(first) == len(columns) > 1 and not first[0].strip() and _is_empty(columns[0]):
         columns, first = columns[1:], first[1:]
-    return first, columns
+    lines, sides = length - len(columns[0]), width - len(columns)
+    remarks = [f"{lines} empty line{'s' * (lines > 1)} at the end left out"] if lines else []
+    remarks += [f"{sides} empty column{'s' * (sides > 1)} at the sides left out"] if sides else []
+    return first, columns, remarks
 
 
 def _is_empty(column: pa.ChunkedArray) -> bool:
@@ -90,12 +110,22 @@ def _uneven(path: Path, text: Text, width: int) -> ValueError:
 
 
 def _comma_is_decimal(path: Path, text: Text, columns: list[pa.ChunkedArray], reading: Reading) -> bool:
-    """Whether numbers are written 1,5. Raises ValueError where others are written 1.5."""
+    """Whether numbers are written 1,5. Raises ValueError where others are written 1.5, or all as 1,234, which may be thousands.
+
+    Args:
+        columns: with their cells of the first line; without what names the rows, where that is known.
+    """
     if text.separator == "," or b"," not in text.content:
         return False
-    if not some_are([*columns, pa.chunked_array([text.first])], WITH_COMMA):
-        return False
-    if not some_are(columns, WITH_POINT):
+    if first_of(columns, WITH_COMMA, but=THOUSANDS) is None:
+        doubtful = first_of(columns, THOUSANDS)
+        if doubtful is None:
+            return False
+        raise ValueError(
+            f"{path}: the comma of {doubtful!r} and of all other such numbers may divide thousands: write the numbers without "
+            "commas, or with a decimal point"
+        )
+    if not some_are([column.slice(1) for column in columns], WITH_POINT):
         return True
     if reading.row_names:
         return False
@@ -114,7 +144,7 @@ def _names_above(text: Text, reading: Reading) -> list[str] | None:
 
 
 def parquet(path: Path, reading: Reading) -> Found:
-    """A matrix from Parquet: an index that pandas wrote names the rows."""
+    """A matrix from Parquet: an index that pandas wrote names the rows, unless another column, or none, is to."""
     import pyarrow.parquet
 
     try:
@@ -123,7 +153,7 @@ def parquet(path: Path, reading: Reading) -> Found:
         raise ValueError(f"{path} is not a Parquet file that can be read ({error})") from error
     about = (frame.schema.pandas_metadata or {}).get("index_columns", [])
     index = [name for name in about if isinstance(name, str) and name in frame.column_names]
-    if reading.row_names is not None:
+    if reading.row_names is not None and reading.row_names not in index:
         frame, index = frame.drop_columns(index), []
     if len(index) > 1:
         raise ValueError(f"{path} has an index of {len(index)} levels: say row_names=False, or write it with one")
@@ -134,11 +164,18 @@ def parquet(path: Path, reading: Reading) -> Found:
     if twice is not None:
         raise ValueError(f"{path} has several columns named {twice!r}: give each a name of its own")
     columns = [plain(frame.column(name)) for name in names]
+    if columns and (index or reading.row_names):
+        columns[0] = pa.chunked_array([[_named(cell) for cell in columns[0].to_pylist()]], pa.string())
     if not columns or not len(frame):
         raise ValueError(f"{path} holds {len(frame)} rows and {len(columns)} columns; a matrix needs one of each")
     body = [_numbers(path, name, column) for name, column in zip(names, columns, strict=True)]
     table = Table(path, [repr(name) for name in names], names, columns, body, lambda i: f"row {i + 1}")
     return _found(table, reading, bool(index), [])
+
+
+def _named(cell: Any) -> str:
+    """A cell as the name of a row; of a date without a time, the date alone."""
+    return text_of(cell).removesuffix(" 00:00:00")
 
 
 def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Numbers:

@@ -74,7 +74,7 @@ def fitted(
         ValueError: labels that do not fit, a weight below 0, or too few known labels to hide some.
     """
     others = {name: value for name, value in options.items() if name not in ("labels", "label_weight")}
-    labels = as_labels(options["labels"], X.shape[0], "rows of X")
+    labels = as_labels(options["labels"], X.shape[0], "rows of X", names=names_of(X).rows)
     weight = options.get("label_weight")
     asked = Asked(kind, X, labels, whole_number("rank", rank, 1), method, others)
     if not isinstance(weight, str):

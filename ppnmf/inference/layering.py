@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import real_number, whole_numbers
+from ppnmf.data.labelled import names_of
 from ppnmf.data.labels import Labels, as_labels
 from ppnmf.data.matrix import Dense
 from ppnmf.gaussian import layers
@@ -89,7 +90,12 @@ def problem_of(model: Layered, X: Dense, labels: Any, weight: float) -> tuple[Pr
     found = (
         None
         if labels is None
-        else as_labels(labels, D, "columns of X: give the transpose of X where labels are of its rows")
+        else as_labels(
+            labels,
+            D,
+            "columns of X: give the transpose of X where labels are of its rows",
+            names=names_of(X).columns,
+        )
     )
     scores = torch.zeros(D, 0, dtype=torch.float64) if found is None else found.scores
     known = torch.zeros(D, dtype=torch.bool) if found is None else found.known

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppnmf.checks import borrowed, described
 from ppnmf.data.containers import opened
-from ppnmf.data.labelled import Labelled, names_of, order, taken
+from ppnmf.data.labelled import Labelled, names_of, places_among, taken
 from ppnmf.posterior import Posterior
 from ppnmf.protocols import Matrix, Sweeping
 from ppnmf.rng import Stream
@@ -85,12 +85,15 @@ def _last(site: str, post: Posterior) -> Labelled:
 
 
 def in_order(name: str, site: str, given: Labelled, X: Matrix) -> Any:
-    """W with its rows, H with its columns, in the order of X's, where both have names; `name` is for the sentence."""
+    """W with its rows, H with its columns, in the order of X's, by their names; `name` is for the sentence."""
     if site not in FACTORS:
         return given.values
     axis = FACTORS.index(site)
-    ours, theirs = given.names[axis], names_of(X)[axis]
-    if ours is None or theirs is None:
-        return given.values
-    places = order(ours, theirs, f"{name} is not named as X is", "give each of X's names once, in any order")
+    places = places_among(
+        (given.rows, given.columns)[axis],
+        names_of(X)[axis],
+        (len(X.rows), X.shape[1])[axis],
+        f"{name} is not named as X is",
+        "give each of X's names once, in any order",
+    )
     return given.values if places is None else taken(given.values, axis - 2, places)

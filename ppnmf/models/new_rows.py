@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.data.containers import BOOLEANS, opened
-from ppnmf.data.labelled import Labelled, beside, listed, order, taken
+from ppnmf.data.labelled import Labelled, beside, listed, places_among, taken
 from ppnmf.data.matrix import Dense, as_mask, as_tensor
 
 __all__ = ["Fitted", "new_rows", "observed", "one_row", "require_width"]
@@ -36,7 +36,7 @@ def new_rows(model: Fitted, given: Labelled, mask: Any) -> Dense:
         ValueError: no matrix; another number of columns, or other names; an observed entry that is negative or not finite.
     """
     X = given.values
-    seen = None if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
+    seen = given.mask if mask is None else beside("mask", opened("mask", mask, BOOLEANS), given)
     places = _places(model, given)
     if places is not None:
         X = taken(X, 1, places)
@@ -62,21 +62,20 @@ def require_width(model: Fitted, D: int) -> None:
 def _places(model: Fitted, X: Labelled) -> list[int] | None:
     """Where in X the columns of the fit are; None: X has them in their order, or has no names for them."""
     names = X.names.columns
-    if names is None:
-        return None
-    if model.columns is None:
+    places = places_among(
+        X.columns,
+        model.columns,
+        model.H.shape[1],
+        f"X's columns are not those that {model.name} was fitted to",
+        "give each of these once and no others, in any order",
+    )
+    if names is not None and model.columns is None and places is None:
         warnings.warn(
             f"X's columns have names ({listed(names)}), and those that {model.name} was fitted to had none: they are "
             "taken by position",
             stacklevel=5,
         )
-        return None
-    return order(
-        names,
-        model.columns,
-        f"X's columns are not those that {model.name} was fitted to",
-        "give each of these once and no others, in any order",
-    )
+    return places
 
 
 def one_row(row: Any) -> Labelled:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import borrowed
+from ppnmf.data.containers import opened
 from ppnmf.data.dense import Dense
+from ppnmf.data.labelled import listed
 from ppnmf.kernels import csr
 from ppnmf.poisson.allocation import Counts, Known, counts_of, is_compiled
 from ppnmf.protocols import Matrix
@@ -25,9 +27,16 @@ def checked(value: Any) -> float | Tensor:
     """Exposures as a model holds them: a number, or float64 (D,), (N, 1) or (N, D).
 
     Raises:
-        ValueError: another shape, or numbers that are not positive and finite.
+        ValueError: another shape, or numbers that are not positive and finite; names of rows, which nothing here can be
+            matched with.
     """
-    values = torch.as_tensor(borrowed("exposures", value), dtype=torch.float64).clone()
+    given = opened("exposures", value)
+    if given.names.rows is not None:
+        raise ValueError(
+            f"exposures have names of rows ({listed(given.names.rows)}), and a model holds none to match them with: pass "
+            "exposures.to_numpy() in the order of X's, or give them to for_data beside X"
+        )
+    values = torch.as_tensor(borrowed("exposures", given.values), dtype=torch.float64).clone()
     if values.ndim > 2:
         raise ValueError(f"exposures has shape {tuple(values.shape)}; give a number, (D,), (N, 1) or (N, D)")
     if not bool((values > 0).all()) or not bool(values.isfinite().all()):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import whole_number
+from ppnmf.data.containers import opened
+from ppnmf.data.labelled import noise_beside
 from ppnmf.data.matrix import as_matrix
 from ppnmf.factored import Factored
 from ppnmf.known import Holding
@@ -67,16 +69,18 @@ class PoissonFamily(Factored, Holding):
         """Exponential priors (shapes 1) with equal rates, such that e W @ H has X's mean a priori.
 
         Args:
-            exposures: as in the constructor.
+            exposures: as in the constructor; in a container with names they are matched with X by these, as noise is.
 
         Raises:
             ValueError: the observed X has a mean that is not positive, or exposures are not for X.
         """
         whole_number("rank", rank, 1)
-        data = as_matrix(X, mask, missing)
+        given = opened("X", X)
+        data = as_matrix(given, mask, missing)
         mean = data.mean()
         if mean <= 0:
             raise ValueError(f"X has mean {mean:.6g}; it must be positive to scale the priors to X: check the input")
+        exposures = noise_beside(opened("exposures", exposures), given, "exposures")
         own = exposed.table(exposed.checked(exposures))
         exposed.require_fits(own, data.shape)
         per_exposure = mean / exposed.mean_exposure(data, own)

@@ -13,8 +13,10 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import sklearn.datasets
+import torch
 from sklearn.datasets._openml import OpenMLError
 
+import ppnmf
 from ppnmf.data import datasets, originals
 
 SHAPES = {
@@ -90,6 +92,18 @@ def test_missing_data_say_what_to_do(folder, monkeypatch):
     where = r"the folder it names now \(nowhere\) has none" if folder else "it is not set"
     with pytest.raises(FileNotFoundError, match=rf"set PPNMF_DATA to the folder that holds it \({where}\)$"):
         datasets.load("gdsc")  # which nobody serves
+
+
+def test_the_mask_of_a_data_set_is_that_of_its_matrix():
+    X = np.array([[1.0, np.nan, 2.0], [3.0, 4.0, 5.0]])
+    drawn = datasets.Dataset(X, None, "", columns=np.array(list("abc")), mask=np.isfinite(X))
+    assert ppnmf.as_matrix(drawn).mask.tolist() == drawn.mask.tolist()
+    post = ppnmf.fit("exponential_gaussian", drawn, rank=1, method="icm", restarts=1, progress=False)
+    assert post.X.n_observed == 5
+    turned = datasets.Dataset(X[:, ::-1], None, "", columns=np.array(list("cba")), mask=np.isfinite(X[:, ::-1]))
+    assert torch.equal(post.transform(turned).draws["W"], post.transform(drawn).draws["W"])
+    own = np.array([[True, False, False], [True, True, True]])
+    assert ppnmf.as_matrix(drawn, own).n_observed == 4
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

@@ -408,6 +408,14 @@ def test_a_start_is_matched_by_name():
         ppnmf.fit(model, frame(), init={"W": W, "H": named["H"].rename(columns={"TP53": "P53"})}, **frozen)
 
 
+def test_a_start_of_counted_rows_goes_by_their_numbers():
+    W, H = np.ones((N, 2)) * PER_ROW[:, None], np.ones((2, D)) * PER_COLUMN
+    frozen = {"draws": 1, "warmup": 0, "chains": 1, "progress": False, "seed": 3}
+    counted = {"W": pd.DataFrame(W).iloc[::-1], "H": pd.DataFrame(H).iloc[:, [1, 0, *range(2, D)]]}
+    plain = ppnmf.fit(ExponentialGaussian(2), VALUES, init={"W": W, "H": H}, **frozen)
+    assert torch.equal(ppnmf.fit(ExponentialGaussian(2), VALUES, init=counted, **frozen).draws["H"], plain.draws["H"])
+
+
 @pytest.mark.filterwarnings("ignore:log_evidence by chib")  # few draws, which the numbers here do not mind
 def test_evidence_takes_the_same_containers():
     model = ExponentialGaussian.scaled_to(frame(), 1, MASKS["another order"])

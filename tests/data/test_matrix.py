@@ -144,6 +144,11 @@ def test_sums_do_not_depend_on_the_number_of_threads():
     assert found[0] == found[1] == found[2]
 
 
+def test_a_row_of_a_reversed_array_is_taken():
+    X = np.arange(6.0).reshape(2, 3)
+    assert as_matrix(X[::-1][:1]).values.tolist() == [[3, 4, 5]]
+
+
 def test_arrays_that_may_not_be_written_are_taken_without_a_word():
     frozen = lambda values: np.broadcast_to(values, values.shape)
     X = as_matrix(frozen(np.ones((3, 2))), mask=frozen(np.ones((3, 2), bool)), noise=frozen(np.array([1.0, 2.0])))

@@ -73,12 +73,28 @@ def test_names_are_found(read, text, rows, columns):
         (",2.5,3\n4,5,6\n1,1,1\n", r"the first line \(2.5, 3\) may hold names or data"),  # is the first cell missing?
         ("2,3\n4,5,6\n1,1,1\n", r"the first line \(2, 3\) may hold names or data"),  # or the first line one short?
         ("id,400.5,401.5\na,3,4\nb,1,5\n", "may hold names or data"),
+        ("Alice,3,5,2\nBob,2.5,4,3.5\nCarol,1,4.5,2\n", r"the first line \(Alice, 3, 5, ...\) may hold names or data"),
+        ("Alice,1,2,3\nBob,2.5,4,3.5\n", "may hold names or data"),
+        ("Alice,30,50,20\nBob,2,4,3\n", "may hold names or data"),
+        ("Gene A,3,5,2\nGene B,2.5,4,3.5\n", "may hold names or data"),
+        ("400,402,404,406\n.11,.12,.13,.12\n.21,.18,.13,.02\n", "may hold names or data"),
+        ("404,402,400\n.11,.12,.13\n.21,.18,.13\n", "may hold names or data"),
+        ("400.5,401.5\n.11,.12\n.21,.18\n", "may hold names or data"),
+        ("1990,1995,2000\n11,12,17\n3,5,8\n", "may hold names or data"),
+        ("0,0.5,1.0\n.11,.72,.13\n.21,.18,.13\n", "may hold names or data"),
+        ("0,2,4\n.11,3.5,.13\n.21,.18,.13\n", "may hold names or data"),
         ("1,2,x\n4,5,6\n", "'x' in the first line .* is not a number, and others are: mend it, or say header=True"),
         ("r1,2,x\nr2,5,6\n", "'x' in the first line .* is not a number"),
         ("a,b\n1,2\nfive,3\n2,4\n", "'five' in line 3, column 'a' is not a number: mend it, or say row_names='a'"),
         ('a,b\n"1,234",2\n"2,345",3\n', "'1,234' in line 2, column 'a' is not a number"),
         ("a,b\n<0.1,2\n<0.1,3\n", "'<0.1' in line 2, column 'a' is not a number"),
         ("a;b\n1,5;2.5\n1;2\n", "some numbers have a decimal comma and others a decimal point"),
+        (
+            "a\tb\n12,345\t1,002\n1,000\t17\n",
+            "the comma of '12,345' and of all other such numbers may divide thousands: write",
+        ),
+        ("a;b\n1.5;-1,002\n2;3\n", "the comma of '-1,002' and of all other such numbers may divide thousands"),
+        ("a\tb\n1,234,567\t2\n5\t3\n", "the comma of '1,234,567' and of all other such numbers may divide thousands"),
     ],
 )
 def test_what_cannot_be_told_is_asked(read, text, sentence):
@@ -105,6 +121,39 @@ def test_what_cannot_be_told_is_asked(read, text, sentence):
 )
 def test_the_options_answer(read, text, options, X, rows, columns):
     assert_table(read(text, **options), X, rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("country,2001,2002,2003\nMali,.7,1,2\nPeru,.5,1.6,2\n", ["Mali", "Peru"]),
+        ("who,2001,2002,2003\nAlice,.7,1,2\nBob,.5,1.6,2\n", ["Alice", "Bob"]),
+        ("gene_id,7157,672,4609\nA,.7,1,2\nB,.5,1.6,2\n", ["A", "B"]),
+    ],
+)
+def test_numbers_above_named_rows_are_names_where_they_step_evenly_or_a_heading_is_usual(read, text, rows):
+    assert read(text).rows.tolist() == rows
+
+
+def test_numbers_without_names_are_asked_about_hardly_ever(read):
+    generator = np.random.default_rng(0)
+    kinds = [
+        lambda size: generator.gamma(1, 1, size).round(3),
+        lambda size: generator.uniform(0, 1, size).round(1),
+        lambda size: generator.poisson(5, size),
+        lambda size: generator.integers(1, 6, size),
+        lambda size: np.full(size, 3.5),
+        lambda size: 1 + np.arange(size[0] * size[1]).reshape(size),
+    ]
+    asked = 0
+    for number in range(300):
+        X = kinds[number % len(kinds)]((int(generator.integers(3, 9)), int(generator.integers(2, 7))))
+        text = "\n".join(",".join(map(str, row)) for row in X.tolist())
+        try:
+            assert np.array_equal(read(text).X, X)
+        except ValueError:
+            asked += 1
+    assert asked <= 3
 
 
 def test_a_headerless_table_may_miss_its_first_cell(read):
@@ -160,6 +209,27 @@ def test_names_in_windows_1252_are_read(read):
     table = read("id,Größe\nä,1.5\nb,2\n".encode("cp1252"))
     assert_table(table, [[1.5], [2]], ["ä", "b"], ["Größe"])
     assert "Windows-1252" in table.about
+
+
+@pytest.mark.parametrize(("cell", "value"), [("1,5", 1.5), ("0,123", 0.123), ("1,25", 1.25), ("1234,567", 1234.567)])
+def test_a_single_number_proves_decimal_commas(read, cell, value):
+    assert_table(read(f"a\tb\n12,345\t1,002\n{cell}\t17\n"), [[12.345, 1.002], [value, 17]], None, ["a", "b"])
+    named = read(f"id\tb\n12,345\t1.5\n{cell}\t17\n", row_names="id")
+    assert_table(named, [[1.5], [17]], ["12,345", cell], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("a,b\n0.7,1\n0.5,1.6\n,\n,\n", "2 empty lines at the end left out"),
+        (",a,b,,\n,0.7,1,,\n,0.5,1.6,,\n", "3 empty columns at the sides left out"),
+    ],
+)
+def test_what_is_empty_is_left_out_and_said(read, content, part):
+    table = read(content)
+    assert_table(table, NUMBERS, None, ["a", "b"])
+    assert part in table.about
+    assert "left out" not in read("a,b\n0.7,1\n0.5,1.6\n").about
 
 
 def test_commas_in_names_are_no_decimal_commas(read):
@@ -261,6 +331,18 @@ def test_parquet_names_the_rows_by_its_index_or_a_column_of_text(parquet):
     assert_table(files.read(parquet(frame.set_axis([7, 3]).rename_axis("n"))), NUMBERS, ["7", "3"], ["a", "b"])
     assert_table(files.read(parquet(frame), row_names=False), NUMBERS, None, ["a", "b"])
     assert_table(files.read(parquet(frame.reset_index(drop=True))), NUMBERS, None, ["a", "b"])
+
+
+def test_parquet_names_the_rows_by_its_index_where_that_is_asked_for(parquet):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(NUMBERS, columns=["a", "b"], index=pandas.Index(["r1", "r2"], name="gene"))
+    assert_table(files.read(parquet(frame), row_names="gene"), NUMBERS, ["r1", "r2"], ["a", "b"])
+    other = frame.assign(id=["u", "v"])
+    assert_table(files.read(parquet(other), row_names="id"), NUMBERS, ["u", "v"], ["a", "b"])
+    days = frame.set_axis(pandas.date_range("2020-01-01", periods=2))
+    assert_table(files.read(parquet(days)), NUMBERS, ["2020-01-01", "2020-01-02"], ["a", "b"])
+    when = days.rename_axis("when").reset_index()
+    assert_table(files.read(parquet(when), row_names="when"), NUMBERS, ["2020-01-01", "2020-01-02"], ["a", "b"])
 
 
 def test_parquet_asks_about_a_column_of_distinct_whole_numbers(parquet):

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -36,6 +37,19 @@ def test_bad_hyperparameters_get_one_sentence(options, sentence):
 def test_exposures_of_another_shape_than_X_are_refused():
     with pytest.raises(ValueError, match=r"exposures has shape \(1, 4\) and X \(14, 9\)"):
         ppnmf.fit(GammaPoisson(2, exposures=np.ones(4)), X, **QUICK)
+
+
+def test_exposures_with_names_are_matched_where_x_is_there_and_refused_where_it_is_not():
+    frame = pd.DataFrame(X, [f"s{i}" for i in range(14)])
+    depth = pd.Series(1 + generator.random(14), frame.index)
+    found = GammaPoisson.for_data(frame, 2, exposures=depth[::-1])
+    assert found == GammaPoisson.for_data(X, 2, exposures=depth.to_numpy()[:, None])
+    sentence = r"exposures have names of rows \('s0', 's1', 's2' and 11 more\).* pass exposures.to_numpy\(\)"
+    for exposures in (depth, depth.to_frame()):
+        with pytest.raises(ValueError, match=sentence):
+            GammaPoisson(2, exposures=exposures)
+    counted = pd.DataFrame({"depth": depth.to_numpy()})
+    assert GammaPoisson(2, exposures=counted) == GammaPoisson(2, exposures=counted.to_numpy())
 
 
 def test_entries_that_are_no_counts_are_refused():

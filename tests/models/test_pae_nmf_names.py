@@ -61,6 +61,12 @@ def test_columns_are_found_by_name_or_have_none(kind):
     assert torch.equal(bound, model.log_likelihood(VALUES, draws=100)[0]) and errors.shape == (N,)
 
 
+def test_columns_that_are_counted_are_put_in_order():
+    model, order = fitted(named=False).model, [3, 0, 1, 4, 2]
+    for frame in (pd.DataFrame(VALUES).iloc[:, order], pd.DataFrame(VALUES).iloc[:, ::-1]):
+        assert torch.equal(means(model, frame), means(model, VALUES))
+
+
 @pytest.mark.parametrize("mask", [SEEN, pd.DataFrame(SEEN, X.index, COLUMNS).iloc[::-1]], ids=["array", "frame"])
 def test_a_mask_goes_with_the_rows_it_is_given_for(mask):
     model = fitted().model

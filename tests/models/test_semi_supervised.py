@@ -1,6 +1,7 @@
 """Labels beside X: calibrated predictions, and nothing of it where they weigh nothing."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -195,6 +196,18 @@ def test_names_of_the_columns_and_the_classes_are_kept():
         ppnmf.predicted_labels(post, frame[frame.columns[::-1]])
 
 
+@pytest.mark.parametrize("reading", ["scores", "loadings"])
+def test_new_rows_may_be_of_another_floating_type(reading):
+    X, y = np.random.default_rng(0).gamma(1, 1, (12, 5)), ["a", "b"] * 6
+    for own, other in (("float64", "float32"), ("float32", "float64")):
+        post = ppnmf.fit(
+            "semi_supervised", X.astype(own), rank=2, labels=y, draws=4, warmup=4, chains=1, survey=0, progress=False
+        )
+        wanted = ppnmf.predicted_labels(post, X.astype("float32").astype(own)[:3], reading=reading)
+        found = ppnmf.predicted_labels(post, X.astype("float32").astype(other)[:3], reading=reading)
+        assert torch.equal(found.probabilities, wanted.probabilities)
+
+
 def test_scores_are_of_hidden_labels_alone():
     p = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]], dtype=torch.float64)
     found = PredictedLabels(("a", "b"), p, torch.tensor([True, False, False]))
@@ -219,6 +232,35 @@ def test_labels_come_as_they_are(given, classes, known):
     found = as_labels(given, 4, "rows")
     assert found.classes == classes and int(found.known.sum()) == known
     assert bool((found.scores[~found.known] == 0).all()) and found.are_names == (np.ndim(given) == 1)
+
+
+def test_labels_are_found_by_the_names_of_the_rows():
+    names, series = ("u", "v", "w", "x"), pd.Series(list("abba"), list("uvwx"))
+    wanted = as_labels(list("abba"), 4, "rows of X").codes.tolist()
+    turned = series.iloc[[2, 0, 3, 1]]
+    assert as_labels(turned, 4, "rows of X", names=names).codes.tolist() == wanted
+    scores = pd.get_dummies(series).astype(float)
+    assert as_labels(scores.iloc[::-1], 4, "rows of X", names=names).codes.tolist() == wanted
+    counted = pd.Series(list("aabb"), [3, 0, 2, 1])
+    assert as_labels(counted, 4, "rows of X", names=tuple("0123")).codes.tolist() == [0, 1, 1, 0]
+    for by_position in (turned.reset_index(drop=True), turned.tolist()):
+        assert as_labels(by_position, 4, "rows of X", names=names).codes.tolist() == [1, 0, 0, 1]
+    assert as_labels(turned, 4, "rows of X").codes.tolist() == [1, 0, 0, 1]
+    with pytest.raises(
+        ValueError, match="labels are not named as the rows of X are: 'u' is missing and 'y' is unknown"
+    ):
+        as_labels(series.rename({"u": "y"}), 4, "rows of X", names=names)
+    frame = pd.DataFrame(np.random.default_rng(0).gamma(1, 1, (4, 3)), names)
+    post = ppnmf.fit(
+        "semi_supervised", frame, rank=1, labels=turned, draws=2, warmup=2, chains=1, survey=0, progress=False
+    )
+    assert post.attrs["labels"]["codes"] == wanted
+    assert ppnmf.predicted_labels(post).accuracy(turned) == ppnmf.predicted_labels(post).accuracy(series)
+
+
+def test_dates_are_classes_by_their_text():
+    found = as_labels(pd.Series(pd.to_datetime(["2020-01-01", "2020-03-01", None, "2020-01-01"])), 4, "rows")
+    assert found.classes == ("2020-01-01", "2020-03-01") and found.codes.tolist() == [0, 1, -1, 0]
 
 
 @pytest.mark.parametrize(

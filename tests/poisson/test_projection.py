@@ -1,6 +1,7 @@
 """Exposures of new samples: W of new rows of counts given the components of a fit."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -44,6 +45,24 @@ def test_the_exposure_of_a_sample_is_its_conditional_at_rank_one():
     for i in range(2):
         shape, rate = 0.5 + X[50 + i].sum(), 0.2 + e[i, 0] * total
         assert stats.kstest((W[:, i] * rate).numpy(), stats.gamma(shape).cdf).pvalue > 1e-4
+
+
+def test_exposures_go_with_the_columns_of_new_rows():
+    frame = pd.DataFrame(X[:12, :6], [f"s{i}" for i in range(12)], list("abcdef"))
+    E = 1 + generator.random((12, 6))
+    post = ppnmf.fit(GammaPoisson(2), frame, draws=3, warmup=3, chains=1, progress=False, init="scaled")
+    turned = frame.iloc[:3, ::-1]
+    wanted = post.transform(frame.iloc[:3], exposures=E[:3]).draws["W"]
+    named = pd.DataFrame(E, frame.index, frame.columns)
+    for exposures in (E[:3, ::-1], named.iloc[[2, 0, 1]]):
+        assert torch.equal(post.transform(turned, exposures=exposures).draws["W"], wanted)
+    by_row = post.transform(frame.iloc[:3], exposures=E[:3, :1]).draws["W"]
+    for exposures in (E[:3, :1], named["a"].iloc[[2, 0, 1]], named[["a"]].iloc[[2, 0, 1]]):
+        assert torch.equal(post.transform(turned, exposures=exposures).draws["W"], by_row)
+    columns = post.transform(frame.iloc[:3], exposures=E[0]).draws["W"]
+    assert torch.equal(post.transform(turned, exposures=named.iloc[0]).draws["W"], columns)
+    with pytest.raises(ValueError, match="exposures has the labels of neither X's rows nor its columns"):
+        post.transform(turned, exposures=named["a"])
 
 
 def test_exposures_of_each_row_are_asked_for_anew_and_others_have_none():
