@@ -60,17 +60,25 @@ class Seen(NamedTuple):
         return cls(first, first, nothing, nothing, nothing, none, none, 0).after(draws, lp)
 
     def after(self, draws: Params, lp: Tensor) -> Self:
-        """With those of the sweeps that follow."""
-        values, squares, steps, last = {}, {}, {}, {}
-        for site, own in draws.items():
-            by = own - self.origin[site][:, None]
-            values[site] = self.values[site] + by.sum(1)
-            squares[site] = self.squares[site] + by.square().sum(1)
-            stepped = torch.diff(own, dim=1, prepend=self.last[site][:, None])
-            steps[site] = self.steps[site] + stepped.square().sum(1)
-            last[site] = own[:, -1]
-        sums = self.lp + lp.sum(1), self.lp_squares + lp.square().sum(1)
-        return type(self)(self.origin, last, values, squares, steps, *sums, self.number + lp.shape[1])
+        """With those of the sweeps that follow, one by one: so no rounding depends on how many come at once."""
+        now = self
+        for s in range(lp.shape[1]):
+            now = now._and({site: values[:, s] for site, values in draws.items()}, lp[:, s])
+        return now
+
+    def _and(self, params: Params, lp: Tensor) -> Self:
+        """With one more sweep."""
+        by = {site: values - self.origin[site] for site, values in params.items()}
+        return type(self)(
+            self.origin,
+            params,
+            {site: self.values[site] + own for site, own in by.items()},
+            {site: self.squares[site] + own.square() for site, own in by.items()},
+            {site: self.steps[site] + (params[site] - self.last[site]).square() for site in params},
+            self.lp + lp,
+            self.lp_squares + lp.square(),
+            self.number + 1,
+        )
 
     @property
     def lp_deviation(self) -> Tensor:
