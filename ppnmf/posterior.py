@@ -46,7 +46,8 @@ class Posterior:
         method: the method's name.
         seed: what the draws were made from.
         timings: seconds by stage, "total" among them.
-        attrs: facts about the run that JSON can hold: warmup, thin, interrupted, elbo ...
+        attrs: facts about the run that JSON can hold: warmup, thin, interrupted, elbo ...; "asked", the arguments of `fit` as
+            Python writes them, long ones by their names; "picture", how a data set's rows are pictures.
         names: of X's "rows" and "columns", where they have any.
         kind: what the draws are.
     """
