@@ -39,13 +39,14 @@ from ppnmf.kernels import cpu, kernels_for
 from ppnmf.kernels.cpu import collapsed as compiled
 from ppnmf.priors import Natural, RectifiedPrior
 from ppnmf.protocols import Address, Matrix, Params, Statistics
-from ppnmf.rng import Site
+from ppnmf.rng import Site, Stream
 from ppnmf.threads import ordered_map
 
 __all__ = ["FIRST_ROWS", "Side", "pays", "reference", "swept"]
 
 FIRST_ROWS = {"W": 0, "H": 2**30}  # of the addresses of either side's random numbers
 PARTNERS = 3  # of each component, whose steps are looked at
+TRIED = 8  # draws of each such step
 LONGER = (
     8.0  # squared steps, times those of the other moves, from which they pay: they cost as much as two or three sweeps
 )
@@ -137,9 +138,16 @@ def _gain(side: Side) -> float:
         row = _Row.of(k, side, F, R, G)
         for away in range(1, min(PARTNERS + 1, K)):
             l = (k + away) % K
-            width = row.density(l, E, F, side).near_mode().width
-            gains.append(2 * width.square().sum() / _other_steps(side, row, l).sum())
+            steps = _squared_steps(row.density(l, E, F, side))
+            gains.append(steps.sum() / _other_steps(side, row, l).sum())
     return float(torch.stack(gains).nan_to_num(0.0).median()) if gains else 0.0
+
+
+def _squared_steps(density: Density) -> Tensor:
+    """Means of t² over some draws, (C,)."""
+    many = Density(*(values.repeat_interleave(TRIED, 0) for values in density))
+    t = many.drawn(Address(Stream.of(0, len(many.low)), 0), 0)
+    return t.square().unflatten(0, (-1, TRIED)).mean(1)
 
 
 def _other_steps(side: Side, row: _Row, l: int) -> Tensor:

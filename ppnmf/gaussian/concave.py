@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppnmf.kernels.cpu.concave import ATTEMPTS, AWAY, CLOSE, FAR, FLAT, MOST_STEPS, NEAR
+from ppnmf.kernels.cpu.concave import ATTEMPTS, AWAY, CLOSE, FAR, FLAT, MOST_STEPS, NEAR, PATIENCE
 from ppnmf.protocols import Address
 from ppnmf.rng import Site
 
@@ -60,8 +60,9 @@ class Density(NamedTuple):
             step = torch.where(bend > 0, slope / bend, torch.copysign(torch.full_like(slope, torch.inf), slope))
             limit = torch.where(step * root < FAR, torch.inf, bound)
             ahead = torch.maximum(torch.minimum(at + step, limit), self.low)
+            cut = (ahead == limit) & (ahead < at + step)  # a step that was cut short has not arrived
             t = torch.where(done, t, ahead)
-            done = done | ((t - at).abs() * root < CLOSE) | ~t.isfinite()
+            done = done | (((t - at).abs() * root < CLOSE) & ~cut) | ~t.isfinite()
             if bool(done.all()):
                 break
             at = torch.where(done, at, t)
@@ -71,21 +72,36 @@ class Density(NamedTuple):
         usable = t.isfinite() & (rate > 0)
         return Mode(torch.where(usable, t, 0.0), torch.where(usable, rate.rsqrt(), 0.0), at, last)
 
-    def tent(self) -> Tent:
-        """Tangents about a width to the left and, where the density falls, to the right of the mode."""
+    def sides(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Points about a width to the left of the mode, where the density rises or at its wall, and to the right, where it falls.
+
+        Returns: both, and whether there is a density.
+        """
         mode, width, at, last = self.near_mode()
-        left = torch.where(self._serves(mode, width, at, -1), at, torch.maximum(mode - width, self.low))
+        stride = torch.where(width > 0, width, 1.0)
+        left = torch.where(
+            self._serves(mode, width, at, -1) & (last[1] >= 0), at, torch.maximum(mode - width, self.low)
+        )
+        for _ in range(MOST_STEPS):
+            rises = (self.tangent(left)[1] >= 0) | (left <= self.low)
+            if bool(rises.all()):
+                break
+            stride = torch.where(rises, stride, 2 * stride)
+            left = torch.where(rises, left, torch.maximum(mode - stride, self.low))
         stride = torch.where(width > 0, width, 1.0)
         right = torch.where(self._serves(mode, width, at, 1) & (last[1] < 0), at, mode + stride)
-        value_left, slope_left, _ = self.tangent(left)
-        value_right, slope_right, _ = self.tangent(right)
         for _ in range(MOST_STEPS):
-            falls = slope_right < 0
+            falls = self.tangent(right)[1] < 0
             if bool(falls.all()):
                 break
             stride = torch.where(falls, stride, 2 * stride)
             right = torch.where(falls, right, mode + stride)
-            value_right, slope_right, _ = self.tangent(right)
+        return left, right, width > 0
+
+    def tent(self, left: Tensor, right: Tensor, usable: Tensor) -> Tent:
+        """What lies under the tangents at two points (C,)."""
+        value_left, slope_left, _ = self.tangent(left)
+        value_right, slope_right, _ = self.tangent(right)
         differ = slope_left > slope_right
         crossing = value_right - value_left + slope_left * left - slope_right * right
         cross = torch.where(differ, crossing / torch.where(differ, slope_left - slope_right, 1.0), right)
@@ -93,7 +109,7 @@ class Density(NamedTuple):
         top = value_left + slope_left * (cross - left)
         room = cross - self.low
         slope = torch.where(slope_left.abs() * room < FLAT, 0.0, slope_left)
-        usable = (width > 0) & (slope_right < 0)
+        usable = usable & (slope_right < 0)
         return Tent(cross, top, slope, torch.where(usable, slope_right, -1.0), room, usable)
 
     @staticmethod
@@ -103,19 +119,28 @@ class Density(NamedTuple):
         return (away > NEAR * width) & (away < AWAY * width)
 
     def drawn(self, at: Address, row: int) -> Tensor:
-        """t (C,) by rejection; 0 where there is no density."""
-        tent = self.tent()
+        """t (C,) by rejection, with closer tangents after `PATIENCE` points; 0 where there is no density."""
+        left, right, usable = self.sides()
+        tent = self.tent(left, right, usable)
         u = at.stream.uniforms(at.step, Site.COLLAPSED_SHEAR, range(row, row + 1), 2 * ATTEMPTS, tent.top.device)
         found = torch.zeros_like(tent.top)
         done = ~tent.usable
         for attempt in range(ATTEMPTS):
             away, height = tent.below(u[:, 0, 2 * attempt])
             t = tent.cross + away
-            accepted = u[:, 0, 2 * attempt + 1].log() <= self.tangent(t)[0] - height
+            value, slope, _ = self.tangent(t)
+            accepted = u[:, 0, 2 * attempt + 1].log() <= value - height
             found = torch.where(accepted & ~done, t, found)
             done = done | accepted
             if bool(done.all()):
                 break
+            if attempt >= PATIENCE:
+                one = torch.where(slope >= 0, torch.maximum(left, t), left)
+                other = torch.where(slope < 0, torch.minimum(right, t), right)
+                closer = self.tent(one, other, usable)
+                better = closer.log_mass() < tent.log_mass()
+                left, right = torch.where(better, one, left), torch.where(better, other, right)
+                tent = Tent(*(torch.where(better, new, old) for new, old in zip(closer, tent, strict=True)))
         return found
 
 
@@ -142,11 +167,22 @@ class Tent(NamedTuple):
     room: Tensor
     usable: Tensor
 
+    @property
+    def mass_left(self) -> Tensor:
+        """Under the left one, over exp(top)."""
+        flat = self.left == 0
+        slope = torch.where(flat, 1.0, self.left)
+        return torch.where(flat, self.room, -torch.expm1(-slope * self.room) / slope)
+
+    def log_mass(self) -> Tensor:
+        """Log of what lies under both."""
+        return self.top + (self.mass_left - 1 / self.right).log()
+
     def below(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """A point drawn under the tent by a uniform, as its distance from `cross`, and the tent's height there."""
         flat = self.left == 0
         slope = torch.where(flat, 1.0, self.left)
-        mass_left = torch.where(flat, self.room, -torch.expm1(-slope * self.room) / slope)
+        mass_left = self.mass_left
         mass_right = -1 / self.right
         place = u * (mass_left + mass_right)
         on_left = place < mass_left

@@ -89,9 +89,9 @@ def test_a_batch_is_its_members_and_devices_agree():
     together = non_negative_least_squares(A, X)
     assert together.shape == (3, 4, 30)
     for one, a, x in zip(together, A, X, strict=True):
-        torch.testing.assert_close(one, non_negative_least_squares(a, x), rtol=0, atol=0)
+        torch.testing.assert_close(one, non_negative_least_squares(a, x), rtol=1e-12, atol=1e-15)
     shared = non_negative_least_squares(A[:, None], X[0])
-    torch.testing.assert_close(shared[2, 0], non_negative_least_squares(A[2], X[0]), rtol=0, atol=0)
+    torch.testing.assert_close(shared[2, 0], non_negative_least_squares(A[2], X[0]), rtol=1e-12, atol=1e-15)
     side_by_side = batched.least(X.mT @ A, A.mT @ A).mT
     torch.testing.assert_close(side_by_side, together, rtol=0, atol=1e-12)
 

@@ -19,7 +19,7 @@ from ppnmf.kernels.cpu.uniforms import pair_of_uniforms
 from ppnmf.kernels.lanes import INNER, exp, fused, log, select, total_of
 from ppnmf.rng import Site
 
-__all__ = ["ATTEMPTS", "AWAY", "CLOSE", "FAR", "FLAT", "MOST_STEPS", "NEAR", "Density", "drawn"]
+__all__ = ["ATTEMPTS", "AWAY", "CLOSE", "FAR", "FLAT", "MOST_STEPS", "NEAR", "PATIENCE", "Density", "drawn"]
 
 SITE_SHEAR = int(Site.COLLAPSED_SHEAR)
 CLOSE = 1.5  # widths of a last step of Newton's method, after which the mode is near enough
@@ -27,6 +27,7 @@ FAR = 3.0  # widths of a step from which it may lead past all that there is
 NEAR, AWAY = 0.5, 1.8  # widths between which a point that was looked at serves for a tangent
 MOST_STEPS = 60  # of Newton's method, or of doubling
 ATTEMPTS = 100  # to draw from under the tangents
+PATIENCE = 10  # of them before the tangents are brought closer
 FLAT = 1e-9  # fall of an envelope's piece that is taken as flat
 PER_ROOT = 0.3989422804014327  # 1 / √(2π)
 
@@ -127,7 +128,9 @@ def _near_mode(density):  # type: ignore[no-untyped-def]
         if t == math.inf:
             return Mode(0.0, 0.0, at, t)
         farthest = max(farthest, t)
-        if abs(t - at.t) * root < CLOSE:
+        if abs(t - at.t) * root < CLOSE and not (
+            t == bound and t < at.t + step
+        ):  # a step that was cut short has not arrived
             break
         at = _tangent(density, t)
     slope = at.slope if t == low else 0.0
@@ -168,11 +171,17 @@ def _serves(mode, side):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _tent(density, mode):  # type: ignore[no-untyped-def]
-    """Tangents about a width to the left and, where the density falls, to the right of the mode; also the farthest point."""
+def _sides(density, mode):  # type: ignore[no-untyped-def]
+    """Tangents about a width to the left, where the density rises or at its wall, and to the right, where it falls."""
     left = mode.last
-    if not _serves(mode, -1.0):
+    if not (_serves(mode, -1.0) and left.slope >= 0.0):
         left = _tangent(density, max(mode.t - mode.width, density.low))
+    stride = mode.width
+    for _ in range(MOST_STEPS):
+        if left.slope >= 0.0 or left.t <= density.low:
+            break
+        stride *= 2.0
+        left = _tangent(density, max(mode.t - stride, density.low))
     stride = mode.width
     right = mode.last
     if not (_serves(mode, 1.0) and right.slope < 0.0):
@@ -182,18 +191,29 @@ def _tent(density, mode):  # type: ignore[no-untyped-def]
             break
         stride *= 2.0
         right = _tangent(density, mode.t + stride)
+    return left, right
+
+
+@njit(**INNER)
+def _tent(left, right, low):  # type: ignore[no-untyped-def]
+    """What lies under two tangents."""
     cross = right.t
     if left.slope > right.slope:
         cross = (right.value - left.value + left.slope * left.t - right.slope * right.t) / (left.slope - right.slope)
         cross = min(max(cross, left.t), right.t)
-    room = cross - density.low
+    room = cross - low
     is_flat = abs(left.slope) * room < FLAT
     mass_left = room if is_flat else -math.expm1(-left.slope * room) / left.slope
     top = left.value + left.slope * (cross - left.t)
     slope = 0.0 if is_flat else left.slope
     chord = (right.value - left.value) / (right.t - left.t)
     under = Chord(left.t - cross, right.t - cross, chord, left.value - chord * (left.t - cross))
-    return Tent(cross, top, slope, right.slope, room, mass_left, -1.0 / right.slope, under), right.t
+    return Tent(cross, top, slope, right.slope, room, mass_left, -1.0 / right.slope, under)
+
+
+@njit(**INNER)
+def _log_mass(tent):  # type: ignore[no-untyped-def]
+    return tent.top + math.log(tent.mass_left + tent.mass_right)
 
 
 @njit(**INNER)
@@ -213,16 +233,20 @@ def _below(tent, u):  # type: ignore[no-untyped-def]
 
 @njit(**INNER)
 def drawn(density, key0, key1, step, row):  # type: ignore[no-untyped-def]
-    """t from its log-concave density, by rejection, and the farthest that was looked at; 0 where there is no density."""
+    """t from its log-concave density, by rejection, and the farthest that was looked at; 0 where there is no density.
+
+    After `PATIENCE` points that were rejected each further one gives a tangent, which is taken where less then lies below both.
+    """
     mode = _near_mode(density)
     if mode.width == 0.0:
         return 0.0, mode.farthest
-    tent, looked = _tent(density, mode)
-    farthest = max(mode.farthest, looked)
-    under = tent.under
-    if not tent.right < 0.0:
+    left, right = _sides(density, mode)
+    farthest = max(mode.farthest, right.t)
+    if not right.slope < 0.0:
         return 0.0, farthest
+    tent = _tent(left, right, density.low)
     for attempt in range(ATTEMPTS):
+        under = tent.under
         u, v = pair_of_uniforms(key0, key1, attempt, row, step, SITE_SHEAR)
         away, height = _below(tent, u)
         t = tent.cross + away
@@ -230,6 +254,16 @@ def drawn(density, key0, key1, step, row):  # type: ignore[no-untyped-def]
         level = height + math.log(v)
         if under.low <= away <= under.high and level <= under.value + under.slope * away:
             return t, farthest  # below the density without looking
-        if level <= _value(density, t):
+        if attempt < PATIENCE:
+            if level <= _value(density, t):
+                return t, farthest
+            continue
+        looked = _tangent(density, t)
+        if level <= looked.value:
             return t, farthest
+        one = looked if looked.slope >= 0.0 and looked.t > left.t else left
+        other = looked if looked.slope < 0.0 and looked.t < right.t else right
+        closer = _tent(one, other, density.low)
+        if _log_mass(closer) < _log_mass(tent):
+            left, right, tent = one, other, closer
     return 0.0, farthest
