@@ -56,3 +56,8 @@ def test_quantiles_of_a_mean_of_zero_are_zero():
     mean, u = torch.tensor([0.0, 2.0]).double(), torch.tensor([0.3, 0.9]).double()
     assert Poisson(mean).icdf(u).tolist() == [0.0, 4.0]
     assert NegativeBinomial(mean, torch.ones(2).double()).icdf(u)[0] == 0.0
+
+
+def test_quantiles_end_where_neighbouring_numbers_lie_more_than_one_apart():
+    mean = torch.tensor([1e16, 1e17]).double()
+    torch.testing.assert_close(Poisson(mean).icdf(torch.full((2,), 0.5).double()), mean, rtol=1e-7, atol=0)

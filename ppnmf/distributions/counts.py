@@ -109,7 +109,7 @@ def _quantiles(
             end[at] = np.maximum(end[at] + away * step, -1.0)
             step *= 2
     at = np.arange(len(level))
-    while len(at := at[high[at] - low[at] > 1]):
+    while len(at := at[high[at] > np.maximum(low[at] + 1, np.nextafter(low[at], np.inf))]):
         middle = np.floor((low[at] + high[at]) / 2)
         found = reached(middle, at)
         high[at] = np.where(found, middle, high[at])

@@ -129,10 +129,19 @@ def climb_together(
     Args:
         streams: of the particles, one run after another, and one a run for drawing them anew.
         tick: is told β after each step.
+
+    Raises:
+        ValueError: the path begins at draws that overflow.
     """
     stream, resampling = streams
     runs = len(resampling)
     now = path.begin(stream)
+    lost = int(now.log_ratio.isnan().sum())
+    if lost:
+        raise ValueError(
+            f"{lost} of {len(stream)} draws that a run begins with have no log likelihood, since some of their numbers are beyond "
+            "the range of X's type: give priors that are less wide, such as a larger noise_shape"
+        )
     weights = torch.full_like(now.log_ratio, runs / len(stream)).view(runs, -1)
     rate = path.rate if isinstance(path, Bent) else None
     betas, legs = [0.0], list[Leg]()

@@ -126,6 +126,12 @@ def test_what_smc_cannot_take_is_refused():
         estimate(RANK_TWO, X, particles=1)
 
 
+def test_draws_of_the_prior_that_overflow_are_told_of():
+    model = ExponentialGaussian(1, noise_shape=1e-3, noise_scale=1e-3)
+    with pytest.raises(ValueError, match=r"of 50 draws that a run begins with have no log likelihood.*noise_shape"):
+        ppnmf.fit(model, np.ones((3, 2)) + np.eye(3, 2), method="smc", particles=50, progress=False)
+
+
 @pytest.mark.slow
 @loose
 def test_smc_errors_are_honest():
