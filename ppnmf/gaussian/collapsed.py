@@ -48,7 +48,7 @@ FIRST_ROWS = {"W": 0, "H": 2**30}  # of the addresses of either side's random nu
 PARTNERS = 3  # of each component, whose steps are looked at
 TRIED = 8  # draws of each such step
 LONGER = (
-    8.0  # squared steps, times those of the other moves, from which they pay: they cost as much as two or three sweeps
+    3.0  # squared steps, times those of the other moves, from which they pay: they cost as much as two or three sweeps
 )
 
 Prior = Callable[[str], RectifiedPrior]

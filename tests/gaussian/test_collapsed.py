@@ -198,11 +198,11 @@ def test_they_pay_where_many_rows_have_room(name):
 
 
 def test_they_do_not_pay_where_data_are_noisy_or_there_is_no_pair():
-    X, factors = tall(sigma=1.0)
-    data, stream = as_matrix(X), Stream.of(0, 2)
-    for rank in (1, 3):
+    data, params = problem(noise=1.0)
+    stream = Stream.of(0, C)
+    for rank in (1, K):
         model = ExponentialGaussian(rank)
-        begin = {site: F.narrow(1 if site == "W" else 0, 0, rank).expand(2, -1, -1) for site, F in factors.items()}
+        begin = {site: params[site].narrow(2 if site == "W" else 1, 0, rank) for site in BOTH}
         state, _, _ = chain.several(model, chain.init(model, data, stream, begin), data, stream, Sweeps(number=50))
         assert model.longer_steps(state.params, data) == ()
 
