@@ -281,9 +281,11 @@ def _require_matrix(shape: tuple[int, ...]) -> None:
 
 
 def _check_scale(data: Matrix) -> None:
-    """Variances are of the order of the mean square and are divided by: neither may leave the type's range."""
-    mean_square, most = data.sum_of_squares / data.n_observed, torch.finfo(data.dtype).max ** 0.95
-    if mean_square and not 1 / most < mean_square < most:
+    """Variances are of the order of the mean square, or of its rounding's, and are divided by: none may leave the type's range."""
+    mean_square, limits = data.sum_of_squares / data.n_observed, torch.finfo(data.dtype)
+    most = limits.max**0.95
+    least = max(1 / most, limits.tiny / limits.eps**2)
+    if mean_square and not least < mean_square < most:
         raise ValueError(
             f"X has mean square {mean_square:.3g}, too far from 1 for {data.dtype}: scale X, or pass it in double precision"
         )

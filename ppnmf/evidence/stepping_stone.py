@@ -59,6 +59,7 @@ import torch
 from torch import Tensor
 
 from ppnmf.checks import real_number, whole_numbers
+from ppnmf.data.matrix import Dense, Sparse, in_dtype
 from ppnmf.evidence.distinct import centre, distinct, nearest
 from ppnmf.evidence.estimate import HEAVY, Evidence, Mode, priors_of, why_failed
 from ppnmf.evidence.exchanged import classes_apart, with_exchanged
@@ -72,7 +73,7 @@ from ppnmf.inference.particles import Climb, Pace, climb, climb_together
 from ppnmf.inference.room import require_room
 from ppnmf.posterior import Posterior
 from ppnmf.progress import bar
-from ppnmf.protocols import Crossing, Matrix, Stepping, require_ability
+from ppnmf.protocols import Crossing, Entries, Matrix, Stepping, require_ability
 from ppnmf.rng import Stream
 from ppnmf.settings import own_settings
 from ppnmf.threads import single_threaded
@@ -139,6 +140,10 @@ def run(
     whole_numbers(replicates=(replicates, 2))
     width = real_number("width", width)
     model.require_proper()
+    if model.accepts is Entries.COUNTS and isinstance(X, Dense | Sparse):
+        X = in_dtype(
+            X, torch.float64, "stepping_stone"
+        )  # in single precision draws of a small shape end at the least number
     require_room(model, X, particles, 2)
     began = time.perf_counter()
     classes = classes_apart(model)

@@ -190,3 +190,10 @@ def test_a_sparse_mask_and_nan_hide_what_either_hides():
     S = scipy.sparse.csr_array(np.array([[1.0, np.nan, 0.0], [2.0, 0.0, 3.0]]))
     mask = scipy.sparse.csr_array(np.array([[True, True, False], [True, False, True]]))
     assert as_matrix(S, mask, missing="nan").n_observed == 3
+
+
+def test_entries_whose_rounding_has_no_square_are_refused():
+    X = np.random.default_rng(0).random((4, 3)).astype(np.float32)
+    as_matrix(1e-11 * X)
+    with pytest.raises(ValueError, match="too far from 1 for torch.float32: scale X, or pass it in double precision"):
+        as_matrix(1e-14 * X)

@@ -157,3 +157,14 @@ def test_the_log_likelihood_on_the_path_is_that_of_the_model():
     r = model.reference(model.prior_draws((4, 2), 50, Stream.of(3)), 1.0)
     swept = model.sweep_between(r, r.draws(data, s), data, Sweeps(number=2, kept=range(1, 2), power=0.5), Address(s, 1))
     torch.testing.assert_close(swept.log_likelihood[:, 0], sweep.log_likelihood(model._story, data, swept.params))
+
+
+def test_stepping_stones_of_counts_do_not_depend_on_the_data_s_floating_type():
+    """In single precision much of a gamma distribution of a small shape lies below the least number that a factor has."""
+    model, X = GammaPoisson(1, 0.05, 0.05, 1.0, 1.0), np.array([[5.0, 0.0], [0.0, 0.0]])
+    short = {"particles": 10, "draws": 40, "warmup": 20, "replicates": 2, "progress": False}
+    values = [
+        ppnmf.log_evidence(model, X.astype(kind), method="stepping_stone", **short).value
+        for kind in (np.float64, np.float32)
+    ]
+    assert values[0] == values[1]
