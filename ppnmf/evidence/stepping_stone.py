@@ -141,9 +141,8 @@ def run(
     width = real_number("width", width)
     model.require_proper()
     if model.accepts is Entries.COUNTS and isinstance(X, Dense | Sparse):
-        X = in_dtype(
-            X, torch.float64, "stepping_stone"
-        )  # in single precision draws of a small shape end at the least number
+        # in single precision draws of a small shape end at the least number
+        X = in_dtype(X, torch.float64, "stepping_stone")
     require_room(model, X, particles, 2)
     began = time.perf_counter()
     classes = classes_apart(model)

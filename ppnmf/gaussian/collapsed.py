@@ -47,9 +47,8 @@ __all__ = ["FIRST_ROWS", "Side", "pays", "reference", "swept"]
 FIRST_ROWS = {"W": 0, "H": 2**30}  # of the addresses of either side's random numbers
 PARTNERS = 3  # of each component, whose steps are looked at
 TRIED = 8  # draws of each such step
-LONGER = (
-    3.0  # squared steps, times those of the other moves, from which they pay: they cost as much as two or three sweeps
-)
+# squared steps, times those of the other moves, from which they pay: they cost as much as two or three sweeps
+LONGER = 3.0
 
 Prior = Callable[[str], RectifiedPrior]
 

@@ -112,14 +112,13 @@ def fit(
         TypeError: the model lacks what the method needs, or the method has no such option.
         MemoryError: the factors or their draws need more than there is.
     """
-    told_missing = None if missing == "error" else missing
     asked = as_asked(
         {
             "model": model,
             "rank": rank,
             "method": method,
             "mask": mask,
-            "missing": told_missing,
+            "missing": None if missing == "error" else missing,
             "noise": noise,
             "fixed": fixed,
         }

@@ -18,7 +18,7 @@ from ppnmf.data.labelled import AXES, beside, listed, order, taken
 from ppnmf.data.matrix import Dense, as_matrix, in_memory
 from ppnmf.diagnostics.convergence import summary
 from ppnmf.posterior import Kind, Posterior
-from ppnmf.protocols import Model
+from ppnmf.protocols import Entries, Model
 from ppnmf.report.facts import for_json
 from ppnmf.required import require_posteriors
 from ppnmf.settings import own_settings
@@ -178,18 +178,12 @@ def _row(name: str, post: Posterior | str, data: Dense, cells: _Cells) -> dict[s
         "log_density": density,
         "log_density_of": kind,
         "kind": post.kind.value,
-        "discrete": _is_discrete(shown),
+        "discrete": post.model.accepts is Entries.COUNTS,
         "worst_rhat": judged.worst_rhat,
         "least_ess": judged.least_ess,
         "agree": judged.agree,
         "remark": judged.sentence,
     }
-
-
-def _is_discrete(post: Posterior) -> bool:
-    """Whether the likelihood gives cells a probability, and no density."""
-    support = post.likelihood({site: values[0, 0] for site, values in post.draws.items()}).support
-    return support is not None and support.is_discrete
 
 
 def _root_mean_square(residual: Tensor, cells: Tensor) -> float | None:
